@@ -1,0 +1,176 @@
+"""Every error that this project raises on purpose, in one tree.
+
+::
+
+    CarparkError
+    ├── ConfigurationError        the command or a setting is wrong: exit status 2
+    │   ├── InvalidSetting
+    │   ├── PortTaken
+    │   ├── FileInUse
+    │   ├── UnknownPlugin
+    │   ├── BrokenPlugin
+    │   └── QueueMismatch
+    ├── MessageError              a message is wrong: dead-lettered, never retried
+    │   ├── InvalidBody
+    │   ├── InvalidEvent
+    │   └── InvalidSummary
+    ├── DeliveryError             a sink did not take its summaries
+    │   ├── SinkUnavailable
+    │   └── SummaryRefused
+    └── ServiceError              a server is not there, or not as it should be: exit status 1
+        ├── BrokerUnavailable
+        └── RecordsUnavailable
+
+Bases end in ``Error``; leaves state the fact. Each message is one line that can be shown as it is.
+"""
+
+from __future__ import annotations
+
+
+class CarparkError(Exception):
+    """The base of all of them."""
+
+
+class ConfigurationError(CarparkError):
+    """The command or a setting was wrong. Commands end with status 2 and this line."""
+
+
+class InvalidSetting(ConfigurationError):
+    """A setting has a value that it cannot have.
+
+    Args:
+        name: The variable, e.g. ``CARPARK_RATE``.
+        value: The value as it was given; the caller masks secrets.
+        wanted: What would have been right, e.g. ``a number greater than 0``.
+    """
+
+    def __init__(self, name: str, value: str, wanted: str) -> None:
+        super().__init__(f"{name}={value!r}: wanted {wanted}")
+        self.name, self.value, self.wanted = name, value, wanted
+
+
+class PortTaken(ConfigurationError):
+    """The port that a service shall listen on is in use.
+
+    Args:
+        name: The variable that names the port.
+        address: ``host:port`` as it was tried.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
+        super().__init__(f"{name}: {address} is already in use; choose another port, or 0 for a free one")
+        self.name, self.address = name, address
+
+
+class FileInUse(ConfigurationError):
+    """Another process holds the file that only one may write.
+
+    Args:
+        name: The variable that names the file.
+        path: The file.
+    """
+
+    def __init__(self, name: str, path: str) -> None:
+        super().__init__(f"{name}={path!r}: another process is writing this file; stop it or choose another file")
+        self.name, self.path = name, path
+
+
+class UnknownPlugin(ConfigurationError):
+    """A setting names a sink or a plate generator that no plugin offers.
+
+    Args:
+        setting: The variable, e.g. ``CARPARK_SINKS``.
+        name: The name that was asked for.
+        known: The names that there are.
+    """
+
+    def __init__(self, setting: str, name: str, known: list[str]) -> None:
+        super().__init__(f"{setting}={name!r}: there is no such plugin; there are: {', '.join(known)}")
+        self.setting, self.name, self.known = setting, name, known
+
+
+class BrokenPlugin(ConfigurationError):
+    """A plugin cannot be used.
+
+    Args:
+        plugin: Its name.
+        reason: One line on what is wrong and what to do.
+    """
+
+    def __init__(self, plugin: str, reason: str) -> None:
+        super().__init__(f"plugin {plugin!r}: {reason}")
+        self.plugin, self.reason = plugin, reason
+
+
+class QueueMismatch(ConfigurationError):
+    """A queue exists with other arguments than the ones it is declared with here.
+
+    Args:
+        queue: Its name.
+        reason: The broker's words.
+    """
+
+    def __init__(self, queue: str, reason: str) -> None:
+        super().__init__(
+            f"queue {queue!r} exists with other arguments than carpark's ({reason}); "
+            "delete it once it is empty, or use another virtual host in CARPARK_BROKER_URL"
+        )
+        self.queue, self.reason = queue, reason
+
+
+class MessageError(CarparkError):
+    """A message is not what its queue or endpoint takes; sending it again changes nothing."""
+
+
+class InvalidBody(MessageError):
+    """A body is not JSON as this system reads it, or a Dramatiq message with a wrong part."""
+
+
+class InvalidEvent(MessageError):
+    """An object is not an event.
+
+    Args:
+        field: The field that is wrong.
+        reason: What is wrong with it, without the field's name.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field, self.reason = field, reason
+
+
+class InvalidSummary(MessageError):
+    """An object is not a stay's summary.
+
+    Args:
+        field: The field that is wrong.
+        reason: What is wrong with it, without the field's name.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field, self.reason = field, reason
+
+
+class DeliveryError(CarparkError):
+    """A sink did not take the summaries that it was given."""
+
+
+class SinkUnavailable(DeliveryError):
+    """For now: the same summaries are offered again after a while."""
+
+
+class SummaryRefused(DeliveryError):
+    """For good: offering them again changes nothing, so they are dead-lettered with this reason."""
+
+
+class ServiceError(CarparkError):
+    """A server that is needed is not there, or does not behave."""
+
+
+class BrokerUnavailable(ServiceError):
+    """RabbitMQ cannot be reached, or refuses the connection."""
+
+
+class RecordsUnavailable(ServiceError):
+    """Redis cannot be reached, or cannot take writes for now."""

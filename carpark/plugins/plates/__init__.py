@@ -1,0 +1,1 @@
+"""The built-in plate generators, a module each."""

@@ -1,0 +1,425 @@
+"""One table of settings, from which flags, variables and the docs' table come, and one frozen object that holds them.
+
+A value is taken from the flag, else from the environment variable, else from the default. Settings are read once, at
+the start of a process, and passed down; nothing else in the project looks at the environment for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from carpark.errors import InvalidSetting
+
+PREFIX = "CARPARK_"
+MASK = "***"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table.
+
+    Args:
+        name: The attribute of `Settings`; in upper case with ``CARPARK_`` it is the variable, with hyphens the flag.
+        default: The default as text, as the docs show it.
+        wanted: What a right value is, for help and errors.
+        parse: From text to value; raises ValueError when the text is not a right value.
+        help: What the setting means.
+        metavar: What the help shows for the value.
+        secret: How the value is masked when it is shown: not at all, whole, or the password in a URL.
+    """
+
+    name: str
+    default: str
+    wanted: str
+    parse: Callable[[str], Any]
+    help: str
+    metavar: str = "TEXT"
+    secret: str = ""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """The command line flag."""
+        return "--" + self.name.replace("_", "-")
+
+    def read(self, text: str) -> Any:
+        """Make a value of text.
+
+        Args:
+            text: What the flag or the variable says.
+
+        Returns:
+            The value.
+
+        Raises:
+            InvalidSetting: The text is not a right value.
+        """
+        try:
+            return self.parse(text)
+        except ValueError:
+            raise InvalidSetting(self.variable, self.shown(text), self.wanted) from None
+
+    def shown(self, text: str) -> str:
+        """Mask what is secret in a value.
+
+        Args:
+            text: The value as text.
+
+        Returns:
+            The text that may be printed.
+        """
+        if self.secret == "all" and text:
+            return MASK
+        if self.secret == "url":
+            return ";".join(mask_url(part) for part in text.split(";"))
+        return text
+
+
+def mask_url(url: str) -> str:
+    """Hide the password of a URL.
+
+    Args:
+        url: Any URL, or text that failed to be one.
+
+    Returns:
+        The URL with ``***`` in place of its password.
+    """
+    head, at, host = url.rpartition("@")
+    scheme, slashes, userinfo = head.rpartition("//")
+    user, colon, _ = userinfo.partition(":")
+    return f"{scheme}{slashes}{user}{colon and ':' + MASK}{at}{host}" if at else url
+
+
+def _number(low: float, *, above: bool = False, high: float = float("inf")) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not (low < value if above else low <= value) or not value <= high or value == float("inf"):
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        for part in text.split(";") if several else [text]:
+            split = urlsplit(part.strip())
+            if split.scheme not in schemes or not (split.hostname or split.scheme in ("stub", "memory")):
+                raise ValueError
+            _ = split.port  # raises ValueError when it is not a number up to 65535
+        return text.strip()
+
+    return parse
+
+
+def _optional_url(*schemes: str) -> Callable[[str], str]:
+    parse = _url(*schemes)
+    return lambda text: parse(text) if text.strip() else ""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def _some_names(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if not names:
+        raise ValueError
+    return names
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return text.strip()
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text)).expanduser()
+
+
+def _token(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _optional_port(text: str) -> int | None:
+    return _integer(0, 65535)(text) if text.strip() else None
+
+
+_PORT = "a port from 0 to 65535 (0 for a free one)"
+_SECONDS = "a number of seconds greater than 0"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "broker_url",
+        "amqp://guest:guest@localhost:5672",
+        "amqp://user:password@host:port/vhost (several separated by ;), or stub://",
+        _url("amqp", "amqps", "stub", several=True),
+        "RabbitMQ; several URLs separated by `;` for a cluster; `stub://` for the in-process broker",
+        "URL",
+        "url",
+    ),
+    Setting(
+        "management_url",
+        "",
+        "http://user:password@host:port",
+        _optional_url("http", "https"),
+        "RabbitMQ's management API, user and password included; by default made of the broker URL, port 15672",
+        "URL",
+        "url",
+    ),
+    Setting(
+        "redis_url",
+        "redis://localhost:6379/0",
+        "redis://host:port/0, or memory://",
+        _url("redis", "rediss", "unix", "memory"),
+        "Redis, where the records are; `memory://` for the in-process store",
+        "URL",
+        "url",
+    ),
+    Setting(
+        "writer_url",
+        "http://localhost:40000",
+        "http://host:port",
+        _url("http", "https"),
+        "where the default sink posts summaries",
+        "URL",
+        "url",
+    ),
+    Setting(
+        "writer_token",
+        "",
+        "printable ASCII characters",
+        _token,
+        "if set, the writer wants it as a bearer token on POST and the sink sends it",
+        "TOKEN",
+        "all",
+    ),
+    Setting("csv", "data/summaries.csv", "a file name", _path, "the writer's file", "FILE"),
+    Setting(
+        "sinks",
+        "http-csv",
+        "names of sinks, comma-separated; `carpark plugins` lists them",
+        _some_names,
+        "summary sinks in use, comma-separated",
+        "NAMES",
+    ),
+    Setting(
+        "sink_timeout",
+        "5",
+        _SECONDS,
+        _number(0, above=True, high=600),
+        "seconds that one delivery to a sink may take",
+        "SECONDS",
+    ),
+    Setting(
+        "sink_retries",
+        "20",
+        "a whole number from 0",
+        _integer(0),
+        "how often a failed delivery is tried again before it is dead-lettered",
+        "N",
+    ),
+    Setting(
+        "sink_retry_min",
+        "1",
+        _SECONDS + ", at most 1200",
+        _number(0, above=True, high=1200),
+        "seconds before the first retry of a delivery; doubled with each",
+        "SECONDS",
+    ),
+    Setting(
+        "sink_retry_max",
+        "300",
+        _SECONDS + ", at most 1200",
+        _number(0, above=True, high=1200),
+        "seconds between two retries of a delivery at most",
+        "SECONDS",
+    ),
+    Setting(
+        "plates",
+        "alphanumeric",
+        "the name of a plate generator; `carpark plugins` lists them",
+        _text,
+        "plate generator in use",
+        "NAME",
+    ),
+    Setting(
+        "plugins",
+        "",
+        "names of Python modules, comma-separated",
+        _names,
+        "modules to load as plugins beside the installed ones, comma-separated",
+        "MODULES",
+    ),
+    Setting(
+        "match_ratio",
+        "0.8",
+        "a number from 0 to 1",
+        _number(0, high=1),
+        "share of exits whose plate was seen entering",
+        "RATIO",
+    ),
+    Setting(
+        "rate",
+        "5",
+        "a number greater than 0, at most 100000",
+        _number(0, above=True, high=100_000),
+        "events per second of a generator",
+        "RATE",
+    ),
+    Setting(
+        "capacity",
+        "1000",
+        "a whole number from 0 (0 for none)",
+        _integer(0),
+        "vehicles inside at which the entry generator waits at the barrier; 0 for no limit",
+        "N",
+    ),
+    Setting(
+        "retention",
+        "21600",
+        "a number of seconds from 1",
+        _number(1),
+        "seconds that a finished stay's record, and the memory of an event's id, last",
+        "SECONDS",
+    ),
+    Setting(
+        "bind",
+        "127.0.0.1",
+        "an address of this machine",
+        _text,
+        "address that every port binds to",
+        "ADDRESS",
+    ),
+    Setting("writer_port", "40000", _PORT, _integer(0, 65535), "the writer's port; 0 for a free one", "PORT"),
+    Setting("dashboard_port", "40001", _PORT, _integer(0, 65535), "the dashboard's port; 0 for a free one", "PORT"),
+    Setting(
+        "metrics_port",
+        "",
+        _PORT,
+        _optional_port,
+        "port of a service's metrics; by default backend 9191, entry generator 9201, exit generator 9202, "
+        "queue configurator 9203; 0 for a free one",
+        "PORT",
+    ),
+)
+"""Every setting there is."""
+
+BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of all settings; see `SETTINGS` for what each means."""
+
+    broker_url: str
+    management_url: str
+    redis_url: str
+    writer_url: str
+    writer_token: str
+    csv: Path
+    sinks: tuple[str, ...]
+    sink_timeout: float
+    sink_retries: int
+    sink_retry_min: float
+    sink_retry_max: float
+    plates: str
+    plugins: tuple[str, ...]
+    match_ratio: float
+    rate: float
+    capacity: int
+    retention: float
+    bind: str
+    writer_port: int
+    dashboard_port: int
+    metrics_port: int | None
+
+    def shown(self) -> dict[str, str]:
+        """Give every setting as text that may be printed.
+
+        Returns:
+            Variable to value, secrets masked.
+        """
+        return {setting.variable: setting.shown(_as_text(getattr(self, setting.name))) for setting in SETTINGS}
+
+
+def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, str | None] | None = None) -> Settings:
+    """Read all settings.
+
+    Args:
+        environ: The variables; the process's own by default. An empty variable counts as not set.
+        flags: Setting name to the text given on the command line; None for one that was not given.
+
+    Returns:
+        The frozen values.
+
+    Raises:
+        InvalidSetting: A value is wrong, or two do not fit each other.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: text for name, text in (flags or {}).items() if text is not None}
+    values = {
+        setting.name: setting.read(given.get(setting.name, environ.get(setting.variable) or setting.default))
+        for setting in SETTINGS
+    }
+    if not values["management_url"]:
+        values["management_url"] = management_url_of(values["broker_url"])
+    settings = Settings(**values)
+    if settings.sink_retry_max < settings.sink_retry_min:
+        raise InvalidSetting(
+            BY_NAME["sink_retry_max"].variable,
+            _as_text(settings.sink_retry_max),
+            f"at least CARPARK_SINK_RETRY_MIN, which is {_as_text(settings.sink_retry_min)}",
+        )
+    return settings
+
+
+def management_url_of(broker_url: str) -> str:
+    """Guess where RabbitMQ's management API is.
+
+    Args:
+        broker_url: One or several AMQP URLs; the first one counts.
+
+    Returns:
+        The same host, user and password with port 15672, or nothing for the in-process broker.
+    """
+    split = urlsplit(broker_url.split(";")[0].strip())
+    if split.scheme not in ("amqp", "amqps"):
+        return ""
+    user = quote(unquote(split.username or "guest"), safe="")
+    password = quote(unquote(split.password or "guest"), safe="")
+    host = f"[{split.hostname}]" if ":" in (split.hostname or "") else split.hostname
+    return urlunsplit(("http", f"{user}:{password}@{host}:15672", "", "", ""))
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+assert {field.name for field in fields(Settings)} == set(BY_NAME), "the table and the object differ"  # noqa: S101
