@@ -1,4 +1,4 @@
-"""Finds the plugins and what they offer: the built-in ones, the installed ones, and the modules that a setting names."""
+"""Finds plugins and what they offer: the built-in ones, the installed ones, the modules that a setting names."""
 
 from __future__ import annotations
 

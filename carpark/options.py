@@ -1,0 +1,109 @@
+"""Turns the table of settings into flags, and errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from carpark.errors import CarparkError, ConfigurationError
+from carpark.settings import BY_NAME, load_settings
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+"""The work failed, or the audit found something."""
+EXIT_USAGE = 2
+"""The command or a setting was wrong."""
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def settings_options(*names: str, flags: Mapping[str, str] | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Give a click command the flags of some settings; the command then takes the argument ``settings``.
+
+    Args:
+        names: Names of settings, in the order in which ``--help`` shows them.
+        flags: Setting name to flag, where it is not the ordinary one (``{"writer_port": "--port"}``).
+
+    Returns:
+        A decorator. The command's ``settings`` is a `carpark.settings.Settings` read from flags and environment.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(**arguments: Any) -> Any:
+            given = {name: arguments.pop(name) for name in names}
+            return command(settings=load_settings(os.environ, given), **arguments)
+
+        decorated: Callable[..., Any] = run
+        for name in reversed(names):
+            setting = BY_NAME[name]
+            default = f"; default {setting.shown(setting.default)}" if setting.default else ""
+            text = setting.help.replace("`", "")
+            decorated = click.option(
+                (flags or {}).get(name, setting.flag),
+                name,
+                metavar=setting.metavar,
+                help=f"{text[0].upper()}{text[1:]}  [{setting.variable}{default}]",
+            )(decorated)
+        return decorated
+
+    return decorate
+
+
+def examples(*lines: str) -> str:
+    """Format examples for the end of a command's help.
+
+    Args:
+        lines: Commands to copy.
+
+    Returns:
+        Text for click's ``epilog``.
+    """
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def run_command(command: click.Command, arguments: Sequence[str] | None = None, name: str = "carpark") -> NoReturn:
+    """Run a command as a program: an expected error becomes one line on stderr and an exit status, no traceback.
+
+    Args:
+        command: The click command or group.
+        arguments: The command line without the program's name; ``sys.argv`` by default.
+        name: What the program is called in help and errors.
+
+    Raises:
+        SystemExit: Always; 0 all well, 1 the work failed, 2 the command or a setting was wrong.
+    """
+    try:
+        status = command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
+        fail(f"{where}: {' '.join(error.format_message().split())}  (see: {where} --help)", EXIT_USAGE)
+    except ConfigurationError as error:
+        fail(f"{name}: {error}", EXIT_USAGE)
+    except CarparkError as error:
+        fail(f"{name}: {error}", EXIT_FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else EXIT_OK)
+
+
+def fail(line: str, status: int) -> NoReturn:
+    """End the process with one line on stderr.
+
+    Args:
+        line: What went wrong.
+        status: The exit status.
+
+    Raises:
+        SystemExit: Always.
+    """
+    click.echo(line, err=True)
+    sys.exit(status)
