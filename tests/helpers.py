@@ -1,0 +1,72 @@
+"""Small things that many tests need."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(predicate: Callable[[], T], timeout: float = 10.0, what: str = "", interval: float = 0.05) -> T:
+    """Ask again and again until the answer is true.
+
+    An AssertionError of the predicate counts as "not yet", so it may assert; the last one is shown at the deadline.
+
+    Args:
+        predicate: The question.
+        timeout: Seconds until it has to be true.
+        what: What is waited for, for the failure's text.
+        interval: Seconds between two questions.
+
+    Returns:
+        The first true answer.
+
+    Raises:
+        AssertionError: It has not become true in time.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        reason: BaseException | None = None
+        answer = None
+        try:
+            answer = predicate()
+            if answer:
+                return answer
+        except AssertionError as error:
+            reason = error
+        if time.monotonic() >= deadline:
+            asked = what or getattr(predicate, "__qualname__", "the predicate")
+            raise AssertionError(f"not within {timeout:g} s: {asked}; last answer: {answer!r}") from reason
+        time.sleep(interval)
+
+
+def find_free_port() -> int:
+    """Find a TCP port that nothing listens on.
+
+    Returns:
+        The port, free on 127.0.0.1 a moment ago.
+    """
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def is_listening(port: int, host: str = "127.0.0.1") -> bool:
+    """Try to connect.
+
+    Args:
+        port: The TCP port.
+        host: The host's name or address.
+
+    Returns:
+        Whether something took the connection.
+    """
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True

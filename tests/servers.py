@@ -1,0 +1,369 @@
+"""Private RabbitMQ and Redis for the tests, and `python -m tests.servers`, which sees to it that there can be any.
+
+Servers that ``CARPARK_TEST_BROKER_URL`` and ``CARPARK_TEST_REDIS_URL`` name are used as they are. Otherwise the
+programs on this machine are started on free ports, in a temporary folder, touching no service that may be running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+import requests
+
+from tests.guard import GUARD
+from tests.helpers import eventually, find_free_port, is_listening
+
+BROKER_VARIABLE = "CARPARK_TEST_BROKER_URL"
+REDIS_VARIABLE = "CARPARK_TEST_REDIS_URL"
+
+# Folders that Debian installs servers to and that an ordinary user's PATH leaves out.
+FURTHER_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin")
+
+START_TIMEOUT = 60.0
+
+
+class ServersMissing(Exception):
+    """There are no servers to test on, and none can be had. The message is one line."""
+
+
+def find_program(name: str) -> str | None:
+    """Look for a program on PATH and in the folders where servers are put.
+
+    Args:
+        name: The program's name.
+
+    Returns:
+        Its path, or None.
+    """
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *FURTHER_FOLDERS]))
+
+
+class Server(ABC):
+    """A server program in a temporary folder; it can be killed and started again on the same ports and data."""
+
+    programs: tuple[str, ...] = ()
+    """What has to be installed."""
+
+    def __init__(self) -> None:
+        # Short, because a socket's path may not be longer than some 100 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="carpark-", dir="/tmp"))
+        GUARD.watch("folder", self.folder)
+        self.port = find_free_port()
+        self._group: list[subprocess.Popen[bytes]] = []
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where it is."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Tell whether it answers."""
+
+    @abstractmethod
+    def _commands(self) -> list[list[str]]:
+        """The programs to start, the server itself last."""
+
+    def _environ(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def log(self) -> Path:
+        """The file that has what it printed."""
+        return self.folder / "output.log"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return bool(self._group) and self._group[-1].poll() is None
+
+    def start(self) -> None:
+        """Start it, or start it again, and wait until it answers. Does nothing when it runs.
+
+        Raises:
+            AssertionError: It did not come up; the message has the end of its log.
+        """
+        if self.is_running:
+            return
+        self.kill()
+        environ = {**os.environ, **self._environ()}
+        with self.log.open("ab") as stream:
+            for command in self._commands():
+                self._group.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
+                        env=environ,
+                        cwd=self.folder,
+                        process_group=self._group[0].pid if self._group else 0,
+                    )
+                )
+        GUARD.watch("group", self._group[0].pid)
+        try:
+            eventually(lambda: not self.is_running or self.is_ready(), START_TIMEOUT, f"{type(self).__name__} is ready")
+            assert self.is_running, "it ended"
+        except AssertionError as error:
+            self.kill()
+            tail = self.log.read_text(errors="replace")[-3000:]
+            raise AssertionError(f"{type(self).__name__} did not start: {error}\n{tail}") from None
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Shut it down in the ordinary way; what it keeps on disk stays.
+
+        Args:
+            timeout: Seconds until it is killed instead.
+        """
+        if self.is_running:
+            self._group[-1].send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._group[-1].wait(timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash does; what it keeps on disk stays."""
+        if not self._group:
+            return
+        leader = self._group[0].pid
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
+        for process in self._group:
+            process.wait(10)
+        # RabbitMQ's own process is a child of its start script, so nobody here can wait for it.
+        eventually(lambda: not is_listening(self.port), 10, f"{type(self).__name__} is gone")
+        GUARD.forget("group", leader)
+        self._group.clear()
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        GUARD.forget("folder", self.folder)
+
+
+class RedisServer(Server):
+    """A private Redis.
+
+    Args:
+        appendonly: Whether each write is kept in a file, so that a killed server has its data again when restarted.
+    """
+
+    programs = ("redis-server",)
+
+    def __init__(self, *, appendonly: bool = False) -> None:
+        super().__init__()
+        self.appendonly = appendonly
+
+    @property
+    def url(self) -> str:
+        """The URL of database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def is_ready(self) -> bool:
+        """Tell whether it answers a ping; not yet while it loads its file."""
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def _commands(self) -> list[list[str]]:
+        kept = "yes" if self.appendonly else "no"
+        server = find_program("redis-server") or "redis-server"
+        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "appendonly": kept}
+        return [[server, *(word for name, value in options.items() for word in (f"--{name}", value))]]
+
+
+class RabbitmqServer(Server):
+    """A private RabbitMQ with its management API, and an epmd of its own, so that no other Erlang node notices it."""
+
+    programs = ("rabbitmq-server", "epmd")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.management_port, self._dist_port, self._epmd_port = (find_free_port() for _ in range(3))
+        (self.folder / "plugins").write_text("[rabbitmq_management].\n", encoding="ascii")
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n"
+            # Numbers of the management API are as old as this; 5 s would make tests wait.
+            "collect_statistics_interval = 500\n"
+            "disk_free_limit.absolute = 10MB\n",
+            encoding="ascii",
+        )
+
+    @property
+    def url(self) -> str:
+        """The URL of the default virtual host."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}"
+
+    @property
+    def management_url(self) -> str:
+        """The management API, user and password included."""
+        return f"http://guest:guest@127.0.0.1:{self.management_port}"
+
+    def is_ready(self) -> bool:
+        """Tell whether both the broker and the management API answer."""
+        return is_listening(self.port) and is_management_there(self.management_url)
+
+    def _commands(self) -> list[list[str]]:
+        epmd = find_program("epmd") or "epmd"
+        # Debian's program on PATH is a wrapper that changes the user; the real one is beside what it links to.
+        server = Path(find_program("rabbitmq-server") or "rabbitmq-server").resolve().with_name("rabbitmq-server")
+        return [[epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], [str(server)]]
+
+    def _environ(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"{folder.name}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_BASE": str(folder),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+        }
+
+
+def is_management_there(management_url: str) -> bool:
+    """Ask RabbitMQ's management API for its name.
+
+    Args:
+        management_url: The API's URL, user and password included.
+
+    Returns:
+        Whether it answered and took the user.
+    """
+    try:
+        return requests.get(f"{management_url}/api/whoami", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+class VirtualHost:
+    """A virtual host of its own for a test, made and removed through the management API.
+
+    Args:
+        broker_url: A URL of the broker; its virtual host is replaced.
+        management_url: The management API, user and password included.
+    """
+
+    def __init__(self, broker_url: str, management_url: str) -> None:
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
+        self._api = f"{management_url}/api"
+        split = urlsplit(broker_url)
+        self.url = split._replace(path=f"/{self.name}").geturl()
+        user = split.username or "guest"
+        requests.put(f"{self._api}/vhosts/{self.name}", timeout=30).raise_for_status()
+        requests.put(
+            f"{self._api}/permissions/{self.name}/{user}",
+            json={"configure": ".*", "write": ".*", "read": ".*"},
+            timeout=30,
+        ).raise_for_status()
+
+    def close(self) -> None:
+        """Remove it with all its queues and connections; a server that is down is let be."""
+        with contextlib.suppress(requests.ConnectionError):
+            requests.delete(f"{self._api}/vhosts/{self.name}", timeout=30)
+
+
+# From here: how `make test` makes sure that there are servers.
+
+
+def missing_programs() -> dict[str, list[str]]:
+    """Find out what has to be installed before the tests can start their own servers.
+
+    Returns:
+        Debian package to the programs of it that are missing; servers that a variable names need none.
+    """
+    wanted = {
+        "rabbitmq-server": (BROKER_VARIABLE, RabbitmqServer.programs),
+        "redis-server": (REDIS_VARIABLE, RedisServer.programs),
+    }
+    return {
+        package: [name for name in programs if find_program(name) is None]
+        for package, (variable, programs) in wanted.items()
+        if not os.environ.get(variable) and any(find_program(name) is None for name in programs)
+    }
+
+
+def ensure_servers() -> None:
+    """Install what is missing, where that is possible without asking anything.
+
+    Raises:
+        ServersMissing: It is not.
+    """
+    missing = missing_programs()
+    if not missing:
+        return
+    way_out = (
+        f"install {' and '.join(missing)}, or name running servers in {BROKER_VARIABLE} "
+        f"(amqp://user:password@host:port) and {REDIS_VARIABLE} (redis://host:port/0)"
+    )
+    prefix = _privilege()
+    if find_program("apt-get") is None or prefix is None:
+        raise ServersMissing(f"the tests need {_names(missing)}, which are not here and cannot be installed: {way_out}")
+    print(f"test: installing {' and '.join(missing)} with apt-get, for the tests to start", flush=True)
+    apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    with tempfile.NamedTemporaryFile("w+", prefix="carpark-apt-", suffix=".log") as log:
+        subprocess.run([*apt, "update"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
+        install = [*apt, "install", "--yes", "--no-install-recommends", *missing]
+        status = subprocess.run(install, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
+        log.seek(0)
+        said = [line.strip() for line in log if line.startswith("E:")]
+    if status or missing_programs():
+        reason = said[-1] if said else f"status {status}"
+        raise ServersMissing(f"apt-get could not install {' and '.join(missing)} ({reason}): {way_out}")
+
+
+def _privilege() -> list[str] | None:
+    if os.geteuid() == 0:
+        return []
+    if (
+        find_program("sudo")
+        and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    ):
+        return ["sudo", "-n"]
+    return None
+
+
+def _names(missing: dict[str, list[str]]) -> str:
+    return " and ".join(name for names in missing.values() for name in names)
+
+
+def main() -> int:
+    """See to it that there are servers.
+
+    Returns:
+        0, or 2 after one line on stderr.
+    """
+    try:
+        ensure_servers()
+    except ServersMissing as error:
+        print(f"test: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
