@@ -26,6 +26,8 @@ Bases end in ``Error``; leaves state the fact. Each message is one line that can
 
 from __future__ import annotations
 
+import difflib
+
 
 class CarparkError(Exception):
     """The base of all of them."""
@@ -85,7 +87,9 @@ class UnknownPlugin(ConfigurationError):
     """
 
     def __init__(self, setting: str, name: str, known: list[str]) -> None:
-        super().__init__(f"{setting}={name!r}: there is no such plugin; there are: {', '.join(known)}")
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? There are" if close else "there are"
+        super().__init__(f"{setting}={name!r}: there is no such plugin; {hint}: {', '.join(known)}")
         self.setting, self.name, self.known = setting, name, known
 
 
@@ -161,7 +165,16 @@ class SinkUnavailable(DeliveryError):
 
 
 class SummaryRefused(DeliveryError):
-    """For good: offering them again changes nothing, so they are dead-lettered with this reason."""
+    """For good: offering them again changes nothing, so they are dead-lettered with this reason.
+
+    Args:
+        reason: One line on why.
+        ids: The ids of the refused summaries, when the others of the list are safely kept; none when all are refused.
+    """
+
+    def __init__(self, reason: str, ids: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.ids = ids
 
 
 class ServiceError(CarparkError):

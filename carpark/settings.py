@@ -157,6 +157,10 @@ def _path(text: str) -> Path:
     return Path(_text(text)).expanduser()
 
 
+def _optional_path(text: str) -> Path | None:
+    return _path(text) if text.strip() else None
+
+
 def _token(text: str) -> str:
     if not text.isascii() or not text.isprintable():
         raise ValueError
@@ -257,6 +261,29 @@ SETTINGS: tuple[Setting, ...] = (
         "seconds between two retries of a delivery at most",
         "SECONDS",
     ),
+    Setting("sink_csv", "data/stays.csv", "a file name", _path, "the file that the sink `csv` appends to", "FILE"),
+    Setting(
+        "sink_jsonl", "data/stays.jsonl", "a file name", _path, "the file that the sink `jsonl` appends to", "FILE"
+    ),
+    Setting("sink_sqlite", "data/stays.sqlite", "a file name", _path, "the database of the sink `sqlite`", "FILE"),
+    Setting(
+        "webhook_url",
+        "",
+        "http://host/path",
+        _optional_url("http", "https"),
+        "where the sink `webhook` posts each summary",
+        "URL",
+        "url",
+    ),
+    Setting(
+        "webhook_secret",
+        "",
+        "printable ASCII characters",
+        _token,
+        "if set, the sink `webhook` signs what it posts with it (HMAC-SHA256)",
+        "SECRET",
+        "all",
+    ),
     Setting(
         "plates",
         "alphanumeric",
@@ -265,6 +292,7 @@ SETTINGS: tuple[Setting, ...] = (
         "plate generator in use",
         "NAME",
     ),
+    Setting("plates_file", "", "a file name", _optional_path, "the plates of the generator `file`, one a line", "FILE"),
     Setting(
         "plugins",
         "",
@@ -345,7 +373,13 @@ class Settings:
     sink_retries: int
     sink_retry_min: float
     sink_retry_max: float
+    sink_csv: Path
+    sink_jsonl: Path
+    sink_sqlite: Path
+    webhook_url: str
+    webhook_secret: str
     plates: str
+    plates_file: Path | None
     plugins: tuple[str, ...]
     match_ratio: float
     rate: float
