@@ -227,6 +227,8 @@ class RabbitmqServer(Server):
     def _environ(self) -> dict[str, str]:
         folder = self.folder
         return {
+            # Its start script becomes the server then, instead of waiting for it: a child that is ours to end and reap.
+            "RUNNING_UNDER_SYSTEMD": "true",
             "HOME": str(folder),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",

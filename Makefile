@@ -1,0 +1,108 @@
+# The front door. `make help` is made of the comments that begin with two hashes:
+#   "##@ Heading" starts a group, "target: ## text" is a target's line, "##: NAME text" a setting's.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# --rate 100 for RATE=100, nothing for a variable that was not given.
+flag = $(if $(strip $($(1))),--$(2) '$($(1))')
+RUN_FLAGS = $(call flag,RATE,rate) $(call flag,EVENTS,events) $(call flag,DURATION,duration) $(call flag,SEED,seed) \
+            $(call flag,CSV,csv) $(call flag,PLATES,plates) $(call flag,SINKS,sinks)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+.PHONY: help run doctor plugins queues entry exit worker writer setup test lint lock clean
+
+##@ Try it
+run: $(READY) ## the whole system in one process: no server, no Docker, no root
+	@$(BIN)/carpark run $(RUN_FLAGS) $(ARGS)
+
+##@ One service, against the RabbitMQ and Redis that CARPARK_* name
+queues: $(READY) ## declare the two queues and keep them declared
+	@$(BIN)/carpark queues $(ARGS)
+
+entry: $(READY) ## the entry camera: publishes vehicles that arrive
+	@$(BIN)/carpark generate entry $(ARGS)
+
+exit: $(READY) ## the exit camera: publishes vehicles that leave
+	@$(BIN)/carpark generate exit $(ARGS)
+
+worker: $(READY) ## the backend: joins entries and exits into stays
+	@$(BIN)/carpark worker $(ARGS)
+
+writer: $(READY) ## the HTTP server that appends finished stays to the CSV
+	@$(BIN)/carpark writer $(ARGS)
+
+##@ Look at it
+doctor: $(READY) ## check each setting and server, and say what to do
+	@$(BIN)/carpark doctor $(ARGS)
+
+plugins: $(READY) ## list the sinks and plate generators that there are
+	@$(BIN)/carpark plugins $(ARGS)
+
+##@ Work on it
+setup: $(READY) ## make .venv with the pinned dependencies; the other targets do it too
+	@:
+
+test: $(READY) ## all tests; brings its own RabbitMQ and Redis
+	@$(BIN)/python -m tests.servers
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(READY) ## linter, formatter check, type checker
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lock: $(READY) ## pin the newest dependencies that fit in requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dashboard --extra watch \
+		--group dev --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	@echo "lock: requirements.lock has $$(grep -c == requirements.lock) packages; the next target installs them"
+
+clean: ## remove what the other targets made: .venv, caches, and data/ with its CSV
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info data .run
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean: removed .venv, caches and data/"
+
+help: ## this page
+	@color=; [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ] && color=yes; \
+		awk -v color="$$color" "$$HELP" $(firstword $(MAKEFILE_LIST))
+
+##@ Settings of make run, for example: make run EVENTS=300 RATE=100 SEED=7
+##: RATE events per second of each generator
+##: EVENTS each generator stops after so many events
+##: DURATION seconds until the generators stop
+##: SEED the same plates in the same order again
+##: CSV the file that gets the summaries
+##: PLATES the plate generator; make plugins lists them
+##: SINKS who gets the summaries, comma-separated; make plugins lists them
+
+##@ Settings of every target
+##: ARGS further options, for example: make worker ARGS="--processes 2", make test ARGS=tests/unit
+##: PYTHON the Python 3.11 or newer that .venv is made with
+##: CARPARK_* every setting as a variable, for example CARPARK_RATE; make run ARGS=--help lists them
+
+define HELP
+function paint(code, text) { return color ? "\033[" code "m" text "\033[0m" : text }
+function row(name, text) { print "  " paint("36", name) substr("            ", length(name) + 1) text }
+BEGIN { print paint("1", "carpark") ": a car park as a Dramatiq actor system"; print "usage: make TARGET [SETTING=value ...]" }
+/^##@ / { print "\n" paint("1", substr($$0, 5)) }
+/^##: / { name = $$2; sub(/^##: [^ ]+ /, ""); row(name, $$0) }
+/^[a-z-]+:.* ## / { split($$0, part, /:.* ## /); row(part[1], part[2]) }
+endef
+export HELP
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "setup: there is no $(PYTHON); install Python 3.11 or newer, or name it: make setup PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "setup: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another one: make setup PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "setup: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo "setup: $$($(PYTHON) -V) and $$(grep -c == requirements.lock) pinned packages into $(VENV); takes a minute, once"
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
