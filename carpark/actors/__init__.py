@@ -1,0 +1,39 @@
+"""The actors, for ``dramatiq carpark.actors``.
+
+Importing this module is what starts a backend: it reads the settings from the environment, sets Dramatiq's global
+broker and declares the actors. It connects to nothing; the worker does. A wrong setting ends the process with one
+line and status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import dramatiq
+
+from carpark.backend import Backend
+from carpark.broker.reading import DELIVER
+from carpark.errors import ConfigurationError
+from carpark.events import VehicleEntered, VehicleExited
+from carpark.plugins import Plugins
+from carpark.settings import load_settings
+
+__all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_exit"]
+
+
+def _start() -> Backend:
+    try:
+        settings = load_settings()
+        return Backend(settings, Plugins(settings.plugins))
+    except ConfigurationError as error:
+        print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        raise SystemExit(2) from None
+
+
+backend = _start()
+broker = backend.broker
+dramatiq.set_broker(broker)
+
+vehicle_entry = backend.actors[VehicleEntered.queue]
+vehicle_exit = backend.actors[VehicleExited.queue]
+deliver_summaries = backend.actors[DELIVER]

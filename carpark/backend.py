@@ -1,0 +1,201 @@
+"""The backend: actors on the two queues, thin over the records and the delivery to the sinks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import dramatiq
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import BrokerConnectionError, Retry
+from dramatiq.middleware import CurrentMessage, Middleware
+
+from carpark.broker import RabbitmqBroker, StubBroker, make_broker
+from carpark.broker.reading import DELIVER, RejectedMessage
+from carpark.broker.retries import Retries
+from carpark.delivery import Delivery, Parcel
+from carpark.errors import CarparkError, MessageError, RecordsUnavailable, ServiceError
+from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
+from carpark.plugins import PluginContext, Plugins
+from carpark.records import Recorded, Records, connect
+from carpark.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 60.0
+"""Seconds that an event waits in a worker for the records, before it is queued again for later."""
+
+RETRY_MIN, RETRY_MAX = 1_000, 60_000
+"""Milliseconds between two attempts at an event whose records or broker cannot be reached."""
+
+Result = TypeVar("Result")
+
+
+class NotRecorded(CarparkError):
+    """The records refused this one event, whatever is tried: its plate's key is not what it should be."""
+
+
+class Backend:
+    """What a worker process works with: the broker with its actors, the records, the sinks.
+
+    Making it connects to nothing; a worker that boots opens it.
+
+    Args:
+        settings: The process's settings.
+        plugins: Where the sinks come from.
+
+    Raises:
+        ConfigurationError: A setting or a plugin cannot be used.
+    """
+
+    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._records: Records | None = None
+        self._away = False
+        self._sinks = plugins.make_sinks(PluginContext(settings))
+        self.broker: RabbitmqBroker | StubBroker = make_broker(
+            settings.broker_url, [_Lifecycle(self), Retries(), CurrentMessage()]
+        )
+        self._delivery = Delivery(settings, self._sinks, self.broker)
+        self.actors = self._declare_actors()
+
+    def _declare_actors(self) -> dict[str, dramatiq.Actor[..., None]]:
+        options: dict[str, Any] = {
+            "retry_when": _is_transient,
+            "min_backoff": RETRY_MIN,
+            "max_backoff": RETRY_MAX,
+            "throws": (MessageError, NotRecorded),
+        }
+
+        def declare(function: Callable[..., None], name: str, queue: str) -> dramatiq.Actor[..., None]:
+            return dramatiq.actor(broker=self.broker, actor_name=name, queue_name=queue, **options)(function)
+
+        return {
+            VehicleEntered.queue: declare(self.process, VehicleEntered.queue, VehicleEntered.queue),
+            VehicleExited.queue: declare(self.process, VehicleExited.queue, VehicleExited.queue),
+            DELIVER: declare(self.deliver, DELIVER, VehicleExited.queue),
+        }
+
+    @property
+    def records(self) -> Records:
+        """The records; opened when they are first asked for."""
+        if self._records is None:
+            client = connect(self._settings.redis_url)
+            self._records = Records(client, self._settings.retention, tuple(self._sinks))
+        return self._records
+
+    def process(self, event: Event) -> None:
+        """Record an event and bring the summary that it yields to the sinks.
+
+        Args:
+            event: The event.
+
+        Raises:
+            Retry: Records or broker cannot be reached; Dramatiq queues the event again.
+            NotRecorded: The records refused this event for good.
+        """
+        recorded = self._when_possible(lambda: self.records.record([event]))
+        if recorded[0].error:
+            raise NotRecorded(recorded[0].error)
+        self._when_possible(lambda: self._delivery.send(self.records, _wanted(recorded)))
+
+    def deliver(self, sink: str, keys: list[str], summaries: list[dict[str, Any]]) -> None:
+        """Bring summaries to a sink that did not take them before.
+
+        Args:
+            sink: The sink's name.
+            keys: The keys under which the records know them as undelivered.
+            summaries: The summaries.
+
+        Raises:
+            Retry: The sink still fails, or records or broker cannot be reached.
+            SinkUnavailable: The sink still fails and the retries are used up.
+            MessageError: The message is not one that this backend wrote.
+        """
+        message = CurrentMessage.get_current_message()
+        assert message is not None  # noqa: S101 - a worker called
+        self._when_possible(lambda: self._delivery.send_again(self.records, message))
+
+    def reject(self, queue: str) -> None:
+        """Count a message that was not an event.
+
+        Args:
+            queue: The queue that it came on.
+        """
+        try:
+            self._when_possible(lambda: self.records.reject(EVENT_OF_QUEUE[queue].kind))
+        except Retry as error:
+            log.error("a rejected message of %s was not counted: %s", queue, error)
+
+    def stop(self) -> None:
+        """Stop waiting for servers: the process is about to end."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Let go of sinks and records."""
+        self._delivery.close()
+        if self._records is not None:
+            self._records.close()
+
+    def _when_possible(self, step: Callable[[], Result]) -> Result:
+        """Do a step that can be repeated; wait in place for records that are away, so that events keep their order."""
+        deadline = time.monotonic() + PATIENCE
+        pause = 0.05
+        while True:
+            try:
+                result = step()
+            except RecordsUnavailable as error:
+                self._note_away(error)
+                if time.monotonic() > deadline or self._stopping.wait(pause):
+                    raise Retry(str(error)) from error
+                pause = min(pause * 2, 1.0)
+            except BrokerConnectionError as error:
+                raise Retry(str(error)) from error
+            else:
+                if self._away:
+                    self._away = False
+                    log.warning("the records are back")
+                return result
+
+    def _note_away(self, error: RecordsUnavailable) -> None:
+        if not self._away:
+            self._away = True
+            log.warning("the records cannot be reached, events wait: %s", error)
+
+
+class _Lifecycle(Middleware):
+    """Ties the backend to the worker that runs it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        _ = self._backend.records
+
+    def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        self._backend.stop()
+
+    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        self._backend.close()
+
+    def before_nack(self, broker: Broker, message: MessageProxy) -> None:
+        if isinstance(message._message, RejectedMessage):
+            self._backend.reject(message.actor_name)
+
+
+def _is_transient(retries: int, error: BaseException) -> bool:
+    return isinstance(error, Retry | ServiceError | BrokerConnectionError)
+
+
+def _wanted(recorded: Sequence[Recorded]) -> dict[str, list[Parcel]]:
+    wanted: dict[str, list[Parcel]] = defaultdict(list)
+    for effect in recorded:
+        for sink in effect.sinks:
+            if effect.summary is not None:
+                wanted[sink].append(Parcel(effect.key, effect.summary))
+    return wanted

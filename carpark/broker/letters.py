@@ -1,0 +1,109 @@
+"""Dead letters: the copy of a message that goes to ``.XQ``, and why."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from dramatiq.broker import MessageProxy
+
+from carpark.broker.reading import RejectedMessage
+from carpark.errors import CarparkError
+from carpark.events import format_time
+
+ERROR_HEADER = "x-carpark-error"
+DEAD_AT_HEADER = "x-carpark-dead-at"
+TRACEBACK_HEADER = "x-carpark-traceback"
+
+MAX_ERROR = 500
+"""The longest reason, in characters."""
+
+MAX_TRACEBACK = 4096
+"""The longest traceback, in bytes; what is cut off is its beginning."""
+
+MAX_LOGGED = 200
+"""How many bytes of a body the log shows at most."""
+
+
+def headers_for(why: str) -> dict[str, Any]:
+    """Make the headers that every dead letter has.
+
+    Args:
+        why: The reason.
+
+    Returns:
+        The reason in one line, and the time now.
+    """
+    return {DEAD_AT_HEADER: format_time(datetime.now(UTC)), ERROR_HEADER: _one_line(why)}
+
+
+def reason_headers(message: MessageProxy) -> dict[str, Any]:
+    """Say why a message is dead.
+
+    Args:
+        message: The message as the worker gives it up.
+
+    Returns:
+        The headers that its dead letter has beside those that it came with.
+    """
+    error = message._exception
+    headers = headers_for(reason(message))
+    if error is not None and not isinstance(error, CarparkError):
+        text = "".join(traceback.format_exception(error))
+        headers[TRACEBACK_HEADER] = text.encode("utf-8", "replace")[-MAX_TRACEBACK:].decode("utf-8", "ignore")
+    return headers
+
+
+def reason(message: MessageProxy) -> str:
+    """Say in one line why a message is dead.
+
+    Args:
+        message: The message as the worker gives it up.
+
+    Returns:
+        At most `MAX_ERROR` printable characters.
+    """
+    error = message._exception
+    if isinstance(message._message, RejectedMessage):
+        text = message._message.error
+    elif error is None:
+        text = "given up"
+    elif isinstance(error, CarparkError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:MAX_ERROR]
+
+
+def shortened(body: bytes) -> str:
+    """Show the beginning of a body in a log line.
+
+    Args:
+        body: The bytes as they came.
+
+    Returns:
+        ASCII text that shows at most `MAX_LOGGED` bytes and says how many there are.
+    """
+    more = f"... ({len(body)} bytes)" if len(body) > MAX_LOGGED else ""
+    return repr(body[:MAX_LOGGED])[1:] + more
+
+
+def with_reason(headers: Mapping[str, Any] | None, message: MessageProxy) -> dict[str, Any]:
+    """Add the reason to the headers that a message came with.
+
+    Args:
+        headers: The headers as they came.
+        message: The message as the worker gives it up.
+
+    Returns:
+        Both; an older reason is replaced.
+    """
+    kept = {name: value for name, value in (headers or {}).items() if name != TRACEBACK_HEADER}
+    return {**kept, **reason_headers(message)}

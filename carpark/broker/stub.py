@@ -1,0 +1,196 @@
+"""The in-process broker of the embedded run: Dramatiq's StubBroker with the same reading of bodies."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from queue import Empty, Queue
+from typing import Any
+
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.brokers import stub as base
+from dramatiq.common import current_millis, dq_name, q_name
+from dramatiq.errors import QueueNotFound
+from dramatiq.logging import get_logger
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware
+
+from carpark.broker import letters
+from carpark.broker.reading import OWN_HEADER, RejectedMessage, read_body
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A body with its headers, as a queue of the in-process broker holds it.
+
+    Args:
+        body: The bytes.
+        headers: What AMQP's headers would be.
+    """
+
+    body: bytes
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StubBroker(base.StubBroker):
+    """A broker in this process.
+
+    Args:
+        middleware: What Dramatiq shall call on the way.
+    """
+
+    def __init__(self, middleware: list[Middleware]) -> None:
+        super().__init__(middleware, fail_fast_default=False)
+        self.dead: defaultdict[str, list[Letter]] = defaultdict(list)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Put a message of the backend's own on its queue.
+
+        Args:
+            message: The message.
+            delay: Milliseconds before it is worked on.
+
+        Returns:
+            The message as it was sent.
+
+        Raises:
+            QueueNotFound: Its queue was never declared.
+        """
+        queue_name = q_name(message.queue_name)
+        message = message.copy(queue_name=queue_name)
+        if delay is not None:
+            queue_name = dq_name(queue_name)
+            message = message.copy(queue_name=queue_name, options={"eta": current_millis() + delay})
+        self.emit_before("enqueue", message, delay)
+        self.publish(queue_name, message.encode(), {OWN_HEADER: 1})
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def dead_letter(self, message: Message[Any], why: str) -> None:
+        """Keep a message of the backend's own as a dead letter.
+
+        Args:
+            message: The message.
+            why: The reason, one line.
+        """
+        headers = {OWN_HEADER: 1, **letters.headers_for(why)}
+        self.dead[q_name(message.queue_name)].append(Letter(message.encode(), headers))
+
+    def publish(self, queue_name: str, body: bytes, headers: Mapping[str, Any] | None = None) -> None:
+        """Put a body on a queue, as another program would.
+
+        Args:
+            queue_name: A queue or its delay queue.
+            body: The bytes.
+            headers: What AMQP's headers would be.
+
+        Raises:
+            QueueNotFound: It was never declared.
+        """
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)
+        self.queues[queue_name].put(Letter(body, headers or {}))
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Consumer:
+        """Make a consumer that reads bodies.
+
+        Args:
+            queue_name: A queue or its delay queue.
+            prefetch: How many messages it holds at most.
+            timeout: Milliseconds that it waits for one.
+
+        Returns:
+            The consumer.
+
+        Raises:
+            QueueNotFound: The queue was never declared.
+        """
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)
+        return EventConsumer(self.queues[queue_name], queue_name, self.dead[q_name(queue_name)], prefetch, timeout)
+
+    def counts(self, queue_name: str) -> dict[str, int]:
+        """Count a queue's messages.
+
+        Args:
+            queue_name: A queue, without companions.
+
+        Returns:
+            How many are ``ready``, ``unacked``, ``delayed`` and ``dead``.
+        """
+        queue, delayed = self.queues[queue_name], self.queues[dq_name(queue_name)]
+        ready = queue.qsize()
+        return {
+            "ready": ready,
+            "unacked": max(0, queue.unfinished_tasks - ready),
+            "delayed": delayed.unfinished_tasks,
+            "dead": len(self.dead[queue_name]),
+        }
+
+
+class Delivery(MessageProxy):
+    """A message with the letter that it came as.
+
+    Args:
+        message: The message that the body was read as.
+        letter: The body and headers as they came.
+    """
+
+    def __init__(self, message: Message[None], letter: Letter) -> None:
+        super().__init__(message)
+        self.letter = letter
+        self.failed = isinstance(message, RejectedMessage)
+
+
+class EventConsumer(Consumer):
+    """Reads each body for the queue that it came on; what is given up is kept with the reason.
+
+    Args:
+        queue: Where letters come from.
+        queue_name: Its name.
+        dead: Where dead letters go.
+        prefetch: How many messages are held at most.
+        timeout: Milliseconds that one is waited for.
+    """
+
+    def __init__(self, queue: Queue[Letter], queue_name: str, dead: list[Letter], prefetch: int, timeout: int) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._queue, self._queue_name, self._dead, self._timeout = queue, queue_name, dead, timeout / 1000
+        self._free = threading.Semaphore(prefetch)
+
+    def __next__(self) -> Delivery | None:
+        if not self._free.acquire(timeout=self._timeout):
+            return None
+        try:
+            letter = self._queue.get(timeout=self._timeout)
+        except Empty:
+            self._free.release()
+            return None
+        return Delivery(read_body(self._queue_name, letter.body, letter.headers), letter)
+
+    def ack(self, message: Any) -> None:
+        """Let a message go.
+
+        Args:
+            message: The message that is done.
+        """
+        self._queue.task_done()
+        self._free.release()
+
+    def nack(self, message: Any) -> None:
+        """Keep a message as a dead letter, and let it go.
+
+        Args:
+            message: The message that is given up.
+        """
+        letter: Letter = message.letter
+        self.logger.warning(
+            "%s: dead-lettered: %s; body: %s",
+            self._queue_name,
+            letters.reason(message),
+            letters.shortened(letter.body),
+        )
+        self._dead.append(Letter(letter.body, letters.with_reason(letter.headers, message)))
+        self.ack(message)
