@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from carpark import values
 from carpark.errors import InvalidSetting
+from carpark.values import MASK as MASK
+from carpark.values import management_url_of as management_url_of
+from carpark.values import mask_url as mask_url
 
 PREFIX = "CARPARK_"
-MASK = "***"
 
 
 @dataclass(frozen=True)
@@ -78,108 +80,21 @@ class Setting:
             The text that may be printed.
         """
         if self.secret == "all" and text:
-            return MASK
+            return values.MASK
         if self.secret == "url":
-            return ";".join(mask_url(part) for part in text.split(";"))
+            return values.mask_urls(text)
         return text
 
 
-def mask_url(url: str) -> str:
-    """Hide the password of a URL.
-
-    Args:
-        url: Any URL, or text that failed to be one.
-
-    Returns:
-        The URL with ``***`` in place of its password.
-    """
-    head, at, host = url.rpartition("@")
-    scheme, slashes, userinfo = head.rpartition("//")
-    user, colon, _ = userinfo.partition(":")
-    return f"{scheme}{slashes}{user}{colon and ':' + MASK}{at}{host}" if at else url
-
-
-def _number(low: float, *, above: bool = False, high: float = float("inf")) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not (low < value if above else low <= value) or not value <= high or value == float("inf"):
-            raise ValueError
-        return value
-
-    return parse
-
-
-def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < low or (high is not None and value > high):
-            raise ValueError
-        return value
-
-    return parse
-
-
-def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        for part in text.split(";") if several else [text]:
-            split = urlsplit(part.strip())
-            if split.scheme not in schemes or not (split.hostname or split.scheme in ("stub", "memory")):
-                raise ValueError
-            _ = split.port  # raises ValueError when it is not a number up to 65535
-        return text.strip()
-
-    return parse
-
-
-def _optional_url(*schemes: str) -> Callable[[str], str]:
-    parse = _url(*schemes)
-    return lambda text: parse(text) if text.strip() else ""
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
-
-
-def _some_names(text: str) -> tuple[str, ...]:
-    names = _names(text)
-    if not names:
-        raise ValueError
-    return names
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError
-    return text.strip()
-
-
-def _path(text: str) -> Path:
-    return Path(_text(text)).expanduser()
-
-
-def _optional_path(text: str) -> Path | None:
-    return _path(text) if text.strip() else None
-
-
-def _token(text: str) -> str:
-    if not text.isascii() or not text.isprintable():
-        raise ValueError
-    return text
-
-
-def _optional_port(text: str) -> int | None:
-    return _integer(0, 65535)(text) if text.strip() else None
-
-
 _PORT = "a port from 0 to 65535 (0 for a free one)"
-_SECONDS = "a number of seconds greater than 0"
+_SECONDS = "a number of seconds from 0.001 to "
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "broker_url",
         "amqp://guest:guest@localhost:5672",
         "amqp://user:password@host:port/vhost (several separated by ;), or stub://",
-        _url("amqp", "amqps", "stub", several=True),
+        values.url("amqp", "amqps", "stub", several=True),
         "RabbitMQ; several URLs separated by `;` for a cluster; `stub://` for the in-process broker",
         "URL",
         "url",
@@ -188,7 +103,7 @@ SETTINGS: tuple[Setting, ...] = (
         "management_url",
         "",
         "http://user:password@host:port",
-        _optional_url("http", "https"),
+        values.optional_url("http", "https"),
         "RabbitMQ's management API, user and password included; by default made of the broker URL, port 15672",
         "URL",
         "url",
@@ -197,7 +112,7 @@ SETTINGS: tuple[Setting, ...] = (
         "redis_url",
         "redis://localhost:6379/0",
         "redis://host:port/0, or memory://",
-        _url("redis", "rediss", "unix", "memory"),
+        values.url("redis", "rediss", "unix", "memory"),
         "Redis, where the records are; `memory://` for the in-process store",
         "URL",
         "url",
@@ -206,7 +121,7 @@ SETTINGS: tuple[Setting, ...] = (
         "writer_url",
         "http://localhost:40000",
         "http://host:port",
-        _url("http", "https"),
+        values.url("http", "https"),
         "where the default sink posts summaries",
         "URL",
         "url",
@@ -214,63 +129,72 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "writer_token",
         "",
-        "printable ASCII characters",
-        _token,
+        "printable ASCII characters without spaces",
+        values.token,
         "if set, the writer wants it as a bearer token on POST and the sink sends it",
         "TOKEN",
         "all",
     ),
-    Setting("csv", "data/summaries.csv", "a file name", _path, "the writer's file", "FILE"),
+    Setting("csv", "data/summaries.csv", "a file name", values.path, "the writer's file", "FILE"),
     Setting(
         "sinks",
         "http-csv",
         "names of sinks, comma-separated; `carpark plugins` lists them",
-        _some_names,
+        values.some_names,
         "summary sinks in use, comma-separated",
         "NAMES",
     ),
     Setting(
         "sink_timeout",
         "5",
-        _SECONDS,
-        _number(0, above=True, high=600),
+        _SECONDS + "600",
+        values.number(0.001, 600),
         "seconds that one delivery to a sink may take",
         "SECONDS",
     ),
     Setting(
         "sink_retries",
         "20",
-        "a whole number from 0",
-        _integer(0),
+        "a whole number from 0 to 1000000",
+        values.integer(0, 1_000_000),
         "how often a failed delivery is tried again before it is dead-lettered",
         "N",
     ),
     Setting(
         "sink_retry_min",
         "1",
-        _SECONDS + ", at most 1200",
-        _number(0, above=True, high=1200),
+        _SECONDS + "1200",
+        values.number(0.001, 1200),
         "seconds before the first retry of a delivery; doubled with each",
         "SECONDS",
     ),
     Setting(
         "sink_retry_max",
         "300",
-        _SECONDS + ", at most 1200",
-        _number(0, above=True, high=1200),
+        _SECONDS + "1200",
+        values.number(0.001, 1200),
         "seconds between two retries of a delivery at most",
         "SECONDS",
     ),
-    Setting("sink_csv", "data/stays.csv", "a file name", _path, "the file that the sink `csv` appends to", "FILE"),
     Setting(
-        "sink_jsonl", "data/stays.jsonl", "a file name", _path, "the file that the sink `jsonl` appends to", "FILE"
+        "sink_csv", "data/stays.csv", "a file name", values.path, "the file that the sink `csv` appends to", "FILE"
     ),
-    Setting("sink_sqlite", "data/stays.sqlite", "a file name", _path, "the database of the sink `sqlite`", "FILE"),
+    Setting(
+        "sink_jsonl",
+        "data/stays.jsonl",
+        "a file name",
+        values.path,
+        "the file that the sink `jsonl` appends to",
+        "FILE",
+    ),
+    Setting(
+        "sink_sqlite", "data/stays.sqlite", "a file name", values.path, "the database of the sink `sqlite`", "FILE"
+    ),
     Setting(
         "webhook_url",
         "",
         "http://host/path",
-        _optional_url("http", "https"),
+        values.optional_url("http", "https"),
         "where the sink `webhook` posts each summary",
         "URL",
         "url",
@@ -279,7 +203,7 @@ SETTINGS: tuple[Setting, ...] = (
         "webhook_secret",
         "",
         "printable ASCII characters",
-        _token,
+        values.secret,
         "if set, the sink `webhook` signs what it posts with it (HMAC-SHA256)",
         "SECRET",
         "all",
@@ -288,16 +212,18 @@ SETTINGS: tuple[Setting, ...] = (
         "plates",
         "alphanumeric",
         "the name of a plate generator; `carpark plugins` lists them",
-        _text,
+        values.word,
         "plate generator in use",
         "NAME",
     ),
-    Setting("plates_file", "", "a file name", _optional_path, "the plates of the generator `file`, one a line", "FILE"),
+    Setting(
+        "plates_file", "", "a file name", values.optional_path, "the plates of the generator `file`, one a line", "FILE"
+    ),
     Setting(
         "plugins",
         "",
         "names of Python modules, comma-separated",
-        _names,
+        values.names,
         "modules to load as plugins beside the installed ones, comma-separated",
         "MODULES",
     ),
@@ -305,31 +231,31 @@ SETTINGS: tuple[Setting, ...] = (
         "match_ratio",
         "0.8",
         "a number from 0 to 1",
-        _number(0, high=1),
+        values.number(0, 1),
         "share of exits whose plate was seen entering",
         "RATIO",
     ),
     Setting(
         "rate",
         "5",
-        "a number greater than 0, at most 100000",
-        _number(0, above=True, high=100_000),
+        "a number from 0.000001 to 100000",
+        values.number(0.000001, 100_000),
         "events per second of a generator",
         "RATE",
     ),
     Setting(
         "capacity",
         "1000",
-        "a whole number from 0 (0 for none)",
-        _integer(0),
+        "a whole number from 0 to 1000000000 (0 for none)",
+        values.integer(0, 1_000_000_000),
         "vehicles inside at which the entry generator waits at the barrier; 0 for no limit",
         "N",
     ),
     Setting(
         "retention",
         "21600",
-        "a number of seconds from 1",
-        _number(1),
+        "a number of seconds from 1 to 1000000000",
+        values.number(1, 1_000_000_000),
         "seconds that a finished stay's record, and the memory of an event's id, last",
         "SECONDS",
     ),
@@ -337,17 +263,19 @@ SETTINGS: tuple[Setting, ...] = (
         "bind",
         "127.0.0.1",
         "an address of this machine",
-        _text,
+        values.word,
         "address that every port binds to",
         "ADDRESS",
     ),
-    Setting("writer_port", "40000", _PORT, _integer(0, 65535), "the writer's port; 0 for a free one", "PORT"),
-    Setting("dashboard_port", "40001", _PORT, _integer(0, 65535), "the dashboard's port; 0 for a free one", "PORT"),
+    Setting("writer_port", "40000", _PORT, values.integer(0, 65535), "the writer's port; 0 for a free one", "PORT"),
+    Setting(
+        "dashboard_port", "40001", _PORT, values.integer(0, 65535), "the dashboard's port; 0 for a free one", "PORT"
+    ),
     Setting(
         "metrics_port",
         "",
         _PORT,
-        _optional_port,
+        values.optional_port,
         "port of a service's metrics; by default backend 9191, entry generator 9201, exit generator 9202, "
         "queue configurator 9203; 0 for a free one",
         "PORT",
@@ -396,7 +324,7 @@ class Settings:
         Returns:
             Variable to value, secrets masked.
         """
-        return {setting.variable: setting.shown(_as_text(getattr(self, setting.name))) for setting in SETTINGS}
+        return {setting.variable: setting.shown(values.as_text(getattr(self, setting.name))) for setting in SETTINGS}
 
 
 def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, str | None] | None = None) -> Settings:
@@ -414,46 +342,17 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
     """
     environ = os.environ if environ is None else environ
     given = {name: text for name, text in (flags or {}).items() if text is not None}
-    values = {
+    read = {
         setting.name: setting.read(given.get(setting.name, environ.get(setting.variable) or setting.default))
         for setting in SETTINGS
     }
-    if not values["management_url"]:
-        values["management_url"] = management_url_of(values["broker_url"])
-    settings = Settings(**values)
+    if not read["management_url"]:
+        read["management_url"] = management_url_of(read["broker_url"])
+    settings = Settings(**read)
     if settings.sink_retry_max < settings.sink_retry_min:
         raise InvalidSetting(
             BY_NAME["sink_retry_max"].variable,
-            _as_text(settings.sink_retry_max),
-            f"at least CARPARK_SINK_RETRY_MIN, which is {_as_text(settings.sink_retry_min)}",
+            values.as_text(settings.sink_retry_max),
+            f"at least CARPARK_SINK_RETRY_MIN, which is {values.as_text(settings.sink_retry_min)}",
         )
     return settings
-
-
-def management_url_of(broker_url: str) -> str:
-    """Guess where RabbitMQ's management API is.
-
-    Args:
-        broker_url: One or several AMQP URLs; the first one counts.
-
-    Returns:
-        The same host, user and password with port 15672, or nothing for the in-process broker.
-    """
-    split = urlsplit(broker_url.split(";")[0].strip())
-    if split.scheme not in ("amqp", "amqps"):
-        return ""
-    user = quote(unquote(split.username or "guest"), safe="")
-    password = quote(unquote(split.password or "guest"), safe="")
-    host = f"[{split.hostname}]" if ":" in (split.hostname or "") else split.hostname
-    return urlunsplit(("http", f"{user}:{password}@{host}:15672", "", "", ""))
-
-
-def _as_text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-assert {field.name for field in fields(Settings)} == set(BY_NAME), "the table and the object differ"  # noqa: S101

@@ -1,0 +1,323 @@
+"""From the text of a flag or a variable to a value, and from a value that may hold a password to text for people.
+
+Each function that makes a parser checks strictly: what Python would take (``1_000``, ``٣``, ``nan``) is no number here.
+A parser raises ValueError without words; the table of settings knows what was wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+
+MASK = "***"
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_LONGEST_NUMBER = 40
+_NO_HOST = {"stub", "memory", "unix"}
+
+
+def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """Make a parser of numbers.
+
+    Args:
+        low: The least that is right.
+        high: The most that is right.
+
+    Returns:
+        The parser; it takes ``2``, ``0.5`` and ``1e3``.
+    """
+
+    def parse(text: str) -> float:
+        text = text.strip()
+        if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
+            raise ValueError
+        value = float(text)
+        if not low <= value <= high or value == float("inf"):
+            raise ValueError
+        return value + 0.0  # no negative zero
+
+    return parse
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers.
+
+    Args:
+        low: The least that is right.
+        high: The most that is right.
+
+    Returns:
+        The parser.
+    """
+
+    def parse(text: str) -> int:
+        if not _INTEGER.fullmatch(text.strip()):
+            raise ValueError
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def optional_port(text: str) -> int | None:
+    """Read a port that need not be given.
+
+    Args:
+        text: A port from 0 to 65535, or nothing.
+
+    Returns:
+        The port, or None.
+
+    Raises:
+        ValueError: It is not a port.
+    """
+    return integer(0, 65535)(text) if text.strip() else None
+
+
+def url(*schemes: str, several: bool = False) -> Callable[[str], str]:
+    """Make a parser of URLs.
+
+    Args:
+        schemes: The schemes that are right.
+        several: Whether there may be more than one, separated by ``;``.
+
+    Returns:
+        The parser. Among several, none may be that of the in-process broker.
+    """
+
+    def parse(text: str) -> str:
+        text = text.strip()
+        parts = [part.strip() for part in text.split(";")] if several else [text]
+        for part in parts:
+            split = _split(part)
+            if split.scheme not in schemes or (split.scheme in _NO_HOST and len(parts) > 1):
+                raise ValueError
+        return ";".join(parts)
+
+    return parse
+
+
+def optional_url(*schemes: str) -> Callable[[str], str]:
+    """Make a parser of a URL that need not be given.
+
+    Args:
+        schemes: The schemes that are right.
+
+    Returns:
+        The parser; nothing stays nothing.
+    """
+    parse = url(*schemes)
+    return lambda text: parse(text) if text.strip() else ""
+
+
+def _split(text: str) -> SplitResult:
+    # urlsplit drops line breaks and tabs without a word, so that what is checked is not what is used.
+    if not text.isprintable() or any(c.isspace() for c in text):
+        raise ValueError
+    split = urlsplit(text)
+    if split.port == 0:  # raises ValueError itself for what is not a number up to 65535
+        raise ValueError
+    if not split.hostname and split.scheme not in _NO_HOST:
+        raise ValueError
+    if split.scheme == "unix" and split.path in ("", "/"):
+        raise ValueError
+    if split.scheme in ("redis", "rediss") and not re.fullmatch(r"/?[0-9]{0,4}", split.path):
+        raise ValueError
+    return split
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas.
+
+    Args:
+        text: The names; empty ones and repeats are left out.
+
+    Returns:
+        The names in their order, perhaps none.
+    """
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def some_names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas, at least one.
+
+    Args:
+        text: The names.
+
+    Returns:
+        The names in their order.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = names(text)
+    if not found:
+        raise ValueError
+    return found
+
+
+def word(text: str) -> str:
+    """Read one word.
+
+    Args:
+        text: A word, perhaps with spaces around it.
+
+    Returns:
+        The word.
+
+    Raises:
+        ValueError: It is empty, or has a space or an unprintable character in it.
+    """
+    text = text.strip()
+    if not text or not text.isprintable() or " " in text:
+        raise ValueError
+    return text
+
+
+def path(text: str) -> Path:
+    """Read a file name.
+
+    Args:
+        text: The name; ``~`` is the home folder.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: It is empty, has a NUL in it, or names the home of a user who is not there.
+    """
+    text = text.strip()
+    if not text or "\0" in text:
+        raise ValueError
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError from None
+
+
+def optional_path(text: str) -> Path | None:
+    """Read a file name that need not be given.
+
+    Args:
+        text: The name, or nothing.
+
+    Returns:
+        The path, or None.
+
+    Raises:
+        ValueError: As `path` does.
+    """
+    return path(text) if text.strip() else None
+
+
+def token(text: str) -> str:
+    """Read a bearer token, which has to fit into an HTTP header.
+
+    Args:
+        text: The token, or nothing.
+
+    Returns:
+        The token as it is.
+
+    Raises:
+        ValueError: It has a character that is not printable ASCII, or a space.
+    """
+    if " " in text:
+        raise ValueError
+    return secret(text)
+
+
+def secret(text: str) -> str:
+    """Read a secret that is shared with a program in any language.
+
+    Args:
+        text: The secret, or nothing.
+
+    Returns:
+        The secret as it is, spaces included.
+
+    Raises:
+        ValueError: It has a character that is not printable ASCII.
+    """
+    if not text.isascii() or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def mask_urls(text: str) -> str:
+    """Hide the passwords of one or several URLs.
+
+    Args:
+        text: URLs separated by ``;``, or text that failed to be that.
+
+    Returns:
+        The text with each password masked; rather too much is masked than too little.
+    """
+    return ";".join(mask_url(part) for part in text.split(";"))
+
+
+def mask_url(text: str) -> str:
+    """Hide the password of a URL, and the values of its query, where some programs take one too.
+
+    Args:
+        text: Any URL, or text that failed to be one.
+
+    Returns:
+        The URL with ``***`` in place of what may be secret.
+    """
+    head, at, rest = text.rpartition("@")
+    if at:
+        scheme, slashes, userinfo = head.partition("//")
+        if not slashes:
+            return f"{MASK}@{_mask_query(rest)}"
+        user, colon, _ = userinfo.partition(":")
+        return f"{scheme}//{user}{colon and ':' + MASK}@{_mask_query(rest)}"
+    scheme, slashes, rest = text.partition("//")
+    host, colon, tail = rest.partition(":")
+    if colon and "[" not in host and not re.match(r"[0-9]{1,5}([/?#]|$)", tail):
+        return f"{scheme}//{host}:{MASK}"  # a port that is none may be the password of a URL whose host was forgotten
+    return scheme + slashes + _mask_query(rest)
+
+
+def _mask_query(text: str) -> str:
+    before, mark, _ = text.partition("?")
+    return f"{before}?{MASK}" if mark else text
+
+
+def management_url_of(broker_url: str) -> str:
+    """Guess where RabbitMQ's management API is.
+
+    Args:
+        broker_url: One or several AMQP URLs; the first one counts.
+
+    Returns:
+        The same host, user and password with port 15672, or nothing for the in-process broker.
+    """
+    split = urlsplit(broker_url.split(";")[0].strip())
+    if split.scheme not in ("amqp", "amqps"):
+        return ""
+    user = quote(unquote("guest" if split.username is None else split.username), safe="")
+    password = quote(unquote("guest" if split.password is None else split.password), safe="")
+    host = f"[{split.hostname}]" if ":" in (split.hostname or "") else split.hostname
+    return urlunsplit(("http", f"{user}:{password}@{host}:15672", "", "", ""))
+
+
+def as_text(value: object) -> str:
+    """Write a value of a setting as a person would give it.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Its text; nothing for None.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
