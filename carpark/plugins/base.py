@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from carpark.events import StaySummary
 from carpark.settings import Settings
@@ -23,10 +24,12 @@ class PluginContext:
     Args:
         settings: The process's settings.
         environ: The environment, for settings that a plugin has of its own.
+        clock: Says what time it is, as an aware datetime.
     """
 
     settings: Settings
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 class Sink(ABC):
@@ -44,12 +47,14 @@ class Sink(ABC):
             summaries: One or more; an id may come twice, in one list too.
 
         Raises:
-            SummaryRefused: Offering these again changes nothing; they are dead-lettered with the reason.
-            SinkUnavailable: Not now; they are offered again later. Any other exception counts as this one.
+            SummaryRefused: Offering these again changes nothing; they are dead-lettered with the reason. Its ``ids``
+                name the refused ones when the others are safely kept; without them the whole list is refused.
+            SinkUnavailable: Not now; all of the list are offered again later, also those that were kept. Any other
+                exception counts as this one.
         """
 
     def close(self) -> None:  # noqa: B027 - nothing to do is the ordinary case
-        """Let go of connections and files. Called once, when the process ends; may be called again."""
+        """Let go of connections and files; called when the process ends, and harmless when called again."""
 
 
 class PlateGenerator(ABC):

@@ -6,23 +6,15 @@ import random
 import re
 from collections.abc import Sequence
 
-from carpark.events import canonical_plate
-from carpark.plugins.base import PlateGenerator, PlatesType, PluginContext
+from carpark.plugins.base import PlatesType, PluginContext
+from carpark.plugins.plates.pattern import PatternPlates
 from carpark.plugins.spec import hookimpl
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_PATTERN = re.compile(r"[A-Z]{3}[0-9]{4}")
 
+class AlphanumericPlates(PatternPlates):
+    """Three letters and four digits, such as ``QBF 0427``: 175,760,000 plates, all equally likely."""
 
-class AlphanumericPlates(PlateGenerator):
-    """Three letters and four digits, such as ``QBF 0427``: 175,760,000 plates, all equally likely.
-
-    Args:
-        chance: Where the letters and digits come from.
-    """
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    pattern = re.compile(r"[A-Z]{3}[0-9]{4}")
 
     def sample(self) -> str:
         """Make up a plate.
@@ -30,22 +22,7 @@ class AlphanumericPlates(PlateGenerator):
         Returns:
             For example ``QBF 0427``.
         """
-        letters = "".join(self._chance.choices(_LETTERS, k=3))
-        return f"{letters} {self._chance.randrange(10_000):04}"
-
-    def is_valid(self, plate: str) -> bool:
-        """Say whether a plate has this form.
-
-        Args:
-            plate: A plate, with or without the space.
-
-        Returns:
-            True for three letters and four digits.
-        """
-        try:
-            return _PATTERN.fullmatch(canonical_plate(plate)) is not None
-        except ValueError:
-            return False
+        return f"{self.letters(3)} {self.chance.randrange(10_000):04}"
 
 
 def _make(context: PluginContext, chance: random.Random) -> AlphanumericPlates:
@@ -59,4 +36,4 @@ def carpark_register_plates() -> Sequence[PlatesType]:
     Returns:
         The one offer.
     """
-    return [PlatesType("alphanumeric", _make, "three letters and four digits, of no country")]
+    return [PlatesType("alphanumeric", _make, "three letters and four digits, of no country: QBF 0427")]

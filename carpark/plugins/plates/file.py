@@ -1,0 +1,108 @@
+"""Plates from a file of one's own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from carpark.errors import InvalidSetting
+from carpark.events import canonical_plate
+from carpark.plugins.base import PlateGenerator, PlatesType, PluginContext
+from carpark.plugins.spec import hookimpl
+
+
+class FilePlates(PlateGenerator):
+    """Gives the plates of a list in a random order, all of them before any comes again, and then in another order.
+
+    Args:
+        plates: The plates as people write them, each once.
+        chance: Where the order comes from.
+    """
+
+    def __init__(self, plates: Sequence[str], chance: random.Random) -> None:
+        self._plates, self._chance = tuple(plates), chance
+        self._canonical = frozenset(canonical_plate(plate) for plate in plates)
+        self._waiting: list[str] = []
+        self.population = len(self._canonical)
+
+    def sample(self) -> str:
+        """Give the next plate.
+
+        Returns:
+            A plate as the file has it.
+        """
+        if not self._waiting:
+            self._waiting = self._chance.sample(self._plates, len(self._plates))
+        return self._waiting.pop()
+
+    def is_valid(self, plate: str) -> bool:
+        """Say whether a plate is in the list.
+
+        Args:
+            plate: A plate, canonical or as people write it.
+
+        Returns:
+            True when it is.
+        """
+        try:
+            return canonical_plate(plate) in self._canonical
+        except ValueError:
+            return False
+
+
+def parse_plates(lines: Iterable[str]) -> list[str]:
+    """Read a list of plates.
+
+    Args:
+        lines: A plate each; what follows a ``#`` is a comment, empty lines are skipped.
+
+    Returns:
+        The plates as they are written.
+
+    Raises:
+        ValueError: A line is not a plate, a plate comes twice, or there is none. The line's number is said.
+    """
+    plates: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            canonical = canonical_plate(text)
+        except ValueError as error:
+            raise ValueError(f"line {number}, {text!r}: {error}") from None
+        if canonical in plates:
+            raise ValueError(f"line {number}, {text!r}, is the plate of line {plates[canonical][0]} again")
+        plates[canonical] = (number, text)
+    if not plates:
+        raise ValueError("there is no plate in it")
+    return [text for _, text in plates.values()]
+
+
+def _make(context: PluginContext, chance: random.Random) -> FilePlates:
+    path = context.settings.plates_file
+    if path is None:
+        raise InvalidSetting("CARPARK_PLATES_FILE", "", "a file with a plate a line, because CARPARK_PLATES is file")
+    return FilePlates(_read(path), chance)
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            return parse_plates(lines)
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    raise InvalidSetting("CARPARK_PLATES_FILE", str(path), f"a file with a plate a line, each once ({reason})")
+
+
+@hookimpl
+def carpark_register_plates() -> Sequence[PlatesType]:
+    """Offer ``file``.
+
+    Returns:
+        The one offer.
+    """
+    return [PlatesType("file", _make, "your own plates, one a line in the file CARPARK_PLATES_FILE")]

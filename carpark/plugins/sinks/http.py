@@ -1,0 +1,184 @@
+"""The sinks that post: ``http-csv``, to the writer, and ``webhook``, to any URL."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import string
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
+from carpark.events import StaySummary
+from carpark.plugins.base import PluginContext, Sink, SinkType
+from carpark.plugins.spec import hookimpl
+
+if TYPE_CHECKING:
+    import requests
+
+_REFUSED = {400, 413, 422}
+"""The statuses that judge what was posted; all others are about the server, the address or the credentials, and an
+operator can mend those, so the summaries wait."""
+
+_READ_BYTES = 64 * 1024
+"""How much of an answer is read; what is longer is not worth the connection that reading it would save."""
+
+_SHOWN_CHARACTERS = 200
+_VISIBLE = string.punctuation.replace("%", "")
+
+
+class HttpSink(Sink):
+    """Posts summaries as JSON and takes any 2xx as kept.
+
+    A request carries an ``Idempotency-Key`` that stays the same when it is repeated and, with a secret, the header
+    ``X-Carpark-Signature: sha256=…``, the HMAC-SHA256 of the body in hexadecimal.
+
+    Args:
+        url: Where to post; http or https.
+        timeout: Seconds that connecting, and each wait for an answer, may take.
+        headers: Sent with every request.
+        secret: The key of the signature; empty for none.
+        singly: Post an object per summary rather than one list; its key is then the summary's id, so that a server
+            that knows nothing but keys keeps each summary once.
+        trust_env: Heed the proxies and certificates that the environment names.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+        *,
+        secret: str = "",
+        singly: bool = False,
+        trust_env: bool = False,
+    ) -> None:
+        self._url, self._timeout, self._singly, self._trust_env = url, timeout, singly, trust_env
+        self._secret = secret.encode()
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._threads = threading.local()
+        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
+        self._sessions_lock = threading.Lock()
+        split = urlsplit(url)
+        # The rest of a URL is often a secret, and errors end up in logs and dead letters.
+        self._shown = f"{split.scheme}://{split.netloc.rpartition('@')[2]}"
+
+    def deliver(self, summaries: Sequence[StaySummary]) -> None:
+        """Post the summaries.
+
+        Args:
+            summaries: What is posted. Of a list that is refused the halves are offered, so that the good ones arrive.
+
+        Raises:
+            SummaryRefused: The server refused the ones that ``ids`` names; it has the others.
+            SinkUnavailable: It did not answer in time, or said that it cannot for now.
+        """
+        if not summaries:
+            return
+        refused: dict[str, str] = {}
+        for offer in [[summary] for summary in summaries] if self._singly else [list(summaries)]:
+            refused |= self._offer(offer)
+        if refused:
+            raise SummaryRefused(next(iter(refused.values())), tuple(refused))
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._sessions_lock:
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.close()
+
+    def _offer(self, summaries: list[StaySummary]) -> dict[str, str]:
+        reason = self._post(summaries)
+        if reason is None:
+            return {}
+        if len(summaries) == 1:
+            return {summaries[0].id: reason}
+        half = len(summaries) // 2
+        return self._offer(summaries[:half]) | self._offer(summaries[half:])
+
+    def _post(self, summaries: list[StaySummary]) -> str | None:
+        bodies = [summary.to_dict() for summary in summaries]
+        body = json.dumps(bodies[0] if self._singly else bodies, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = {**self._headers, "Idempotency-Key": _key([summary.id for summary in summaries])}
+        if self._secret:
+            headers["X-Carpark-Signature"] = f"sha256={hmac.new(self._secret, body, hashlib.sha256).hexdigest()}"
+        deadline = time.monotonic() + self._timeout
+        try:
+            with self._session().post(
+                self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
+            ) as response:
+                status = response.status_code
+                text = b"".join(_read(response, deadline)).decode("utf-8", "replace")
+        except OSError as error:  # every error of requests is one
+            raise SinkUnavailable(f"{self._shown}: {type(error).__name__}") from error
+        if 200 <= status < 300:
+            return None
+        answer = " ".join(text.split())[:_SHOWN_CHARACTERS]
+        reason = f"{self._shown} answered {status}{answer and ': ' + answer}"
+        if status in _REFUSED:
+            return reason
+        raise SinkUnavailable(reason)
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._threads, "session", None)
+        if session is None:
+            import requests  # costs 0.1 s, which no start of a command shall pay
+
+            session = self._threads.session = requests.Session()
+            session.trust_env = self._trust_env
+            with self._sessions_lock:
+                self._sessions.add(session)
+        return session
+
+
+def _read(response: requests.Response, deadline: float) -> Iterator[bytes]:
+    size = 0
+    for chunk in response.iter_content(4096):
+        size += len(chunk)
+        if size > _READ_BYTES or time.monotonic() > deadline:
+            return
+        yield chunk
+
+
+def _key(ids: list[str]) -> str:
+    if len(ids) == 1:
+        return quote(ids[0], safe=_VISIBLE)
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()  # no id has a line break
+
+
+def _make_http_csv(context: PluginContext) -> HttpSink:
+    settings = context.settings
+    token = settings.writer_token
+    return HttpSink(
+        settings.writer_url.rstrip("/") + "/summaries",
+        settings.sink_timeout,
+        {"Authorization": f"Bearer {token}"} if token else {},
+    )
+
+
+def _make_webhook(context: PluginContext) -> HttpSink:
+    settings = context.settings
+    if not settings.webhook_url:
+        raise InvalidSetting("CARPARK_WEBHOOK_URL", "", "http://host/path, because CARPARK_SINKS names webhook")
+    return HttpSink(
+        settings.webhook_url, settings.sink_timeout, secret=settings.webhook_secret, singly=True, trust_env=True
+    )
+
+
+@hookimpl
+def carpark_register_sinks() -> Sequence[SinkType]:
+    """Offer ``http-csv`` and ``webhook``.
+
+    Returns:
+        The two offers.
+    """
+    return [
+        SinkType("http-csv", _make_http_csv, "posts to the writer (CARPARK_WRITER_URL), which appends to its CSV file"),
+        SinkType("webhook", _make_webhook, "posts each summary to CARPARK_WEBHOOK_URL, signed with a secret if set"),
+    ]
