@@ -21,16 +21,57 @@
         ├── BrokerUnavailable
         └── RecordsUnavailable
 
-Bases end in ``Error``; leaves state the fact. Each message is one line that can be shown as it is.
+Bases end in ``Error``; leaves state the fact. Each message is one line of printable characters that can be shown as it
+is, in a terminal, a log or an AMQP header: `CarparkError` sees to that, whatever a message is made of.
 """
 
 from __future__ import annotations
 
 import difflib
 
+MAX_MESSAGE = 1000
+"""The longest message of an error, in characters."""
+
+MAX_SHOWN = 60
+"""How many characters of a wrong value a message shows at most."""
+
+
+def one_line(text: str) -> str:
+    """Make text fit for one line of a log, a terminal or a header.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        At most `MAX_MESSAGE` printable characters: white space is one space, other unprintable characters are escaped.
+    """
+    line = " ".join(text[: 2 * MAX_MESSAGE].split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 3] + "..."
+
+
+def shown(text: str) -> str:
+    """Quote a wrong value for a message.
+
+    Args:
+        text: The value as it came.
+
+    Returns:
+        Its beginning in quotes, of printable characters.
+    """
+    return repr(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "...")
+
 
 class CarparkError(Exception):
-    """The base of all of them."""
+    """The base of all of them.
+
+    Args:
+        message: What is wrong and the way out; it is brought to one line.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class ConfigurationError(CarparkError):
@@ -43,11 +84,11 @@ class InvalidSetting(ConfigurationError):
     Args:
         name: The variable, e.g. ``CARPARK_RATE``.
         value: The value as it was given; the caller masks secrets.
-        wanted: What would have been right, e.g. ``a number greater than 0``.
+        wanted: What would have been right, e.g. ``a number from 0 to 1``.
     """
 
     def __init__(self, name: str, value: str, wanted: str) -> None:
-        super().__init__(f"{name}={value!r}: wanted {wanted}")
+        super().__init__(f"{name}={shown(value)}: wanted {wanted}")
         self.name, self.value, self.wanted = name, value, wanted
 
 
@@ -89,7 +130,7 @@ class UnknownPlugin(ConfigurationError):
     def __init__(self, setting: str, name: str, known: list[str]) -> None:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? There are" if close else "there are"
-        super().__init__(f"{setting}={name!r}: there is no such plugin; {hint}: {', '.join(known)}")
+        super().__init__(f"{setting}={shown(name)}: there is no such plugin; {hint}: {', '.join(known)}")
         self.setting, self.name, self.known = setting, name, known
 
 
@@ -116,7 +157,7 @@ class QueueMismatch(ConfigurationError):
 
     def __init__(self, queue: str, reason: str) -> None:
         super().__init__(
-            f"queue {queue!r} exists with other arguments than carpark's ({reason}); "
+            f"queue {shown(queue)} exists with other arguments than carpark's ({reason}); "
             "delete it once it is empty, or use another virtual host in CARPARK_BROKER_URL"
         )
         self.queue, self.reason = queue, reason

@@ -6,140 +6,53 @@ All three kinds are pydantic models in canonical form: the plate as `canonical_p
 
 from __future__ import annotations
 
+import codecs
 import json
-import re
+import sys
 import unicodedata
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from carpark.errors import InvalidBody, InvalidEvent, InvalidSummary
+from carpark.canonical import (
+    RFC3339,
+    TIME_LENGTH,
+    canonical_plate,
+    canonical_time,
+    duration_between,
+    format_duration,
+    format_time,
+    parse_time,
+)
+from carpark.errors import MAX_SHOWN, InvalidBody, InvalidEvent, InvalidSummary, shown
+
+__all__ = [
+    "EVENT_OF_QUEUE",
+    "MAX_BODY_BYTES",
+    "MAX_NESTING",
+    "TIME_LENGTH",
+    "Event",
+    "StaySummary",
+    "VehicleEntered",
+    "VehicleExited",
+    "canonical_plate",
+    "canonical_time",
+    "duration_between",
+    "format_duration",
+    "format_time",
+    "kind_of",
+    "load_json",
+    "parse_time",
+]
 
 MAX_BODY_BYTES = 64 * 1024
 """The longest body that is read, in bytes."""
 
-TIME_LENGTH = len("2026-11-23T18:00:00.123456Z")
-"""The length of every canonical time; being of one length, they sort as text."""
-
-# RFC 3339, section 5.6, without the leap second. The year 0000 is legal in a local time whose UTC year is 0001.
-_RFC3339 = re.compile(
-    r"([0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
-    r"([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
-    r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
-)
-_GREGORIAN_CYCLE = 400  # years after which the calendar repeats, leap years included
-
-
-def canonical_plate(text: str) -> str:
-    """Make a number plate comparable: NFC, no spaces or dashes, upper case, NFC again.
-
-    Args:
-        text: The plate as a camera or a person wrote it.
-
-    Returns:
-        1 to 16 characters, each of Unicode category ``L*`` or ``Nd``. Canonicalising it again changes nothing.
-
-    Raises:
-        ValueError: The plate is empty, too long, or has another kind of character.
-    """
-    if text.isascii() and text.isalnum() and len(text) <= 16:
-        return text.upper()
-    kept = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in ("Zs", "Pd"))
-    plate = unicodedata.normalize("NFC", "".join(kept).upper())
-    if not 1 <= len(plate) <= 16:
-        raise ValueError(f"wanted 1 to 16 letters and digits, got {len(plate)}")
-    for character in plate:
-        category = unicodedata.category(character)
-        if category[0] != "L" and category != "Nd":
-            raise ValueError(f"wanted letters and digits, got {character!a} (Unicode category {category})")
-    return plate
-
-
-def canonical_time(text: str) -> str:
-    """Bring an RFC 3339 date-time to UTC with six fraction digits.
-
-    Args:
-        text: RFC 3339 to the letter: ``T`` and ``Z`` in either case, or an offset ``±hh:mm``; no leap second; up to
-            nine fraction digits, of which the ones after the sixth are cut off.
-
-    Returns:
-        ``2026-11-23T18:00:00.123456Z``: always `TIME_LENGTH` characters, so that times compare as text.
-
-    Raises:
-        ValueError: It is not such a date-time, or its UTC year is outside 0001 to 9999.
-    """
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise ValueError("wanted an RFC 3339 date-time such as 2026-11-23T18:00:00.123456Z")
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    fraction, sign, offset_hours, offset_minutes = match.groups()[6:]
-    try:
-        moment = datetime(year or _GREGORIAN_CYCLE, month, day, hour, minute, second)
-        if sign:
-            offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
-            moment = moment - offset if sign == "+" else moment + offset
-    except OverflowError:
-        raise ValueError("wanted a UTC year from 0001 to 9999") from None
-    except ValueError:
-        raise ValueError(f"{text[:10]} is not a day of the calendar") from None
-    if not year:
-        if moment.year != _GREGORIAN_CYCLE + 1:
-            raise ValueError("wanted a UTC year from 0001 to 9999")
-        moment = moment.replace(year=1)
-    micros = (fraction or "")[:6].ljust(6, "0")
-    return f"{moment.isoformat(timespec='seconds')}.{micros}Z"
-
-
-def format_time(moment: datetime) -> str:
-    """Write an aware datetime in canonical form.
-
-    Args:
-        moment: Any aware datetime.
-
-    Returns:
-        The same moment as `canonical_time` writes it.
-    """
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def parse_time(canonical: str) -> datetime:
-    """Read a canonical time.
-
-    Args:
-        canonical: A time as `canonical_time` returns it.
-
-    Returns:
-        The aware datetime, in UTC.
-    """
-    return datetime.fromisoformat(canonical)
-
-
-def duration_between(entry: str, exit_: str) -> float:
-    """Compute how long a stay took.
-
-    Args:
-        entry: Canonical time of the entry.
-        exit_: Canonical time of the exit.
-
-    Returns:
-        Seconds, with at most 6 decimals.
-    """
-    return (parse_time(exit_) - parse_time(entry)) / timedelta(seconds=1)
-
-
-def format_duration(seconds: float) -> str:
-    """Write a duration as people and spreadsheets read it: no exponent, no trailing zeros.
-
-    Args:
-        seconds: The duration in seconds.
-
-    Returns:
-        For example ``5400``, ``0.25`` or ``0.000001``.
-    """
-    text = f"{seconds:.6f}".rstrip("0").rstrip(".")
-    return text or "0"
+MAX_NESTING = 256
+"""How deep lists and objects may be nested in a body. Python's own limit depends on who calls, and so would differ
+between the place that reads an event and the place that writes it again."""
 
 
 def _check_id(text: str) -> str:
@@ -150,23 +63,37 @@ def _check_id(text: str) -> str:
 
 def _check_duration(seconds: float) -> float:
     if round(seconds, 6) != seconds:
-        raise ValueError("wanted at most 6 decimals")
-    return seconds
+        raise ValueError(f"wanted at most 6 decimals, got {seconds!r}")
+    return seconds + 0.0  # no negative zero
 
 
+# The patterns are for readers of the JSON Schemas. They say as much as a regular expression of any language can.
 Id = Annotated[
     str,
-    Field(min_length=1, max_length=128, description="1 to 128 characters, no control characters"),
+    Field(
+        min_length=1,
+        max_length=128,
+        description="1 to 128 characters, no control characters",
+        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"},
+    ),
     AfterValidator(_check_id),
 ]
 Plate = Annotated[
     str,
-    Field(description="Letters and digits; spaces and dashes are removed, lower case becomes upper case"),
+    Field(
+        description="1 to 16 letters (Unicode categories L*) and digits (Nd) in the form that counts: "
+        "NFC, without spaces (Zs) and dashes (Pd), in upper case",
+        json_schema_extra={"minLength": 1, "pattern": r"^[^\x00-\x1f!-,./:-@\[-`{-\x9f]*$"},
+    ),
     AfterValidator(canonical_plate),
 ]
 Time = Annotated[
     str,
-    Field(description="RFC 3339 date-time", json_schema_extra={"format": "date-time"}),
+    Field(
+        description="RFC 3339 date-time with at most nine fraction digits and no leap second; "
+        "in UTC its year is from 0001 to 9999",
+        json_schema_extra={"format": "date-time", "pattern": f"^{RFC3339.pattern}$"},
+    ),
     AfterValidator(canonical_time),
 ]
 
@@ -189,25 +116,26 @@ class _Event(BaseModel):
         return moment
 
     @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> Self:
+    def parse(cls, fields: object) -> Self:
         """Make an event of decoded JSON.
 
         Args:
-            fields: The object; fields beside the event's own are kept.
+            fields: The object as it came; fields beside the event's own are kept.
 
         Returns:
             The event in canonical form.
 
         Raises:
-            InvalidEvent: A field is missing or wrong, or a value cannot be written as JSON again.
+            InvalidEvent: It is not an object, a field is missing or wrong, or one cannot be written as JSON again.
         """
         try:
             event = cls.model_validate(fields)
-            event.to_json().encode()
         except ValidationError as error:
             raise InvalidEvent(*_first_problem(error)) from None
-        except (ValueError, RecursionError) as error:
-            raise InvalidEvent("body", _unwritable(error)) from None
+        try:
+            event.to_json().encode()
+        except (TypeError, ValueError, RecursionError):
+            raise InvalidEvent(*_first_unwritable(event.__pydantic_extra__ or {})) from None
         return event
 
     def to_json(self) -> str:
@@ -312,13 +240,9 @@ class StaySummary(BaseModel):
             InvalidSummary: It is not an object, or a field is missing or wrong.
         """
         try:
-            summary = cls.model_validate(fields)
-            summary.model_dump_json()
+            return cls.model_validate(fields)
         except ValidationError as error:
             raise InvalidSummary(*_first_problem(error)) from None
-        except ValueError as error:
-            raise InvalidSummary("body", _unwritable(error)) from None
-        return summary
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as the object that is sent.
@@ -344,32 +268,94 @@ def load_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """
     if len(body) > max_bytes:
         raise InvalidBody(f"the body has {len(body)} bytes; wanted at most {max_bytes}")
+    if not body:
+        raise InvalidBody("the body is empty; wanted JSON")
+    if body.startswith(codecs.BOM_UTF8):
+        raise InvalidBody("the body starts with a byte order mark; wanted UTF-8 without one")
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise InvalidBody(f"the body is not UTF-8 (byte {error.start})") from None
     except RecursionError:
-        raise InvalidBody("the body is nested too deeply") from None
-    except ValueError as error:
+        raise InvalidBody(_TOO_DEEP) from None
+    except json.JSONDecodeError as error:
         raise InvalidBody(f"the body is not JSON: {error}") from None
+    except ValueError:  # Python's guard against integers that take long to read
+        raise InvalidBody(f"the body has a whole number of more than {sys.get_int_max_str_digits()} digits") from None
+    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _is_too_deep(value):
+        raise InvalidBody(_TOO_DEEP)
+    return value
+
+
+def kind_of(value: object) -> str:
+    """Say what a decoded JSON value is.
+
+    Args:
+        value: The value.
+
+    Returns:
+        ``an object``, ``a list``, ``text``, ``a number``, ``a truth value`` or ``null``.
+    """
+    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+_TOO_DEEP = f"the body is nested more than {MAX_NESTING} levels deep"
+
+
+def _is_too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return bool(level)
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+    raise InvalidBody(f"the body is not JSON: {name} is not a JSON number")
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     problem = error.errors(include_url=False)[0]
-    field = str(problem["loc"][0]) if problem["loc"] else "body"
-    reason = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"] and ": " in reason:
-        field, _, reason = reason.partition(": ")
-    return field, "is missing" if problem["type"] == "missing" else reason
+    reason = _reason(problem)
+    if problem["loc"]:
+        return str(problem["loc"][0]), reason
+    field, colon, rest = reason.partition(": ")
+    return (field, rest) if colon else ("body", reason)
 
 
-def _unwritable(error: Exception) -> str:
-    if isinstance(error, UnicodeEncodeError):
+def _reason(problem: ErrorDetails) -> str:
+    """Say plainly what pydantic found wrong."""
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    if kind in ("string_too_short", "string_too_long"):
+        return f"wanted 1 to 128 characters, got {len(value)}"
+    if kind == "string_unicode":
         return "has a lone surrogate, which is not text"
-    if isinstance(error, RecursionError):
-        return "is nested too deeply"
-    return f"cannot be written as JSON: {error}"
+    if kind == "greater_than_equal":
+        return f"wanted a number from {context['ge']:g}, got {value:g}"
+    wanted = {"string_type": "text", "model_type": "an object", "float_type": "a number", "finite_number": "a number"}
+    got = "one that is too large" if wanted.get(kind) == "a number" == kind_of(value) else kind_of(value)
+    return f"wanted {wanted.get(kind, 'another value')}, got {got}"
+
+
+def _first_unwritable(extra: Mapping[str, object]) -> tuple[str, str]:
+    """Find the further field that cannot be written as JSON; at least one of them cannot."""
+    for name, value in extra.items():
+        field = name if name.isidentifier() and name.isascii() and len(name) <= MAX_SHOWN else shown(name)
+        try:
+            json.dumps({name: value}, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            return field, "has a lone surrogate, which is not text"
+        except RecursionError:
+            return field, "is nested too deeply"
+        except (ValueError, TypeError):
+            return field, "has a number that is too large, or is none"
+    return "body", "cannot be written as JSON"
