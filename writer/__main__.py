@@ -1,0 +1,7 @@
+"""``python -m writer``."""
+
+from carpark.options import run_command
+from writer.cli import writer
+
+if __name__ == "__main__":
+    run_command(writer, name="python -m writer")

@@ -1,0 +1,223 @@
+"""The writer's HTTP interface: summaries in, the file and a page for people out."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import IO, cast
+
+from flask import Flask, Response, g, jsonify, render_template, request
+from flask.json.provider import DefaultJSONProvider
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from werkzeug.exceptions import HTTPException
+from werkzeug.wsgi import wrap_file
+
+from carpark.errors import CarparkError, InvalidBody, InvalidSummary
+from carpark.events import StaySummary, load_json
+from carpark.settings import Settings
+from writer import page
+from writer.csvfile import SummaryFile
+from writer.metrics import WriterMetrics
+
+MAX_BODY = 8 * 1024 * 1024
+"""The longest body of a POST, in bytes."""
+
+_MOST_ROWS = 1000
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LIMIT = re.compile("[0-9]{1,9}")
+_BIG = 256 * 1024
+_ROUTES = {
+    "page": "GET /",
+    "newest": "GET /summaries",
+    "append": "POST /summaries",
+    "download": "GET /summaries.csv",
+    "healthz": "GET /healthz",
+    "metrics": "GET /metrics",
+}
+
+logger = logging.getLogger("writer")
+
+
+class Refusal(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, error: str, index: int | None = None, field: str | None = None) -> None:
+        super().__init__(error)
+        self.status, self.error, self.index, self.field = status, error, index, field
+
+
+class _Json(DefaultJSONProvider):
+    """Keeps fields in the order of the CSV's columns."""
+
+    sort_keys = False
+
+
+def make_app(
+    settings: Settings,
+    summaries: SummaryFile,
+    registry: CollectorRegistry | None = None,
+    inside: Callable[[], int | None] | None = None,
+) -> Flask:
+    """Make the WSGI application.
+
+    Args:
+        settings: Of these, ``writer_token`` and ``csv`` are used.
+        summaries: The open file; the caller closes it after the last request.
+        registry: Where the metrics go and what ``GET /metrics`` shows; a new one by default.
+        inside: Says how many vehicles are inside, or None when that is not known; must not take longer than a page may.
+
+    Returns:
+        The application.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, PROVIDE_AUTOMATIC_OPTIONS=False)
+    app.json = _Json(app)
+    metrics = WriterMetrics(CollectorRegistry() if registry is None else registry)
+    _count_requests(app, metrics)
+    _answer_errors_in_json(app)
+    _take_posts(app, summaries, metrics, settings.writer_token)
+    _give_out(app, summaries, metrics)
+    _show_people(app, settings, summaries, inside)
+    return app
+
+
+def _count_requests(app: Flask, metrics: WriterMetrics) -> None:
+    @app.before_request
+    def begin() -> None:
+        g.began = time.perf_counter()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        endpoint = _ROUTES.get(request.endpoint or "", "other")
+        metrics.request(endpoint, response.status_code, time.perf_counter() - g.began)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if "Cache-Control" not in response.headers:
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _answer_errors_in_json(app: Flask) -> None:
+    def answer(status: int, error: str, index: int | None = None, field: str | None = None) -> Response:
+        response = jsonify(error=error, index=index, field=field)
+        response.status_code = status
+        return response
+
+    @app.errorhandler(Refusal)
+    def refuse(refusal: Refusal) -> Response:
+        response = answer(refusal.status, refusal.error, refusal.index, refusal.field)
+        if refusal.status == 401:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="carpark writer"'
+        return response
+
+    @app.errorhandler(OSError)
+    def disk(error: OSError) -> Response:
+        reason = error.strerror or "the disk fails"
+        logger.error("writer: %s", reason)
+        if request.method == "POST":
+            reason = f"nothing of this was written ({reason}); send it again later"
+        response = answer(507 if error.errno in _FULL else 503, reason)
+        response.headers["Retry-After"] = "5"
+        return response
+
+    @app.errorhandler(CarparkError)
+    def unavailable(error: CarparkError) -> Response:
+        return answer(503, str(error))
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        status = error.code or 500
+        text = f"the body has more than {MAX_BODY} bytes" if status == 413 else error.description or error.name
+        response = answer(status, text)
+        for name, value in error.get_headers():
+            if name not in ("Content-Type", "Content-Length"):
+                response.headers[name] = value
+        return response
+
+
+def _take_posts(app: Flask, summaries: SummaryFile, metrics: WriterMetrics, token: str) -> None:
+    big = threading.Lock()
+
+    @app.post("/summaries")
+    def append() -> tuple[Response, int]:
+        if token and not _is_authorised(token):
+            raise Refusal(401, "wanted the writer's token: Authorization: Bearer <CARPARK_WRITER_TOKEN>")
+        # Big lists one at a time: eight of them at once would take eight times the memory.
+        with big if (request.content_length or 0) > _BIG else nullcontext():
+            written, duplicates = summaries.append(_read_body(metrics))
+        metrics.summaries("written", written)
+        metrics.summaries("duplicate", duplicates)
+        return jsonify(written=written, duplicates=duplicates), 201
+
+
+def _is_authorised(token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    same = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode())
+    return same and scheme.lower() == "bearer"
+
+
+def _read_body(metrics: WriterMetrics) -> list[StaySummary]:
+    try:
+        value = load_json(request.get_data(cache=False), max_bytes=MAX_BODY)
+    except InvalidBody as error:
+        raise Refusal(400, str(error)) from None
+    several = isinstance(value, list)
+    stays = []
+    for index, item in enumerate(value if several else [value]):
+        try:
+            stays.append(StaySummary.parse(item))
+        except InvalidSummary as error:
+            metrics.summaries("rejected", len(value) if several else 1)
+            field = None if error.field == "body" else error.field
+            raise Refusal(422, str(error), index if several else None, field) from None
+    return stays
+
+
+def _give_out(app: Flask, summaries: SummaryFile, metrics: WriterMetrics) -> None:
+    @app.get("/summaries")
+    def newest() -> Response:
+        limit = request.args.get("limit", "100")
+        if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= _MOST_ROWS:
+            raise Refusal(422, f"limit: wanted a whole number from 1 to {_MOST_ROWS}", field="limit")
+        return jsonify(summaries.latest(int(limit)))
+
+    @app.get("/summaries.csv")
+    def download() -> Response:
+        snapshot = summaries.snapshot()
+        response = Response(wrap_file(request.environ, cast(IO[bytes], snapshot)), direct_passthrough=True)
+        response.headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
+        response.headers["Content-Disposition"] = 'inline; filename="summaries.csv"'
+        response.headers["Content-Length"] = str(snapshot.size)
+        return response
+
+    @app.get("/healthz")
+    def healthz() -> tuple[Response, int]:
+        problem = summaries.problem()
+        if problem:
+            raise Refusal(503, problem)
+        return jsonify(status="ok", rows=summaries.totals().rows), 200
+
+    @app.get("/metrics", endpoint="metrics")
+    def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def _show_people(
+    app: Flask, settings: Settings, summaries: SummaryFile, inside: Callable[[], int | None] | None
+) -> None:
+    @app.get("/", endpoint="page")
+    def show_page() -> Response:
+        nonce = secrets.token_urlsafe(16)
+        view = page.look(summaries, request.args.get("span", ""), inside() if inside else None, time.time())
+        response = Response(render_template("page.html", view=view, nonce=nonce, csv=settings.csv.name))
+        response.headers["Content-Security-Policy"] = (
+            f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; "
+            "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        return response

@@ -1,0 +1,38 @@
+"""The command ``carpark writer``, which is also ``python -m writer``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import click
+
+from carpark.options import CONTEXT, examples, settings_options
+from carpark.settings import Settings
+from writer.server import serve
+
+
+@click.command(
+    "writer",
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark writer",
+        "carpark writer --csv stays.csv --port 0",
+        "CARPARK_WRITER_TOKEN=secret carpark writer --bind 0.0.0.0",
+        "curl -d @stay.json http://localhost:40000/summaries",
+    ),
+)
+@settings_options("csv", "writer_token", "redis_url", "bind", "writer_port", flags={"writer_port": "--port"})
+def writer(settings: Settings) -> None:
+    """Append the summaries of finished stays to a CSV file, each once.
+
+    Takes them by POST /summaries; GET / is a page for people. Ends on SIGTERM or Ctrl-C, with every request that
+    was in hand answered.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    serve(settings, _say)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason not to serve
+        click.echo(line)

@@ -1,0 +1,407 @@
+"""The CSV file of summaries: append only, each id once, on disk before anyone is told so."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import sqlite3
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from carpark.errors import CarparkError, FileInUse, InvalidSetting, ServiceError
+from carpark.events import StaySummary
+from writer import index as index_module
+from writer import tail
+from writer.index import Index, Stamp, Totals
+from writer.rows import HEADER, Row, encode, parse_line, parse_row, parse_summary, row_of
+
+_MOST_UNINDEXED = 10_000
+_REBUILD_BATCH = 20_000
+_LONGEST_LINE = 4096
+_T = TypeVar("_T")
+
+logger = logging.getLogger("writer")
+
+
+class _Waiting:
+    """One caller's list, from its arrival to its answer."""
+
+    def __init__(self, summaries: Sequence[StaySummary]) -> None:
+        self.summaries = summaries
+        self.written = self.duplicates = 0
+        self.done = False
+        self.error: OSError | None = OSError(errno.EIO, "the list was not written")
+
+
+class SummaryFile:
+    """The CSV and its index. All methods may be called from any thread.
+
+    Args:
+        path: The CSV. It and its folders are made when they are missing; its last line is repaired when it is torn.
+
+    Raises:
+        FileInUse: Another writer holds the file.
+        InvalidSetting: The file cannot be used: it is something else, or may not be read and written.
+        ServiceError: The disk is full or fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.index_path = path.with_name(path.name + ".index.sqlite")
+        self._waiting: deque[_Waiting] = deque()
+        self._arrival = threading.Lock()
+        self._commit = threading.Lock()
+        self._index_lock = threading.RLock()
+        self._unindexed: dict[bytes, tuple[int, Row]] = {}
+        self._torn = False
+        self._fd = _open_locked(path)
+        try:
+            self._line_end = tail.begin(self._fd, path)
+            self._first = len(HEADER) + len(self._line_end)
+            self._size = tail.mend(self._fd, path, self._line_end)
+            self._index = self._open_index()
+        except OSError as error:
+            os.close(self._fd)
+            raise ServiceError(f"{tail.SETTING}={str(path)!r}: {_reason(error)}") from error
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    # -- writing
+
+    def append(self, summaries: Sequence[StaySummary]) -> tuple[int, int]:
+        """Write the summaries whose ids are new; when this returns they are flushed and fsynced.
+
+        Lists that arrive while another one is being written share one fsync.
+
+        Args:
+            summaries: Any number; an id may come again, in the list too.
+
+        Returns:
+            How many were written, and how many were duplicates.
+
+        Raises:
+            OSError: The disk is full or fails; nothing of the list is kept, and it can be tried again.
+        """
+        mine = _Waiting(summaries)
+        with self._arrival:
+            self._waiting.append(mine)
+        with self._commit:
+            if not mine.done:
+                with self._arrival:
+                    group = list(self._waiting)
+                    self._waiting.clear()
+                self._write_group(group)
+        if mine.error is not None:
+            raise mine.error
+        return mine.written, mine.duplicates
+
+    def _write_group(self, group: list[_Waiting]) -> None:
+        try:
+            self._check_place()
+            lines, rows = self._new_lines(group)
+            if lines:
+                data = b"".join(lines)
+                self._write(data)
+                self._take_in(rows, len(data))
+            for one in group:
+                one.error = None
+        except (OSError, sqlite3.Error, CarparkError) as error:
+            for one in group:
+                one.error = _as_oserror(error)
+        finally:
+            for one in group:
+                one.done = True
+
+    def _new_lines(self, group: list[_Waiting]) -> tuple[list[bytes], dict[bytes, tuple[int, Row]]]:
+        if self._unindexed:
+            self._flush_index()
+        if len(self._unindexed) >= _MOST_UNINDEXED:
+            with self._index_lock:
+                self._rebuild()
+        lines: list[bytes] = []
+        rows: dict[bytes, tuple[int, Row]] = {}
+        offset = self._size
+        for one in group:
+            for summary in one.summaries:
+                row = row_of(summary)
+                digest = row.digest
+                if digest in rows or self._has(digest, row.id):
+                    one.duplicates += 1
+                    continue
+                line = encode(summary, self._line_end)
+                lines.append(line)
+                rows[digest] = (offset, row)
+                offset += len(line)
+                one.written += 1
+        return lines, rows
+
+    def _has(self, digest: bytes, id_: str) -> bool:
+        if digest in self._unindexed:
+            return True
+        offset = self._ask(lambda index: index.offset_of(digest))
+        if offset is None:
+            return False
+        if self._id_at(offset) == id_:
+            return True
+        logger.warning("writer: the index of %s does not fit it; making it again", self.path)
+        with self._index_lock:
+            self._rebuild()
+            return self._index.offset_of(digest) is not None
+
+    def _id_at(self, offset: int) -> str | None:
+        line, end, _ = os.pread(self._fd, min(_LONGEST_LINE, max(0, self._size - offset)), offset).partition(b"\n")
+        fields = parse_line(line) if end else None
+        return fields[0] if fields else None
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if self._torn:
+                os.ftruncate(self._fd, self._size)
+                self._torn = False
+            tail.write_all(self._fd, data, self._size)
+            os.fsync(self._fd)
+        except OSError:
+            self._torn = True  # also after a failed fsync: what is on disk then is not known
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+                os.fsync(self._fd)
+                self._torn = False
+            raise
+
+    def _take_in(self, rows: dict[bytes, tuple[int, Row]], written: int) -> None:
+        with self._index_lock:  # so that nobody makes the index again with these and then counts them twice
+            self._size += written
+            self._unindexed.update(rows)
+            self._flush_index()
+
+    def _flush_index(self) -> None:
+        """Put into the index what is in the file; while that fails (a full disk), memory stands in for it."""
+        with self._index_lock, contextlib.suppress(sqlite3.Error):
+            lines = [(digest, offset, row) for digest, (offset, row) in self._unindexed.items()]
+            self._index.add(lines, self._stamp())
+            self._unindexed.clear()
+
+    def _check_place(self) -> None:
+        """Notice that the file was moved, deleted or written by something else, before anything is lost in it."""
+        problem = self.problem()
+        if problem:
+            raise OSError(errno.ESTALE, problem)
+        size = os.fstat(self._fd).st_size
+        if size != self._size and not self._torn:
+            logger.warning("writer: %s was changed by another program; reading it again", self.path)
+            with self._index_lock:
+                self._unindexed.clear()
+                self._size = tail.mend(self._fd, self.path, self._line_end)
+                self._rebuild()
+
+    # -- reading
+
+    def latest(self, limit: int) -> list[dict[str, Any]]:
+        """Read the last summaries of the file.
+
+        Args:
+            limit: The most to return.
+
+        Returns:
+            The objects as they were posted, in canonical form, the newest first.
+        """
+        lines = tail.lines_backwards(self._fd, self._first, self._size, limit * _LONGEST_LINE)
+        return list(islice((summary for line in lines if (summary := parse_summary(line)) is not None), limit))
+
+    def snapshot(self) -> tail.Snapshot:
+        """Open the file as it is now.
+
+        Returns:
+            A binary file that ends with the last line that is on disk; the caller closes it.
+        """
+        return tail.Snapshot(self._fd, self._size)
+
+    def totals(self) -> Totals:
+        """Count the file without reading it.
+
+        Returns:
+            Its rows and the sum of their durations.
+        """
+        return self._ask(lambda index: index.totals())
+
+    def stays(self, width: int, first: int, last: int) -> Mapping[int, int]:
+        """Count stays over time without reading the file.
+
+        Args:
+            width: Seconds per bucket, one of `writer.index.BUCKET_WIDTHS`.
+            first: Start of the first bucket, in seconds since 1970.
+            last: Start of the last bucket.
+
+        Returns:
+            Start of a bucket to the stays that ended in it; empty buckets are missing.
+        """
+        return self._ask(lambda index: index.stays(width, first, last))
+
+    def first_bucket(self, width: int) -> int | None:
+        """Find where the stays begin.
+
+        Args:
+            width: Seconds per bucket, one of `writer.index.BUCKET_WIDTHS`.
+
+        Returns:
+            Start of the earliest bucket, in seconds since 1970; None when there are no stays.
+        """
+        return self._ask(lambda index: index.first_bucket(width))
+
+    def problem(self) -> str | None:
+        """Say whether the file is still where it was.
+
+        Returns:
+            What is wrong and what to do, in one line; None when all is well.
+        """
+        ours = os.fstat(self._fd)
+        try:
+            there = self.path.stat()
+        except OSError:
+            there = None
+        if there and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            return None
+        return f"{self.path} was moved or deleted; start the writer again"
+
+    # -- the index
+
+    def _open_index(self) -> Index:
+        try:
+            index = Index(self.index_path)
+        except sqlite3.DatabaseError:
+            return self._new_index()
+        try:
+            if index.believable and self._fits(index.stamp):
+                self._catch_up(index)
+                return index
+        except sqlite3.DatabaseError:
+            pass
+        index.abandon()
+        return self._new_index()
+
+    def _new_index(self) -> Index:
+        try:
+            index_module.remove(self.index_path)
+            index = Index(self.index_path)
+            self._catch_up(index)
+        except (OSError, sqlite3.Error) as error:
+            raise ServiceError(
+                f"{tail.SETTING}={str(self.path)!r}: its index {str(self.index_path)!r} cannot be written: "
+                f"{_reason(error)}"
+            ) from error
+        return index
+
+    def _fits(self, stamp: Stamp) -> bool:
+        """Say whether the index is of this file as it is, or as it was before more was appended."""
+        if not self._first <= stamp.upto <= self._size or stamp.mark != tail.mark_at(self._fd, stamp.upto):
+            return False
+        return stamp.upto < self._size or stamp.mtime == os.fstat(self._fd).st_mtime_ns
+
+    def _stamp(self, upto: int | None = None) -> Stamp:
+        upto = self._size if upto is None else upto
+        return Stamp(upto, tail.mark_at(self._fd, upto), os.fstat(self._fd).st_mtime_ns)
+
+    def _catch_up(self, index: Index) -> None:
+        """Read into the index what it lacks of the file."""
+        upto, foreign = max(index.stamp.upto, self._first), 0
+        lines = tail.lines_from(self._fd, upto, self._size)
+        index.building(True)
+        while batch := list(islice(lines, _REBUILD_BATCH)):
+            entries = []
+            for offset, line in batch:
+                upto = offset + len(line) + 1
+                if row := parse_row(line):
+                    entries.append((row.digest, offset, row))
+                else:
+                    foreign += 1
+            index.add(entries, self._stamp(upto))
+        index.add([], self._stamp())
+        index.building(False)
+        if foreign:
+            logger.warning("writer: %d lines of %s are not summaries; they are left as they are", foreign, self.path)
+
+    def _rebuild(self) -> None:
+        self._index.abandon()
+        self._index = self._new_index()
+        self._unindexed.clear()
+
+    def _ask(self, question: Callable[[Index], _T]) -> _T:
+        """Ask the index; a damaged one is made again from the file."""
+        with self._index_lock:
+            try:
+                return question(self._index)
+            except sqlite3.DatabaseError:
+                logger.warning("writer: the index of %s is damaged; making it again", self.path)
+                self._rebuild()
+                return question(self._index)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Finish the list in hand and let go of the file. May be called again."""
+        with self._commit, self._index_lock:
+            if self._fd < 0:
+                return
+            if self._unindexed:
+                self._flush_index()
+            self._index.close()
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open_locked(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidSetting(tail.SETTING, str(path), "a file, or the name of a new one; this is something else")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        wanted = f"a file that can be read and written ({_reason(error)})"
+        raise InvalidSetting(tail.SETTING, str(path), wanted) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sync_folder(path.parent)
+    except BlockingIOError:
+        os.close(fd)
+        raise FileInUse(tail.SETTING, str(path)) from None
+    except OSError as error:
+        os.close(fd)
+        raise ServiceError(f"{tail.SETTING}={str(path)!r}: {_reason(error)}") from error
+    return fd
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _as_oserror(error: Exception) -> OSError:
+    if isinstance(error, OSError):
+        return OSError(error.errno or errno.EIO, error.strerror or str(error))
+    return OSError(errno.EIO, str(error))
+
+
+def _reason(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip().lower()

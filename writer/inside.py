@@ -1,0 +1,94 @@
+"""How many vehicles are inside, asked of Redis without ever making the page wait for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import redis
+
+FRESH = 3.0
+"""Seconds that an answer, or the lack of one, is good for."""
+
+PATIENCE = 0.25
+"""Seconds that a caller waits at most."""
+
+_KEY = "entry_plates"
+
+
+class InsideCount:
+    """Counts the set of plates that are inside.
+
+    Args:
+        ask: Asks for the number; may take any time and raise anything.
+        clock: Seconds, ever growing.
+    """
+
+    def __init__(self, ask: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._clock = ask, clock
+        self._lock = threading.Lock()
+        self._answer: int | None = None
+        self._until = float("-inf")
+        self._asking: threading.Event | None = None
+
+    def __call__(self) -> int | None:
+        """Say how many vehicles are inside.
+
+        Returns:
+            The number, at most a few seconds old; None when Redis does not say it in time.
+        """
+        with self._lock:
+            if self._clock() < self._until:
+                return self._answer
+            if self._asking is None:
+                self._asking = threading.Event()
+                threading.Thread(target=self._renew, args=(self._asking,), name="inside", daemon=True).start()
+            asking = self._asking
+        asking.wait(PATIENCE)
+        with self._lock:
+            return self._answer if self._clock() < self._until else None
+
+    def _renew(self, asking: threading.Event) -> None:
+        try:
+            answer = self._ask()
+        except Exception:  # whatever is wrong with Redis, the page shows a dash
+            answer = None
+        with self._lock:
+            self._answer, self._until, self._asking = answer, self._clock() + FRESH, None
+        asking.set()
+
+
+def inside_of_redis(url: str) -> InsideCount | None:
+    """Make a count of the records in Redis.
+
+    Args:
+        url: ``CARPARK_REDIS_URL``.
+
+    Returns:
+        The count; None for the in-process store, which is another process's.
+    """
+    if url.startswith("memory:"):
+        return None
+
+    return InsideCount(_Asker(url))
+
+
+class _Asker:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: redis.Redis | None = None
+
+    def __call__(self) -> int:
+        # Loaded by the first page that is looked at: it is a good part of the writer's memory and of its start.
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        if self._client is None:
+            self._client = redis.Redis.from_url(
+                self._url, socket_connect_timeout=1, socket_timeout=1, retry=Retry(NoBackoff(), 0)
+            )
+        return int(self._client.scard(_KEY))

@@ -1,0 +1,228 @@
+"""The bytes of the CSV as a file: find its header, mend its last line, read it from either end."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from carpark.errors import InvalidSetting
+from writer.rows import HEADER, is_whole
+
+SETTING = "CARPARK_CSV"
+LINE_END = b"\r\n"
+"""What RFC 4180 ends a line with; a file that came with bare line feeds keeps them."""
+
+_CHUNK = 1 << 18
+_LONGEST_TAIL = 1 << 20
+_MARK_BYTES = 512
+
+logger = logging.getLogger("writer")
+
+
+def begin(fd: int, path: Path) -> bytes:
+    """See that the file begins with the header, or write it into a new file.
+
+    Args:
+        fd: The file, open to read and write.
+        path: Its name, for the error.
+
+    Returns:
+        What ends a line in this file.
+
+    Raises:
+        InvalidSetting: The file begins with something else. It is left as it is.
+    """
+    head = os.pread(fd, len(HEADER) + 2, 0)
+    for line_end in (LINE_END, b"\n"):
+        if head.startswith(HEADER + line_end):
+            return line_end
+    if not (HEADER + LINE_END).startswith(head):
+        raise InvalidSetting(SETTING, str(path), f"a new file, or one whose first line is {HEADER.decode()}")
+    write_all(fd, HEADER + LINE_END, 0)  # new, or its writer was killed within the header
+    os.fsync(fd)
+    return LINE_END
+
+
+def mend(fd: int, path: Path, line_end: bytes) -> int:
+    """Repair a last line that was torn when its writer was killed.
+
+    A last line that only lacks its end gets it (RFC 4180 allows such files); any other is cut off: nobody was told
+    that it is kept, so its summary comes again.
+
+    Args:
+        fd: The file, open to read and write.
+        path: Its name, for the log.
+        line_end: What ends a line in this file.
+
+    Returns:
+        The size of the file, in bytes.
+
+    Raises:
+        InvalidSetting: What follows the last line end is far too long for a summary: this is another kind of file.
+    """
+    size = os.fstat(fd).st_size
+    start = max(0, size - _LONGEST_TAIL)
+    tail = os.pread(fd, size - start, start)
+    last_end = tail.rfind(b"\n")
+    if last_end < 0:
+        raise InvalidSetting(SETTING, str(path), "a file of summaries; its end is a line longer than any summary")
+    whole = start + last_end + 1
+    if whole == size:
+        return size
+    torn = tail[last_end + 1 :]
+    if is_whole(torn):
+        end = whole + len(torn.rstrip(b"\r"))
+        write_all(fd, line_end, end)
+        os.fsync(fd)
+        return end + len(line_end)
+    os.ftruncate(fd, whole)
+    os.fsync(fd)
+    logger.warning("writer: the last line of %s was torn and is cut off: %r", path, torn[:200])
+    return whole
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write bytes at a place, all of them.
+
+    Args:
+        fd: The file.
+        data: What to write.
+        offset: Where, in bytes.
+
+    Raises:
+        OSError: Not everything could be written; a part of it may have been.
+    """
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def mark_at(fd: int, offset: int) -> bytes:
+    """Make a digest by which a place in the file is known again.
+
+    Args:
+        fd: The file.
+        offset: The place, in bytes.
+
+    Returns:
+        A digest of the bytes just before it.
+    """
+    start = max(0, offset - _MARK_BYTES)
+    return hashlib.blake2b(os.pread(fd, offset - start, start), digest_size=16).digest()
+
+
+def lines_from(fd: int, offset: int, upto: int) -> Iterator[tuple[int, bytes]]:
+    """Read lines forwards.
+
+    Args:
+        fd: The file.
+        offset: Where a line begins.
+        upto: Where a line ends; it is not read beyond.
+
+    Yields:
+        Each line's offset and its bytes, without the line feed.
+    """
+    rest = b""
+    position = offset
+    while position < upto:
+        chunk = os.pread(fd, min(_CHUNK, upto - position), position)
+        if not chunk:
+            return
+        position += len(chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield offset, line
+            offset += len(line) + 1
+
+
+def lines_backwards(fd: int, first: int, upto: int, limit: int) -> Iterator[bytes]:
+    """Read lines from the end, a block at a time, however long the file is.
+
+    Args:
+        fd: The file.
+        first: Where the first line after the header begins.
+        upto: Where the last line ends.
+        limit: The most bytes to read.
+
+    Yields:
+        Lines without their ends, the last one first.
+    """
+    rest = b""
+    position, stop = upto, max(first, upto - limit)
+    while position > stop:
+        start = max(stop, position - 64 * 1024)
+        block = os.pread(fd, position - start, start) + rest
+        position = start
+        rest, *lines = block.split(b"\n")
+        yield from (line for line in reversed(lines) if line)
+    if position == first and rest:
+        yield rest
+
+
+class Snapshot(io.RawIOBase):
+    """The file as it was at one moment: what is appended later is not seen.
+
+    Args:
+        fd: The file; a descriptor of its own is taken of it.
+        size: Where it ends, in bytes.
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        super().__init__()
+        self._fd, self.size, self._position = os.dup(fd), size, 0
+
+    def readable(self) -> bool:
+        """Say that it can be read.
+
+        Returns:
+            True.
+        """
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can be read from any place.
+
+        Returns:
+            True.
+        """
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place.
+
+        Args:
+            offset: Bytes from the place that ``whence`` names.
+            whence: As for any file.
+
+        Returns:
+            The place, in bytes from the beginning.
+        """
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read into a buffer.
+
+        Args:
+            buffer: Takes the bytes.
+
+        Returns:
+            How many there were; 0 at the end.
+        """
+        wanted = max(0, min(len(buffer), self.size - self._position))
+        data = os.pread(self._fd, wanted, self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
