@@ -23,33 +23,25 @@ for i = 1, tonumber(ARGV[3]) do sinks[i] = ARGV[3 + i] end
 
 local function count(name) redis.call('HINCRBY', COUNTS, name, 1) end
 
+local function by_time(a, b) return a.field < b.field end
+
 local function load(plate)
   local flat = redis.call('HGETALL', plate)
   local record = {plate = plate, open = {}, wait = {}}
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
-    local list = record[string.sub(field, 1, 4)]
-    if string.sub(field, 5, 5) == ' ' and list then
+    local list = string.sub(field, 5, 5) == ' ' and record[string.sub(field, 1, 4)]
+    if list then
       list[#list + 1] = {field = field, time = string.sub(field, 6, 5 + TIME), id = string.sub(field, 7 + TIME),
                          value = value}
     else
       record[field] = value
     end
   end
-  for _, name in ipairs({'open', 'wait'}) do
-    table.sort(record[name], function(a, b) return a.field < b.field end)
-  end
+  table.sort(record.open, by_time)
+  table.sort(record.wait, by_time)
+  record.inside = record.entry_id ~= nil
   return record
-end
-
--- An id that belongs to a vehicle inside is remembered as long as that is inside, every other one for the retention.
-local function remember(kind, id, inside)
-  redis.call('ZADD', SEEN[kind], inside and '+inf' or forget_at, id)
-end
-
-local function remember_all(record, inside)
-  for _, entry in ipairs(record.open) do remember('entry', entry.id, inside) end
-  for _, exit in ipairs(record.wait) do remember('exit', exit.id, inside) end
 end
 
 local function is_seen(kind, id)
@@ -57,150 +49,146 @@ local function is_seen(kind, id)
   return score and (score == 'inf' or tonumber(score) > now)
 end
 
-local function forget_some(kind)
-  local old = redis.call('ZRANGEBYSCORE', SEEN[kind], '-inf', string.format('%.3f', now), 'LIMIT', 0, 4)
-  if #old > 0 then redis.call('ZREM', SEEN[kind], unpack(old)) end
+-- An id that the record of a vehicle inside names is remembered as long as that is inside, others for the retention.
+local function remember(kind, id, inside)
+  redis.call('ZADD', SEEN[kind], inside and '+inf' or forget_at, id)
 end
 
-local function keep(record, inside)
-  if inside then
-    redis.call('PERSIST', record.plate)
-  else
-    redis.call('PEXPIRE', record.plate, math.ceil(retention * 1000))
-  end
+-- More than a call can add, so that they do not pile up; not all, because that could take seconds.
+local function forget_some(kind, most)
+  local old = redis.call('ZCOUNT', SEEN[kind], '-inf', string.format('%.3f', now))
+  if old > 0 then redis.call('ZREMRANGEBYRANK', SEEN[kind], 0, math.min(old, most) - 1) end
 end
 
-local function add(record, list, kind, time, id, value)
-  if #record[list] >= MOST - (list == 'open' and 1 or 0) then
-    local oldest = table.remove(record[list], 1)
-    redis.call('HDEL', record.plate, oldest.field)
-    remember(kind, oldest.id, false)
-    count(kind .. '/dropped')
-  end
+local function add(record, list, time, id, value)
   local field = list .. ' ' .. time .. ' ' .. id
   redis.call('HSET', record.plate, field, value)
   table.insert(record[list], {field = field, time = time, id = id, value = value})
+  table.sort(record[list], by_time)
 end
 
--- The entry that is open now stays open for an exit between itself and the later entry.
-local function supersede(record, later)
-  add(record, 'open', 'entry', record.entry_time, record.entry_id, later)
-  count('entry/abandoned')
+local function take(record, list, i)
+  local taken = table.remove(record[list], i)
+  redis.call('HDEL', record.plate, taken.field)
+  return taken
 end
 
-local function leave(record)
-  redis.call('SREM', INSIDE, record.plate)
-  redis.call('HDEL', record.plate, 'entry_id')
-  remember_all(record, false)
-end
-
--- What people see in the record is the newest stay.
-local function show_stay(record, entry_time, entry_data, exit_time, exit_data)
-  if not record.entry_time or record.entry_time <= entry_time then
-    redis.call('HSET', record.plate, 'entry_time', entry_time, 'parking_enter_data', entry_data,
-               'exit_time', exit_time, 'parking_exit_data', exit_data)
+-- The end of each step: no more than there may be, and what the record names is known as long as the record is kept.
+local function keep(record)
+  for list, kind in pairs({open = 'entry', wait = 'exit'}) do
+    local most = (list == 'open' and record.inside) and MOST - 1 or MOST
+    while #record[list] > most do
+      remember(kind, take(record, list, 1).id, false)
+      count(kind .. '/dropped')
+    end
+    for _, event in ipairs(record[list]) do remember(kind, event.id, record.inside) end
+  end
+  if record.inside then
+    redis.call('PERSIST', record.plate)
+  else
+    redis.call('PEXPIRE', record.plate, string.format('%.0f', math.ceil(retention * 1000)))
   end
 end
 
-local function finish(kind, id, plate, entry_time, exit_time, exit_id)
-  local stay = entry_time .. ' ' .. exit_time .. ' ' .. plate .. ' ' .. exit_id
+local function finish(kind, record, entry, exit)
+  count(kind .. '/matched')
+  count('summaries')
+  remember('entry', entry.id, false)
+  remember('exit', exit.id, false)
+  local id = kind == 'entry' and entry.id or exit.id
+  local stay = entry.time .. ' ' .. exit.time .. ' ' .. record.plate .. ' ' .. exit.id
   for _, sink in ipairs(sinks) do
     redis.call('HSET', UNDELIVERED, sink .. '/' .. kind .. '/' .. id, 'new ' .. stay)
   end
-  count('summaries')
   return {'matched', stay, unpack(sinks)}
 end
 
-local function take_exit(record, time, before)
-  for i, exit in ipairs(record.wait) do
-    if exit.time >= time and (not before or exit.time < before) then
-      table.remove(record.wait, i)
-      return exit
-    end
+-- The time of the earliest known entry that is later than this one.
+local function next_entry(record, time)
+  local later
+  local function look_at(known)
+    if known and known > time and (not later or known < later) then later = known end
   end
-end
-
--- The time of the earliest entry known that is later than this one.
-local function later_entry(record, time)
-  local later = record.entry_time and record.entry_time > time and record.entry_time or nil
+  look_at(record.entry_time)
   for _, entry in ipairs(record.open) do
-    if entry.time > time and (not later or entry.time < later) then later = entry.time end
+    look_at(entry.time)
+    look_at(entry.value)
   end
   return later
 end
 
-local function enter(record, id, time, data)
-  local inside = record.entry_id ~= nil and record.entry_id ~= false
-  local later = later_entry(record, time)
+-- An entry stays open for an exit between itself and the entry that superseded it.
+local function supersede(record, time)
+  for _, entry in ipairs(record.open) do
+    if entry.time <= time and entry.value > time then
+      entry.value = time
+      redis.call('HSET', record.plate, entry.field, time)
+    end
+  end
+end
+
+local function take_exit(record, time, before)
+  for i, exit in ipairs(record.wait) do
+    if exit.time >= time and (not before or exit.time < before) then return take(record, 'wait', i) end
+  end
+end
+
+local function take_entry(record, time)
+  for i = #record.open, 1, -1 do
+    local entry = record.open[i]
+    if entry.time <= time and time < entry.value then return take(record, 'open', i) end
+  end
+end
+
+local function record_entry(record, id, time, data)
+  local later = next_entry(record, time)
+  supersede(record, time)
   local exit = take_exit(record, time, later)
   if exit then
-    redis.call('HDEL', record.plate, exit.field)
-    if inside and not later then
-      supersede(record, time)
-      leave(record)
-      inside = false
+    -- A vehicle inside has a later entry here: an exit that is not earlier than the open entry never waits.
+    if not record.inside and (not record.entry_time or record.entry_time <= time) then
+      redis.call('HSET', record.plate, 'entry_time', time, 'parking_enter_data', data, 'exit_time', exit.time,
+                 'parking_exit_data', exit.value)
     end
-    if not inside then show_stay(record, time, data, exit.time, exit.value) end
-    remember('entry', id, false)
-    remember('exit', exit.id, false)
-    keep(record, inside)
-    count('entry/matched')
-    return finish('entry', id, record.plate, time, exit.time, exit.id)
+    return finish('entry', record, {id = id, time = time}, exit)
   end
   count('entry/recorded')
   if later then
-    add(record, 'open', 'entry', time, id, later)
     count('entry/abandoned')
-    remember('entry', id, inside)
-    keep(record, inside)
+    add(record, 'open', time, id, later)
     return {'recorded', ''}
   end
-  if inside then supersede(record, time) end
+  if record.inside then
+    count('entry/abandoned')
+    add(record, 'open', record.entry_time, record.entry_id, time)
+  end
   redis.call('HSET', record.plate, 'entry_time', time, 'parking_enter_data', data, 'entry_id', id)
   redis.call('HDEL', record.plate, 'parking_exit_data', 'exit_time')
   redis.call('SADD', INSIDE, record.plate)
   remember('entry', id, true)
-  if not inside then remember_all(record, true) end
-  keep(record, true)
+  record.inside = true
   return {'recorded', ''}
 end
 
-local function close_superseded(record, time)
-  for i = #record.open, 1, -1 do
-    local entry = record.open[i]
-    if entry.time <= time and time < entry.value then return table.remove(record.open, i) end
+local function record_exit(record, id, time, data)
+  if record.inside and record.entry_time <= time then
+    redis.call('HSET', record.plate, 'exit_time', time, 'parking_exit_data', data)
+    redis.call('HDEL', record.plate, 'entry_id')
+    redis.call('SREM', INSIDE, record.plate)
+    record.inside = false
+    return finish('exit', record, {id = record.entry_id, time = record.entry_time}, {id = id, time = time})
   end
-end
-
-local function exit(record, id, time, data)
-  local inside = record.entry_id ~= nil and record.entry_id ~= false
-  if inside and record.entry_time <= time then
-    remember('entry', record.entry_id, false)
-    leave(record)
-    show_stay(record, record.entry_time, record.parking_enter_data, time, data)
-    remember('exit', id, false)
-    keep(record, false)
-    count('exit/matched')
-    return finish('exit', id, record.plate, record.entry_time, time, id)
-  end
-  local entry = close_superseded(record, time)
+  local entry = take_entry(record, time)
   if entry then
-    redis.call('HDEL', record.plate, entry.field)
-    remember('entry', entry.id, false)
-    remember('exit', id, false)
-    keep(record, inside)
-    count('exit/matched')
     count('entry/reclaimed')
-    return finish('exit', id, record.plate, entry.time, time, id)
+    return finish('exit', record, entry, {id = id, time = time})
   end
-  add(record, 'wait', 'exit', time, id, data)
-  if not inside and (not record.exit_time or record.exit_time <= time) then
+  count('exit/unmatched')
+  add(record, 'wait', time, id, data)
+  if not record.inside and (not record.exit_time or record.exit_time <= time) then
     redis.call('HSET', record.plate, 'exit_time', time, 'parking_exit_data', data)
     redis.call('HDEL', record.plate, 'entry_time', 'parking_enter_data')
   end
-  remember('exit', id, inside)
-  keep(record, inside)
-  count('exit/unmatched')
   return {'unmatched', ''}
 end
 
@@ -219,15 +207,24 @@ local function repeated(kind, id)
 end
 
 local function record_event(kind, id, plate, time, data)
-  local record = load(plate)
-  forget_some(kind)
   if is_seen(kind, id) then return repeated(kind, id) end
-  if kind == 'entry' then return enter(record, id, time, data) end
-  return exit(record, id, time, data)
+  local record = load(plate)
+  local step = kind == 'entry' and record_entry or record_exit
+  local result = step(record, id, time, data)
+  keep(record)
+  return result
 end
 
+local first = 4 + #sinks
+-- These fail, for the whole call and before anything is changed, where Redis takes no writes now or a key is not ours.
+redis.call('HINCRBY', COUNTS, 'summaries', 0)
+redis.call('HLEN', UNDELIVERED)
+redis.call('SCARD', INSIDE)
+forget_some('entry', 4 * (#ARGV - first + 1))
+forget_some('exit', 4 * (#ARGV - first + 1))
+
 local results = {}
-for i = 4 + #sinks, #ARGV, 5 do
+for i = first, #ARGV, 5 do
   local ok, result = pcall(record_event, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
   if not ok then
     if type(result) == 'table' then result = result.err end

@@ -1,9 +1,10 @@
--- Says of summaries what became of them at one sink, and counts each once.
+-- Says of summaries what became of them at one sink, and counts each once for each thing that became of it.
 --
 -- KEYS  carpark:undelivered, carpark:counts
 -- ARGV  sink, outcome (delivered, retried or failed), then the keys (kind/id of the event that finished the stay)
 -- Returns how many were still open at this sink.
 
+local STATE = {retried = 'queued ', failed = 'dead '}
 local sink, outcome = ARGV[1], ARGV[2]
 local known = 0
 for i = 3, #ARGV do
@@ -11,13 +12,16 @@ for i = 3, #ARGV do
   local value = redis.call('HGET', KEYS[1], field)
   if value then
     known = known + 1
-    if outcome == 'delivered' then
-      redis.call('HDEL', KEYS[1], field)
-    else
-      local state = outcome == 'retried' and 'queued ' or 'dead '
-      redis.call('HSET', KEYS[1], field, (string.gsub(value, '^%a+ ', state, 1)))
+    local state = STATE[outcome]
+    if not state or string.sub(value, 1, #state) ~= state then
+      -- Counted first: it is refused where Redis takes no writes now, and then nothing has changed.
+      redis.call('HINCRBY', KEYS[2], 'summaries/' .. sink .. '/' .. outcome, 1)
+      if state then
+        redis.call('HSET', KEYS[1], field, (string.gsub(value, '^%a+ ', state, 1)))
+      else
+        redis.call('HDEL', KEYS[1], field)
+      end
     end
-    redis.call('HINCRBY', KEYS[2], 'summaries/' .. sink .. '/' .. outcome, 1)
   end
 end
 return known

@@ -103,12 +103,16 @@ class Records:
         return [_recorded(event, result) for event, result in zip(events, results, strict=True)]
 
     def settle(self, sink: str, keys: Sequence[str], outcome: Settled) -> int:
-        """Note what became of summaries at a sink, and count each once.
+        """Note what became of summaries at a sink.
+
+        Each is counted once for each thing that became of it: saying it again changes nothing, nor does a second
+        retry.
 
         Args:
             sink: The sink's name.
             keys: The keys of `Recorded`.
-            outcome: Delivered takes them off the undelivered; retried and failed leave them there.
+            outcome: Delivered takes them off the undelivered; retried and failed leave them there, and are not handed
+                out with a repeated event any more.
 
         Returns:
             How many were still open at this sink.
@@ -155,7 +159,7 @@ class Records:
             RecordsUnavailable: Redis is not there.
         """
         with _unavailable():
-            return cast(int, self._client.scard(INSIDE))
+            return self._client.scard(INSIDE)
 
     def undelivered(self) -> int:
         """Count the summaries that a sink has not got yet, once for each such sink.
@@ -167,7 +171,7 @@ class Records:
             RecordsUnavailable: Redis is not there.
         """
         with _unavailable():
-            return cast(int, self._client.hlen(UNDELIVERED))
+            return self._client.hlen(UNDELIVERED)
 
     def ping(self) -> None:
         """Ask whether Redis is there.
@@ -201,22 +205,11 @@ def _recorded(event: Event, result: list[str]) -> Recorded:
 
 @contextmanager
 def _unavailable() -> Iterator[None]:
-    from redis import exceptions
+    from redis import RedisError
 
     try:
         yield
-    except (
-        exceptions.ConnectionError,
-        exceptions.TimeoutError,
-        exceptions.BusyLoadingError,
-        exceptions.ReadOnlyError,
-        exceptions.OutOfMemoryError,
-        exceptions.TryAgainError,
-        exceptions.MasterDownError,
-    ) as error:
+    except RedisError as error:
+        # Also what Redis answers to a call as a whole: no writes for now (OOM, READONLY, MISCONF ...), no permission, a
+        # key of ours that holds something else. No event is to blame for that, so none may be given up for it.
         raise RecordsUnavailable(f"Redis: {' '.join(str(error).split())}") from error
-    except exceptions.ResponseError as error:
-        # Redis says in words what will pass: a script that runs, a save to disk that failed, too few replicas.
-        if str(error).startswith(("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "LOADING ", "READONLY ")):
-            raise RecordsUnavailable(f"Redis: {error}") from error
-        raise

@@ -1,0 +1,204 @@
+"""The join keeps its word: contract's guarantees, on the store in this process and on a real Redis.
+
+What must come of the events is computed by `tests.reference`, which knows nothing of the records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from carpark.events import Event, StaySummary
+from carpark.records import Outcome, Recorded, Records, connect, forget_memory
+from tests.reference import Account, account_for
+from tests.stays import any_events, in_batches, incomplete, mixed, stays, two_queues, whole_stays
+
+SINKS = ("http-csv", "sqlite")
+RETENTION = 21600
+
+examples = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+sizes = st.integers(1, 30)
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.servers)])
+def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    url = "memory://join" if request.param == "memory" else request.getfixturevalue("redis_url")
+    client = connect(url)
+    yield client
+    client.close()
+    forget_memory(url)
+
+
+class Run:
+    """Records events in batches, in an empty database, and reads what became of them."""
+
+    def __init__(self, client: redis.Redis, events: Sequence[Event], size: int) -> None:
+        client.flushdb()
+        records = Records(client, RETENTION, SINKS, clock=lambda: 1_000_000_000.0)
+        self.client, self.events = client, events
+        self.results: list[Recorded] = []
+        for batch in in_batches(events, size):
+            self.results += records.record(batch)
+        self.counts = Counter(records.counts())
+        self.fields = {
+            plate: cast(dict[str, str], client.hgetall(plate)) for plate in client.scan_iter() if ":" not in plate
+            if plate != "entry_plates"
+        }  # fmt: skip
+        assert not [result for result in self.results if result.error]
+
+    @property
+    def summaries(self) -> list[StaySummary]:
+        return [r.summary for r in self.results if r.outcome is Outcome.MATCHED and r.summary]
+
+    @property
+    def inside(self) -> dict[str, str]:
+        return {plate: fields["entry_id"] for plate, fields in self.fields.items() if "entry_id" in fields}
+
+    def listed(self, name: str) -> set[tuple[str, str, str]]:
+        """The (plate, time, id) of entries that are `open` though superseded, or of exits that `wait`."""
+        return {
+            (plate, time, id_)
+            for plate, fields in self.fields.items()
+            for field in fields
+            if field.startswith(f"{name} ")
+            for _, time, id_ in [field.split(" ", 2)]
+        }
+
+    def check_sums(self) -> None:
+        """Check what holds for any events in any order."""
+        counts, first = self.counts, {}
+        for event in self.events:
+            first.setdefault((event.kind, event.id), event)
+        entries = [event for event in first.values() if event.kind == "entry"]
+        exits = {event.id: event for event in first.values() if event.kind == "exit"}
+        abandoned = counts["entry/abandoned"] - counts["entry/reclaimed"]
+        unmatched = counts["exit/unmatched"] - counts["entry/matched"]
+
+        # Each event counts once, and the sums close.
+        assert counts["entry/recorded"] + counts["entry/matched"] == len(entries)
+        assert counts["exit/unmatched"] + counts["exit/matched"] == len(exits)
+        assert counts["entry/duplicate"] + counts["exit/duplicate"] == len(self.events) - len(first)
+        assert counts["summaries"] == len(self.summaries)
+        assert len(entries) == len(self.summaries) + len(self.inside) + abandoned
+        assert len(exits) == len(self.summaries) + unmatched
+        told = Counter(f"{r.key.split('/')[0]}/{r.outcome}" for r in self.results)
+        outcomes = ("recorded", "matched", "unmatched", "duplicate")
+        assert told == Counter(
+            {name: n for name, n in counts.items() if n and name.split("/")[1:] and name.split("/")[1] in outcomes}
+        )
+
+        # The counts are true: every event is where they say.
+        assert self.client.smembers("entry_plates") == set(self.inside)
+        assert len(self.listed("open")) + counts["entry/dropped"] == abandoned
+        assert len(self.listed("wait")) + counts["exit/dropped"] == unmatched
+        gone = Counter((s.vehicle_plate, s.entry_date_time) for s in self.summaries)
+        kept = Counter((plate, time) for plate, time, _ in self.listed("open"))
+        kept.update((plate, self.fields[plate]["entry_time"]) for plate in self.inside)
+        assert gone + kept <= Counter((e.vehicle_plate, e.time) for e in entries)
+        assert (gone + kept).total() + counts["entry/dropped"] == len(entries)
+
+        # A summary is of one entry and one exit, which are of no other.
+        assert len({s.id for s in self.summaries}) == len(self.summaries)
+        assert not {s.id for s in self.summaries} & {id_ for _, _, id_ in self.listed("wait")}
+        for summary in self.summaries:
+            event = exits[summary.id]
+            assert (summary.vehicle_plate, summary.exit_date_time) == (event.vehicle_plate, event.time)
+            assert summary.duration >= 0
+        assert cast(int, self.client.hlen("carpark:undelivered")) == len(SINKS) * len(self.summaries)
+        assert self.client.zcard("carpark:seen:entry") == len(entries)
+        assert self.client.zcard("carpark:seen:exit") == len(exits)
+        for plate in self.fields:
+            assert (self.client.ttl(plate) == -1) == (plate in self.inside)
+
+    def check_account(self, account: Account) -> None:
+        """Check that it came to what the reference says."""
+        counts = self.counts
+        made = {(s.id, s.vehicle_plate, s.entry_date_time, s.exit_date_time) for s in self.summaries}
+        assert made == account.summaries
+        assert self.inside == account.inside
+        assert counts["entry/abandoned"] - counts["entry/reclaimed"] == len(account.abandoned)
+        assert counts["exit/unmatched"] - counts["entry/matched"] == len(account.unmatched)
+        assert counts["entry/duplicate"] + counts["exit/duplicate"] == account.duplicates
+        assert {id_ for _, _, id_ in self.listed("open")} <= account.abandoned
+        assert {id_ for _, _, id_ in self.listed("wait")} <= account.unmatched
+
+
+class TestJoin:
+    """Guarantees (a), (b) and (c), each with any repeats; and what holds beyond them."""
+
+    @given(mixed(whole_stays), sizes)
+    @examples
+    def test_whole_stays_one_after_another_join_in_either_order_inside(
+        self, client: redis.Redis, events: list[Event], size: int
+    ) -> None:
+        check(client, events, size)
+
+    @given(mixed(two_queues), sizes)
+    @examples
+    def test_complete_stays_join_at_any_relative_speed_of_the_two_queues(
+        self, client: redis.Redis, events: list[Event], size: int
+    ) -> None:
+        run = check(client, events, size)
+        assert not run.inside
+        assert not run.counts["entry/dropped"]
+        assert not run.counts["exit/dropped"]
+
+    @given(mixed(incomplete), sizes)
+    @examples
+    def test_events_in_the_order_of_their_times_join_when_some_are_missing(
+        self, client: redis.Redis, events: list[Event], size: int
+    ) -> None:
+        check(client, events, size)
+
+    @given(mixed(lambda plate: two_queues(plate, dirty=True)), sizes)
+    @examples
+    def test_exits_that_nobody_saw_entering_do_not_disturb_the_two_queues(
+        self, client: redis.Redis, events: list[Event], size: int
+    ) -> None:
+        check(client, events, size)
+
+    @given(mixed(any_events), sizes)
+    @examples
+    def test_in_no_order_at_all_the_sums_close_and_nothing_is_used_twice(
+        self, client: redis.Redis, events: list[Event], size: int
+    ) -> None:
+        Run(client, events, size).check_sums()
+
+    @given(mixed(any_events), sizes)
+    @settings(examples, max_examples=30)
+    def test_a_batch_comes_to_what_its_events_one_by_one_come_to(
+        self, client: redis.Redis, events: list[Event], size: int
+    ) -> None:
+        one_by_one, batches = Run(client, events, 1), Run(client, events, size)
+        assert batches.results == one_by_one.results
+        assert batches.counts == one_by_one.counts
+        assert batches.fields == one_by_one.fields
+
+    @given(stays("B123", 8), sizes)
+    @settings(examples, max_examples=20)
+    def test_the_newest_stay_is_what_people_see(self, client: redis.Redis, visits: list[Any], size: int) -> None:
+        entry, exit_ = visits[-1]
+        late_first = [event for visit in reversed(visits) for event in visit]
+        assert len(Run(client, late_first, size).summaries) == len(visits)
+        shown = cast(dict[str, str], client.hgetall("B123"))
+        assert shown["entry_time"] == entry.time
+        assert shown["parking_enter_data"] == entry.to_json()
+        assert shown["parking_exit_data"] == exit_.to_json()
+
+
+def check(client: redis.Redis, events: Sequence[Event], size: int) -> Run:
+    """Record events and hold what became of them against the reference."""
+    run = Run(client, events, size)
+    run.check_sums()
+    run.check_account(account_for(events))
+    return run
