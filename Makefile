@@ -81,9 +81,9 @@ help: ## this page
 ##: SINKS who gets the summaries, comma-separated; make plugins lists them
 
 ##@ Settings of every target
-##: ARGS further options, for example: make worker ARGS="--processes 2", make test ARGS=tests/unit
-##: PYTHON the Python 3.11 or newer that .venv is made with
-##: CARPARK_* every setting as a variable, for example CARPARK_RATE; make run ARGS=--help lists them
+##: ARGS further options: make worker ARGS="--processes 2", make test ARGS=tests/unit
+##: PYTHON the Python 3.11 or newer that .venv is made with (after make clean, if there is one)
+##: CARPARK_* every setting as a variable, CARPARK_RATE=5 for one; make run ARGS=--help lists them
 
 define HELP
 function paint(code, text) { return color ? "\033[" code "m" text "\033[0m" : text }

@@ -1,0 +1,210 @@
+"""The rules that the source keeps: size, direction of imports, docstrings, nothing of one machine."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+
+from carpark import errors
+from tests.docs.source import (
+    PACKAGES,
+    Function,
+    Module,
+    arguments_of,
+    decorators_of,
+    imported_by,
+    modules,
+    tracked_files,
+)
+from tests.processes import ROOT
+
+LONGEST_MODULE = 400
+
+# What a module may import: what is in its own layer or below. What is not named is on top.
+LAYERS = (
+    ("carpark", "carpark.canonical", "carpark.errors", "carpark.events", "carpark.settings", "carpark.values"),
+    ("carpark.options", "carpark.records", "carpark.broker", "carpark.plugins", "carpark.metrics"),
+    (
+        *("carpark.backend", "carpark.delivery", "carpark.actors", "carpark.queues", "carpark.dashboard"),
+        *("carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),
+    ),
+)
+TOP = len(LAYERS)
+APART = ("generators", "writer")
+"""These import nothing of the second half, and nothing of each other."""
+
+MACHINE = re.compile(
+    r"(?<![\w.])/(?:wor[k]|roo[t]|home/\w+|Users/\w+)/|--(?:extra-)?index-ur[l]|https?://[^\s'\"]*/simple\b"
+)
+
+# Their docstring is the help that a command shows, or that of the thing that they stand in for.
+UNDOCUMENTED = {"command", "group", "hookimpl", "overload", "override", "property", "cached_property"}
+UNDOCUMENTED_BASES = {"ABC", "Protocol", "Exception", "Generic", "object"}
+
+
+def layer_of(name: str) -> int:
+    """Find a module's layer: that of the longest name in the table that it is, or is in."""
+    rank = {entry: rank for rank, layer in enumerate(LAYERS) for entry in layer}
+    parent = name
+    while parent != "carpark" or name == "carpark":
+        if parent in rank:
+            return rank[parent]
+        if "." not in parent:
+            break
+        parent = parent.rpartition(".")[0]
+    return TOP
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {
+        str(module.path.relative_to(ROOT)): len(module.path.read_text(encoding="utf-8").splitlines())
+        for module in modules(*PACKAGES, "tests")
+    }
+    assert {path: lines for path, lines in lengths.items() if lines > LONGEST_MODULE} == {}
+
+
+def test_imports_run_one_way() -> None:
+    known = {module.name for module in modules(*PACKAGES)}
+    wrong = []
+    for module in modules(*PACKAGES):
+        room = module.name.partition(".")[0]
+        for name in imported_by(module, known):
+            apart = room in APART and name.partition(".")[0] != room
+            if layer_of(name) > layer_of(module.name) or (apart and layer_of(name) >= layer_of(room)):
+                wrong.append(f"{module.name} imports {name}")
+    assert wrong == []
+
+
+def test_the_source_imports_nothing_of_the_tests() -> None:
+    known = {module.name for module in modules("tests")}
+    assert {module.name: name for module in modules(*PACKAGES) for name in imported_by(module, known)} == {}
+
+
+@pytest.mark.parametrize("folders", [PACKAGES, ("tests",)])
+def test_there_is_no_import_circle(folders: tuple[str, ...]) -> None:
+    known = {module.name for module in modules(*folders)}
+    graph = {module.name: set(imported_by(module, known)) for module in modules(*folders)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import circle: {' -> '.join(error.args[1])}")
+
+
+def test_no_file_names_a_machine_or_an_index() -> None:
+    found = []
+    for path in tracked_files():
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="ignore").splitlines(), 1):
+            if MACHINE.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    assert found == []
+
+
+def test_every_locked_package_is_pinned() -> None:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    packages = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    assert [line for line in packages if not re.match(r"[a-z0-9-]+(\[[a-z,-]+\])?==[\w.]+( ; .+)?$", line)] == []
+
+
+def test_the_drawn_tree_of_errors_is_the_tree() -> None:
+    drawn: dict[str, str] = {}
+    path: list[str] = []
+    for line in inspect.cleandoc(errors.__doc__ or "").splitlines():
+        match = re.match(r"    ((?:[│ ]   |[├└]── )*)([A-Z]\w+)(?:  |$)", line)
+        if match:
+            depth = len(match[1]) // 4
+            path[depth:] = [match[2]]
+            drawn[match[2]] = path[depth - 1] if depth else "Exception"
+    classes = {
+        name: thing.__base__.__name__
+        for name, thing in vars(errors).items()
+        if inspect.isclass(thing) and thing.__module__ == errors.__name__ and thing.__base__
+    }
+    assert drawn == classes
+
+
+def test_docstrings_say_what_goes_in_and_what_comes_out() -> None:
+    wrong = []
+    for module in modules(*PACKAGES):
+        for name, complaint in complaints(module):
+            wrong.append(f"{module.path.relative_to(ROOT)}: {name}: {complaint}")
+    assert wrong == [], "\n" + "\n".join(wrong)
+
+
+def complaints(module: Module) -> Iterator[tuple[str, str]]:
+    """Find public definitions whose docstrings leave something out."""
+    for node in module.tree.body:
+        if isinstance(node, Function) and is_public(node):
+            yield from function_complaints(node.name, node)
+        elif isinstance(node, ast.ClassDef) and is_public(node):
+            yield from class_complaints(node)
+
+
+def class_complaints(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Judge a class: its constructor's arguments are said by itself, methods say their own."""
+    text = ast.get_docstring(node) or ""
+    methods = [method for method in node.body if isinstance(method, Function)]
+    for method in methods:
+        if method.name == "__init__" and (missing := unsaid(arguments_of(method), text)):
+            yield node.name, f"Args without {', '.join(missing)}"
+    if stands_in(node):
+        return
+    for method in methods:
+        if is_public(method):
+            yield from function_complaints(f"{node.name}.{method.name}", method)
+
+
+def function_complaints(name: str, node: Function) -> Iterator[tuple[str, str]]:
+    """Judge a function."""
+    text = ast.get_docstring(node)
+    if decorators_of(node) & UNDOCUMENTED or decorators_of(node) & {"setter", "route", "get", "post"}:
+        return
+    if text is None:
+        yield name, "no docstring"
+        return
+    if missing := unsaid(arguments_of(node), text):
+        yield name, f"Args without {', '.join(missing)}"
+    returns = ast.unparse(node.returns) if node.returns else "None"
+    if returns not in ("None", "NoReturn", "Never") and not re.search(r"^(Returns|Yields):$", text, re.MULTILINE):
+        yield name, "no Returns"
+    if raises(node) and "Raises:\n" not in text:
+        yield name, "no Raises"
+
+
+def unsaid(arguments: list[str], text: str) -> list[str]:
+    """Find the arguments that a docstring's Args leave out."""
+    section = text.partition("Args:\n")[2]
+    return [name for name in arguments if not re.search(rf"^\s+\**{name}:", section, re.MULTILINE)]
+
+
+def raises(node: Function) -> bool:
+    """Tell whether a function itself raises something new that it does not catch at once."""
+    inner = [
+        child for child in ast.walk(node) if isinstance(child, (ast.FunctionDef, ast.Lambda)) and child is not node
+    ]
+    skipped = {id(part) for child in inner for part in ast.walk(child)}
+    skipped |= {
+        id(part)
+        for child in ast.walk(node)
+        if isinstance(child, ast.Try)
+        for piece in child.body
+        for part in ast.walk(piece)
+    }
+    return any(
+        isinstance(part, ast.Raise) and part.exc is not None and id(part) not in skipped for part in ast.walk(node)
+    )
+
+
+def is_public(node: Function | ast.ClassDef) -> bool:
+    """Tell whether a name is for others to call; a test of a shipped conformance suite says all in its name."""
+    return not node.name.startswith(("_", "test_"))
+
+
+def stands_in(node: ast.ClassDef) -> bool:
+    """Tell whether a class takes the place of another, whose docstrings then are the ones to read."""
+    bases = {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
+    return bool(bases - UNDOCUMENTED_BASES)

@@ -1,0 +1,137 @@
+"""The front door: what `make help` says, and that the docs name only what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, Processes
+
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = re.findall(r"^([a-z-]+):.* ## ", MAKEFILE, re.MULTILINE)
+PHONY = set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].split())
+SETTINGS = re.findall(r"^##: (\S+) ", MAKEFILE, re.MULTILINE)
+
+FAKE_CARPARK = """#!/bin/sh
+printf '[%s]' "$@"
+exit ${STATUS:-0}
+"""
+
+
+@pytest.fixture
+def fake_venv(tmp_path: Path) -> Path:
+    """A virtual environment that is ready, with a `carpark` that shows its arguments."""
+    program = tmp_path / "venv" / "bin" / "carpark"
+    program.parent.mkdir(parents=True)
+    program.write_text(FAKE_CARPARK, encoding="utf-8")
+    program.chmod(0o755)
+    (tmp_path / "venv" / ".ready").touch()
+    return tmp_path / "venv"
+
+
+def make(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run make as a user does, whatever make runs these tests."""
+    inherited = {name: text for name, text in os.environ.items() if "MAKE" not in name and name not in SETTINGS}
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, env={**inherited, **environ})
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",)])
+def test_help_lists_every_target_with_a_line_of_its_own(arguments: tuple[str, ...]) -> None:
+    said = make(*arguments)
+    assert said.returncode == 0
+    assert said.stderr == ""
+    listed = re.findall(r"^  (\S+) +\S", said.stdout, re.MULTILINE)
+    assert listed == [*TARGETS, *SETTINGS]
+
+
+def test_every_target_has_a_line_in_help() -> None:
+    assert set(TARGETS) == PHONY
+
+
+def test_help_is_aligned_and_fits_a_terminal() -> None:
+    rows = [line for line in make("help").stdout.splitlines() if line.startswith("  ")]
+    assert {re.match(r"  \S+ +", row).end() for row in rows} == {14}  # type: ignore[union-attr]
+    assert [row for row in rows if len(row) > 100] == []
+
+
+def test_help_is_coloured_only_on_a_terminal(processes: Processes) -> None:
+    assert "\033" not in make("help", TERM="xterm").stdout
+    for environ, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        script = "import pty, sys; sys.exit(pty.spawn(['make', 'help']))"
+        shown = processes.start(["python", "-c", script], {"TERM": "xterm", "NO_COLOR": "", **environ})
+        assert shown.wait() == 0
+        assert "make run" in shown.output
+        assert ("\033[36m" in shown.output) == coloured
+
+
+def test_run_passes_only_the_settings_that_were_given(fake_venv: Path) -> None:
+    venv = f"VENV={fake_venv}"
+    assert make("run", venv).stdout == "[run]"
+    given = make("run", venv, "RATE=0", "SEED=7", "CSV=a file.csv", "SINKS=http-csv,sqlite")
+    assert given.stdout == "[run][--rate][0][--seed][7][--csv][a file.csv][--sinks][http-csv,sqlite]"
+    rest = make("run", venv, "EVENTS=300", "DURATION=60", "PLATES=uk", "ARGS=--json")
+    assert rest.stdout == "[run][--events][300][--duration][60][--plates][uk][--json]"
+    assert rest.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("queues", "[queues]"),
+        ("entry", "[generate][entry]"),
+        ("exit", "[generate][exit]"),
+        ("worker", "[worker]"),
+        ("writer", "[writer]"),
+        ("doctor", "[doctor]"),
+        ("plugins", "[plugins]"),
+    ],
+)
+def test_a_service_takes_its_options_from_args(fake_venv: Path, target: str, command: str) -> None:
+    ended = make(target, f"VENV={fake_venv}", "ARGS=--one 'two three'")
+    assert ended.stdout == f"{command}[--one][two three]"
+    assert ended.stderr == ""
+
+
+def test_a_failed_command_fails_make(fake_venv: Path) -> None:
+    assert make("run", f"VENV={fake_venv}", STATUS="1").returncode != 0
+
+
+def test_setup_says_nothing_when_there_is_nothing_to_do(fake_venv: Path) -> None:
+    ended = make("setup", f"VENV={fake_venv}")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("python", "wanted"),
+    [
+        ("#!/bin/sh\ncase $1 in -V) echo Python 3.9.2;; *) exit 1;; esac\n", "Python 3.11 or newer is needed"),
+        ("#!/bin/sh\ncase $2 in *ensurepip*) exit 1;; esac\n", "apt-get install python3-venv"),
+        (None, "install Python 3.11 or newer"),
+    ],
+)
+def test_setup_says_in_one_line_what_is_missing(tmp_path: Path, python: str | None, wanted: str) -> None:
+    program = tmp_path / "python"
+    if python is not None:
+        program.write_text(python, encoding="utf-8")
+        program.chmod(0o755)
+    ended = make("setup", f"VENV={tmp_path / 'venv'}", f"PYTHON={program}")
+    assert ended.returncode == 2
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(lines) == 1
+    assert wanted in lines[0]
+    assert ended.stdout == ""
+
+
+def test_the_docs_name_only_targets_that_there_are() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / ".ci" / "run"]
+    named = {
+        (str(page.relative_to(ROOT)), target)
+        for page in pages
+        for target in re.findall(r"(?:^\s*(?:\$ )?|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert {(page, target) for page, target in named if target not in PHONY} == set()
+    assert {target for page, target in named if page == ".ci/run"} == {"lint", "test"}
