@@ -304,13 +304,13 @@ _TOO_DEEP = f"the body is nested more than {MAX_NESTING} levels deep"
 
 
 def _is_too_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_NESTING + 1):
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_NESTING):
         level = [
             child
             for parent in level
-            if isinstance(parent, dict | list)
             for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
         ]
     return bool(level)
 
