@@ -25,9 +25,10 @@ def carpark_register_sinks() -> Sequence[SinkType]:
     Returns:
         The sinks on offer. Two of one name, from whichever plugins, end the start with an error that names both.
 
-    When it raises, the start ends with status 2 and a line that names the plugin.
+    Raises:
+        Exception: Whatever it raises ends the start with status 2 and a line that names the plugin.
     """
-    raise NotImplementedError
+    return ()
 
 
 @hookspec
@@ -42,6 +43,7 @@ def carpark_register_plates() -> Sequence[PlatesType]:
         The plate generators on offer. Two of one name, from whichever plugins, end the start with an error that
         names both.
 
-    When it raises, the start ends with status 2 and a line that names the plugin.
+    Raises:
+        Exception: Whatever it raises ends the start with status 2 and a line that names the plugin.
     """
-    raise NotImplementedError
+    return ()
