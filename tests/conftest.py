@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pika
 import pytest
 import redis
@@ -25,6 +26,10 @@ from tests.servers import (
     find_program,
     is_management_there,
 )
+
+# Machines that run tests are shared: how long an example takes says nothing about the code.
+hypothesis.settings.register_profile("carpark", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("carpark")
 
 SERVER_FIXTURES = {"rabbitmq_server", "redis_server", "broker_url", "redis_url", "private_rabbitmq", "private_redis"}
 OUR_QUEUES = [f"{name}{suffix}" for name in ("vehicle_entry", "vehicle_exit") for suffix in ("", ".DQ", ".XQ")]

@@ -1,0 +1,71 @@
+"""The ``carpark`` program: one command for each thing that one can do."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from carpark import __version__
+from carpark.options import CONTEXT, examples, run_command
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("carpark.embedded_cli:run", "Run the whole car park in this process."),
+    "generate": ("generators.cli:generate", "Run one camera: publish entries or exits."),
+    "queues": ("carpark.queues:queues", "Declare the queues and keep them declared."),
+    "worker": ("carpark.worker:worker", "Run the backend: the actors on the two queues."),
+    "writer": ("writer.cli:writer", "Run the server that appends summaries to a CSV file."),
+    "plugins": ("carpark.plugins_cli:plugins", "List sinks and plate generators."),
+    "doctor": ("carpark.doctor:doctor", "Check settings and servers, and say what to do."),
+}
+"""Command to where it is, and what the list of commands says of it; it is imported when it is asked for."""
+
+
+class _Commands(click.Group):
+    """A group that imports a command only when it is used, so that each starts quickly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            raise click.UsageError(f"there is no command {args[0]!r}; there are: {', '.join(COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark run --rate 20 --duration 30",
+        "carpark doctor",
+        "carpark COMMAND --help",
+    ),
+)
+@click.version_option(__version__, prog_name="carpark")
+def carpark() -> None:
+    """Simulate a car park: cameras publish entries and exits, actors join them into stays, sinks take the summaries.
+
+    Every setting has a flag and a variable CARPARK_...; the flag counts more.
+    """
+
+
+def main() -> None:
+    """Run the program; the console script ``carpark``.
+
+    Raises:
+        SystemExit: Always, with the exit status.
+    """
+    run_command(carpark)

@@ -1,0 +1,65 @@
+"""``carpark worker``: checks the settings, then becomes ``dramatiq carpark.actors``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from carpark.errors import InvalidSetting
+from carpark.options import CONTEXT, examples, settings_options
+from carpark.plugins import PluginContext, Plugins
+from carpark.settings import BY_NAME, Settings
+
+_SETTINGS = (
+    "broker_url",
+    "redis_url",
+    "writer_url",
+    "writer_token",
+    "sinks",
+    "sink_timeout",
+    "sink_retries",
+    "sink_retry_min",
+    "sink_retry_max",
+    "plugins",
+    "retention",
+    "bind",
+    "metrics_port",
+)
+
+
+@click.command(
+    context_settings={**CONTEXT, "ignore_unknown_options": True},
+    epilog=examples(
+        "carpark worker",
+        "carpark worker --processes 2 --threads 4",
+        "carpark worker --sinks http-csv,sqlite --processes 1",
+        "carpark worker --watch carpark",
+    ),
+)
+@settings_options(*_SETTINGS)
+@click.argument("dramatiq_options", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def worker(ctx: click.Context, settings: Settings, dramatiq_options: tuple[str, ...]) -> None:
+    """Run the backend: Dramatiq actors on the two queues.
+
+    The settings are checked, then this process becomes `dramatiq carpark.actors` with the further options as they
+    are: --processes, --threads, --watch and all others that `dramatiq --help` lists.
+    """
+    if settings.broker_url.startswith("stub:"):
+        raise InvalidSetting(
+            "CARPARK_BROKER_URL", settings.broker_url, "RabbitMQ; the in-process broker is for `carpark run`"
+        )
+    for sink in Plugins(settings.plugins).make_sinks(PluginContext(settings)).values():
+        sink.close()
+    environ = {**os.environ, **_as_environ(ctx)}
+    command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
+    os.execve(sys.executable, command, environ)  # noqa: S606 - no shell is wanted
+
+
+def _as_environ(ctx: click.Context) -> dict[str, str]:
+    """Hand the flags on as variables: the actors read nothing else."""
+    return {
+        BY_NAME[name].variable: value for name, value in ctx.params.items() if name in BY_NAME and value is not None
+    }
