@@ -110,11 +110,12 @@ def rabbitmq_server() -> Iterator[RabbitmqServer | NamedServer]:
 def redis_server() -> Iterator[RedisServer | NamedServer]:
     """The Redis of the test run: `url`. Tests that kill it take `private_redis`."""
     if url := os.environ.get(REDIS_VARIABLE):
-        named = NamedServer(url)
-        keys = {number: _database(url, number).dbsize() for number in (0, 1)}
-        if any(keys.values()):
-            pytest.exit(f"{REDIS_VARIABLE}: tests empty databases 0 and 1, and these hold keys: {keys}", returncode=2)
-        yield named
+        for number in (0, 1):
+            with _database(url, number) as client:
+                if keys := client.dbsize():
+                    held = f"database {number} holds {keys} keys"
+                    pytest.exit(f"{REDIS_VARIABLE}: tests empty databases 0 and 1, and {held}", returncode=2)
+        yield NamedServer(url)
         return
     with _running(RedisServer()) as server:
         yield server  # type: ignore[misc]

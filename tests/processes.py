@@ -146,10 +146,12 @@ class Processes:
     Args:
         folder: Where their output goes.
         environ: Variables that each of them gets beside the test run's own.
+        patience: Seconds that each may take to end on SIGTERM when the test is over.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], patience: float = 20.0) -> None:
         self._folder = folder
+        self._patience = patience
         self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
         self.started: list[Process] = []
 
@@ -186,7 +188,7 @@ class Processes:
         """End all that still run: SIGTERM to all, then SIGKILL to what is left.
 
         Raises:
-            AssertionError: One of them did not end on SIGTERM within 20 s; all are ended all the same.
+            AssertionError: One of them did not end on SIGTERM in time; all are ended all the same.
         """
         for process in self.started:
             if process.status is None:
@@ -194,9 +196,9 @@ class Processes:
         stubborn = []
         for process in reversed(self.started):
             try:
-                process.wait(20)
+                process.wait(self._patience)
             except AssertionError:
                 stubborn.append(str(process))
             process.kill()
         if stubborn:
-            raise AssertionError(f"did not end on SIGTERM within 20 s: {', '.join(stubborn)}")
+            raise AssertionError(f"did not end on SIGTERM within {self._patience:g} s: {', '.join(stubborn)}")

@@ -14,7 +14,7 @@ from tests.helpers import eventually, is_listening
 from tests.processes import ROOT, Processes
 from tests.servers import RabbitmqServer, RedisServer
 
-PUBLISHED = pika.BasicProperties(delivery_mode=2)  # type: ignore[no-untyped-call]
+PUBLISHED = pika.BasicProperties(delivery_mode=2)
 
 
 def test_a_killed_rabbitmq_comes_back_on_the_same_port_with_its_messages(private_rabbitmq: RabbitmqServer) -> None:
