@@ -1,0 +1,1 @@
+"""The two cameras: when an event happens, what it says, and how it is sent."""

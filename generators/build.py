@@ -1,0 +1,118 @@
+"""Puts cameras together from settings: one for a service, both for a run in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from carpark.events import VehicleEntered, VehicleExited
+from carpark.plugins import PlateGenerator, PluginContext, Plugins
+from carpark.settings import Settings
+from generators.cameras import Camera, EntryCamera, ExitCamera
+from generators.chance import MatchSequence, stream
+from generators.clock import Clock, Stamps
+from generators.journal import Journal
+from generators.lane import Lane
+from generators.lot import LocalLot, Lot
+from generators.metrics import CameraMetrics
+from generators.schedule import Schedule
+
+KINDS: dict[str, type[VehicleEntered] | type[VehicleExited]] = {
+    VehicleEntered.kind: VehicleEntered,
+    VehicleExited.kind: VehicleExited,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of cameras is asked for beside the settings.
+
+    Args:
+        events: After how many events each camera is done; None for never.
+        seed: Makes plates, the sequence of matched exits and, in one process, who leaves repeatable.
+        journals: ``entry`` and ``exit`` to the file where that camera's events are written down first.
+    """
+
+    events: int | None = None
+    seed: str | None = None
+    journals: Mapping[str, Path] = field(default_factory=dict)
+
+
+def make_lane(
+    kind: str,
+    settings: Settings,
+    plan: Plan,
+    *,
+    plugins: Plugins,
+    lot: Lot,
+    clock: Clock,
+    stamps: Stamps | None = None,
+    start: float | None = None,
+    registry: CollectorRegistry | None = None,
+) -> Lane:
+    """Make one camera with all that belongs to it.
+
+    Args:
+        kind: ``entry`` or ``exit``.
+        settings: The process's settings.
+        plan: What the run is asked for.
+        plugins: Where the plates come from.
+        lot: Who is inside.
+        clock: The time.
+        stamps: The times of events, if they are shared with another camera.
+        start: When its first event is due, on the monotonic clock; None for now.
+        registry: Where its metrics are registered, if anywhere.
+
+    Returns:
+        The camera, forwarded to where its journal's earlier run stopped if there is a seed.
+
+    Raises:
+        ConfigurationError: The plate generator, or the journal, cannot be used.
+    """
+    context = PluginContext(settings)
+    plates = plugins.make_plates(context, stream(plan.seed, f"{kind}/plates"))
+    camera = _camera(kind, settings, plan, plates, lot, stamps or Stamps(clock))
+    journal = Journal(plan.journals[kind], KINDS[kind]) if kind in plan.journals else None
+    lane = Lane(
+        camera,
+        Schedule(settings.rate, clock.monotonic() if start is None else start),
+        journal=journal,
+        events=plan.events,
+        metrics=CameraMetrics(kind, registry) if registry else None,
+    )
+    if plan.seed is not None:
+        lane.forward()
+    return lane
+
+
+def local_lanes(
+    settings: Settings, plan: Plan, *, plugins: Plugins, clock: Clock, registry: CollectorRegistry | None = None
+) -> list[Lane]:
+    """Make both cameras of a run that has everything in one process.
+
+    Args:
+        settings: The process's settings.
+        plan: What the run is asked for; its journals must be new files.
+        plugins: Where the plates come from.
+        clock: The time.
+        registry: Where the metrics are registered, if anywhere.
+
+    Returns:
+        The entry camera and the exit camera, over one lot.
+
+    Raises:
+        ConfigurationError: The plate generator, or a journal, cannot be used.
+    """
+    lot = LocalLot(settings.capacity, stream(plan.seed, "exit/who"))
+    shared: dict[str, Any] = {"lot": lot, "clock": clock, "stamps": Stamps(clock), "start": clock.monotonic()}
+    return [make_lane(kind, settings, plan, plugins=plugins, registry=registry, **shared) for kind in KINDS]
+
+
+def _camera(kind: str, settings: Settings, plan: Plan, plates: PlateGenerator, lot: Lot, stamps: Stamps) -> Camera:
+    if kind == VehicleEntered.kind:
+        return EntryCamera(lot, plates, stamps, settings.capacity)
+    return ExitCamera(lot, plates, stamps, MatchSequence(settings.match_ratio, stream(plan.seed, "exit/match")))

@@ -1,0 +1,67 @@
+"""Time, passed in: the machine's, or one that a test moves by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+from carpark.events import format_time
+
+_TICK = timedelta(microseconds=1)
+
+
+class Clock:
+    """The machine's time. Subclass it to play a day in a second."""
+
+    def now(self) -> datetime:
+        """Tell the time of day.
+
+        Returns:
+            An aware datetime in UTC; it may jump when the machine's clock is set.
+        """
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Tell a time that never jumps.
+
+        Returns:
+            Seconds since some moment.
+        """
+        return time.monotonic()
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Let time pass.
+
+        Args:
+            seconds: How long, at most.
+            stop: Ends the wait at once when it is set.
+        """
+        stop.wait(seconds)
+
+
+class Stamps:
+    """The times that events carry: from the clock, but each later than the one before, even if the clock is set back.
+
+    Cameras that share a lot in one process share their stamps too: a vehicle then leaves strictly after it entered and
+    enters again strictly after it left.
+
+    Args:
+        clock: Where the time comes from.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: datetime | None = None
+
+    def stamp(self) -> str:
+        """Take the next time.
+
+        Returns:
+            A canonical time, later than all before it.
+        """
+        now = self._clock.now()
+        if self._last is not None and now <= self._last:
+            now = self._last + _TICK
+        self._last = now
+        return format_time(now)

@@ -1,0 +1,162 @@
+"""The journal of a generator: every event is on file before it is sent, and so is how far the broker has confirmed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from carpark.errors import FileInUse, InvalidSetting, MessageError, ServiceError
+from carpark.events import Event, VehicleEntered, VehicleExited, load_json
+
+FLAG = "--journal"
+
+
+class Journal:
+    """A file of JSON lines: bare events, and after each confirmed window ``{"confirmed": n}``.
+
+    ``n`` counts the events of this journal, from its top, that the broker has confirmed. What stands after them was
+    perhaps sent and perhaps not. A last line that a crash has torn is removed: its event was never sent.
+
+    Attributes:
+        count: How many events are in it.
+        confirmed: How many of them, from the top, the broker is known to have.
+
+    Args:
+        path: The file; it and its folder are made if they are not there.
+        event_type: The kind of events that it holds.
+
+    Raises:
+        FileInUse: Another generator writes this file.
+        InvalidSetting: The file cannot be opened, or is not a journal of such events.
+    """
+
+    def __init__(self, path: Path, event_type: type[VehicleEntered] | type[VehicleExited]) -> None:
+        self.path = path
+        self._type = event_type
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("a+b")
+        except OSError as error:
+            raise InvalidSetting(FLAG, str(path), f"a file that can be written ({error.strerror})") from None
+        try:
+            self._lock()
+            self._cut_torn_line()
+            self.count, self.confirmed, self._tail = self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def tail(self) -> list[Event]:
+        """Give the events that are not known to be confirmed.
+
+        Returns:
+            Those after the confirmed ones, in their order.
+        """
+        return list(self._tail)
+
+    def plates(self) -> Iterator[str]:
+        """Read the plates of all events from the file.
+
+        Returns:
+            Canonical plates in the order of the events.
+        """
+        self._file.flush()
+        with self.path.open("rb") as lines:
+            for line in lines:
+                fields = json.loads(line)
+                if "vehicle_plate" in fields:
+                    yield fields["vehicle_plate"]
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Write events down, before they are sent.
+
+        Args:
+            events: The events in the order of sending.
+
+        Raises:
+            ServiceError: The disk is full or gone.
+        """
+        self._write("".join(event.to_json() + "\n" for event in events))
+        self.count += len(events)
+
+    def confirm(self, count: int) -> None:
+        """Write down that the broker has further events.
+
+        Args:
+            count: How many of those after the confirmed ones.
+
+        Raises:
+            ServiceError: The disk is full or gone.
+        """
+        self.confirmed += count
+        for _ in range(min(count, len(self._tail))):
+            self._tail.popleft()
+        self._write(f'{{"confirmed": {self.confirmed}}}\n')
+
+    def close(self) -> None:
+        """Close the file and let others have it."""
+        with contextlib.suppress(OSError):  # what could not be written has been reported
+            self._file.close()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.write(text.encode())
+            self._file.flush()
+        except OSError as error:
+            raise ServiceError(f"{FLAG}={str(self.path)!r}: cannot be written: {error.strerror}") from None
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileInUse(FLAG, str(self.path)) from None
+
+    def _cut_torn_line(self) -> None:
+        size = position = self._file.seek(0, os.SEEK_END)
+        while position:
+            start = max(0, position - 4096)
+            self._file.seek(start)
+            newline = self._file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position != size:
+            self._file.truncate(position)
+
+    def _read(self) -> tuple[int, int, deque[Event]]:
+        count = confirmed = 0
+        tail: deque[Event] = deque()
+        self._file.seek(0)
+        for number, line in enumerate(self._file, 1):
+            found = self._parse(number, line)
+            if not isinstance(found, int):
+                count += 1
+                tail.append(found)
+                continue
+            if not confirmed <= found <= count:
+                raise self._invalid(number, f"says that {found} of {count} events are confirmed")
+            for _ in range(found - confirmed):
+                tail.popleft()
+            confirmed = found
+        return count, confirmed, tail
+
+    def _parse(self, number: int, line: bytes) -> Event | int:
+        try:
+            fields = load_json(line)
+            if isinstance(fields, dict):
+                confirmed = fields.get("confirmed")
+                return confirmed if type(confirmed) is int else self._type.parse(fields)
+        except MessageError as error:
+            raise self._invalid(number, f"is not an {self._type.kind} event ({error})") from None
+        raise self._invalid(number, "is not an object")
+
+    def _invalid(self, number: int, reason: str) -> InvalidSetting:
+        wanted = f"a journal of the {self._type.kind} generator, or a new file; line {number} {reason}"
+        return InvalidSetting(FLAG, str(self.path), wanted)

@@ -1,0 +1,209 @@
+"""One connection to RabbitMQ in a thread of its own: it answers heartbeats and collects confirms while others sleep."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pika
+from pika.adapters.select_connection import IOLoop, SelectConnection
+
+_CLOSE_TIMEOUT = 2.0
+
+Letter = tuple[str, bytes]
+"""A queue and a body."""
+
+_PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
+
+
+def connection_parameters(urls: str, name: str) -> list[pika.URLParameters]:
+    """Read broker URLs.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+        name: What this process is called in RabbitMQ's list of connections; host and process id are added.
+
+    Returns:
+        Parameters for pika, one per URL, each tried once in turn.
+    """
+    every = []
+    for url in urls.split(";"):
+        parameters = pika.URLParameters(url.strip())
+        parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
+        parameters.connection_attempts = 1
+        parameters.socket_timeout = 5
+        parameters.stack_timeout = 8
+        every.append(parameters)
+    return every
+
+
+class Link:
+    """A connection with one channel in confirm mode; once it is closed it stays closed.
+
+    Args:
+        parameters: Where to connect; the first that answers is used.
+    """
+
+    def __init__(self, parameters: Sequence[pika.URLParameters]) -> None:
+        self.reason: BaseException | None = None
+        self.blocked = False
+        self._changed = threading.Condition()
+        self._open = False
+        self._closed = False
+        self._connection: Any = None
+        self._channel: Any = None
+        self._tag = 0
+        self._outstanding: dict[int, int] = {}
+        self._keys: list[str] = []
+        self._confirmed: set[int] = set()
+        self._returned: set[str] = set()
+        self._parameters = parameters
+        self._loop = IOLoop()
+        self._thread = threading.Thread(target=self._run, name="rabbitmq", daemon=True)
+        self._thread.start()
+
+    def is_closed(self) -> bool:
+        """Tell whether the connection was lost or closed; `reason` says why.
+
+        Returns:
+            True for good.
+        """
+        return self._closed
+
+    def wait_open(self, timeout: float) -> bool:
+        """Wait until the connection is there, or has failed.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it is open or closed by now.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._open or self._closed, timeout)
+
+    def send(self, letters: Sequence[Letter]) -> None:
+        """Begin to send letters; `wait` and `outcome` say what became of them.
+
+        Args:
+            letters: What to send; the ones before must have been settled.
+        """
+        with self._changed:
+            self._confirmed.clear()
+            self._returned.clear()
+            self._keys = [queue for queue, _ in letters]
+            # Counted before they are on their way, so that `wait` cannot find nothing outstanding.
+            self._outstanding = {self._tag + 1 + place: place for place in range(len(letters))}
+            if self._closed:
+                return
+            self._loop.add_callback_threadsafe(partial(self._publish, letters))
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until every letter is settled or the connection is closed.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether there is nothing more to wait for.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed or not self._outstanding, timeout)
+
+    def outcome(self) -> tuple[set[int], set[str]]:
+        """Tell what became of the letters.
+
+        Returns:
+            The places of the confirmed ones in what was given to `send`, and the queues that do not exist.
+        """
+        with self._changed:
+            lost = {place for place in self._confirmed if self._keys[place] in self._returned}
+            return self._confirmed - lost, set(self._returned)
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        with self._changed:
+            if not self._closed:
+                self._loop.add_callback_threadsafe(self._close)
+        self._thread.join(_CLOSE_TIMEOUT + 1)
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        try:
+            SelectConnection.create_connection(self._parameters, on_done=self._connected, custom_ioloop=self._loop)
+            self._loop.start()
+        except Exception as error:  # whatever pika raises, the other thread must not wait for ever
+            self._finish(error)
+        finally:
+            self._finish(self.reason)
+            with contextlib.suppress(Exception):
+                self._loop.close()
+
+    def _connected(self, result: Any) -> None:
+        if isinstance(result, BaseException):
+            self._finish(result)
+            return
+        self._connection = result
+        result.add_on_close_callback(lambda _, reason: self._finish(reason))
+        result.add_on_connection_blocked_callback(lambda *_: setattr(self, "blocked", True))
+        result.add_on_connection_unblocked_callback(lambda *_: setattr(self, "blocked", False))
+        result.channel(on_open_callback=self._channel_open)
+
+    def _channel_open(self, channel: Any) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_return_callback(lambda _, method, *__: self._returned.add(method.routing_key))
+        channel.confirm_delivery(self._settled, callback=lambda _: self._ready())
+
+    def _ready(self) -> None:
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def _publish(self, letters: Sequence[Letter]) -> None:
+        try:
+            for queue, body in letters:
+                self._channel.basic_publish("", queue, body, _PERSISTENT, mandatory=True)
+                self._tag += 1
+        except Exception as error:  # the channel closed a moment ago
+            self._finish(error)
+
+    def _settled(self, frame: Any) -> None:
+        method = frame.method
+        with self._changed:
+            if method.multiple:
+                tags = [tag for tag in self._outstanding if tag <= method.delivery_tag]
+            else:
+                tags = [method.delivery_tag] if method.delivery_tag in self._outstanding else []
+            for tag in tags:
+                place = self._outstanding.pop(tag)
+                if isinstance(method, pika.spec.Basic.Ack):
+                    self._confirmed.add(place)
+            if not self._outstanding:
+                self._changed.notify_all()
+
+    def _channel_closed(self, _: Any, reason: BaseException) -> None:
+        self.reason = self.reason or reason
+        self._close()
+
+    def _close(self) -> None:
+        if self._connection is None or not self._connection.is_open:
+            self._finish(self.reason)
+            return
+        self._connection.close()
+        self._loop.call_later(_CLOSE_TIMEOUT, lambda: self._finish(self.reason))
+
+    def _finish(self, reason: BaseException | None) -> None:
+        with self._changed:
+            if self._closed:
+                return
+            self.reason = self.reason or reason
+            self._closed = True
+            self._loop.stop()
+            self._changed.notify_all()

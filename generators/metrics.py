@@ -1,0 +1,121 @@
+"""The metrics of a camera, under its own namespace, and the page that shows them."""
+
+from __future__ import annotations
+
+import errno
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from carpark.errors import InvalidSetting, PortTaken
+from carpark.events import VehicleExited
+
+PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class CameraMetrics:
+    """The numbers of one camera.
+
+    Args:
+        kind: ``entry`` or ``exit``; the metrics begin with ``vehicle_entry_`` or ``vehicle_exit_``.
+        registry: Where they are registered.
+    """
+
+    def __init__(self, kind: str, registry: CollectorRegistry) -> None:
+        namespace = f"vehicle_{kind}"
+        self._exits = kind == VehicleExited.kind
+        labels = ["outcome", "plate"] if self._exits else ["outcome"]
+        self._events = Counter(
+            f"{namespace}_events_total",
+            "Events: published = confirmed by the broker; failed = sent and not confirmed, so sent again",
+            labels,
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            f"{namespace}_publish_seconds",
+            "Time from sending an event to the broker's confirm",
+            registry=registry,
+            buckets=PUBLISH_BUCKETS,
+        )
+        self._waiting = Counter(
+            f"{namespace}_waiting_seconds_total",
+            "Time in which the camera saw nobody, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self._late = Gauge(
+            f"{namespace}_late_seconds", "How late the latest event was against its due time", registry=registry
+        )
+        for outcome in ("published", "failed"):
+            for matched in (True, False):
+                self._counter(outcome, matched)
+
+    def published(self, matched: bool, seconds: float) -> None:
+        """Count a confirmed event.
+
+        Args:
+            matched: Whether its plate was seen entering.
+            seconds: From sending to confirm.
+        """
+        self._counter("published", matched).inc()
+        self._seconds.observe(seconds)
+
+    def failed(self, matched: bool) -> None:
+        """Count an event that was sent and not confirmed.
+
+        Args:
+            matched: Whether its plate was seen entering.
+        """
+        self._counter("failed", matched).inc()
+
+    def waited(self, reason: str, seconds: float) -> None:
+        """Count time without an event.
+
+        Args:
+            reason: The short name of the reason.
+            seconds: How long.
+        """
+        self._waiting.labels(reason).inc(seconds)
+
+    def late(self, seconds: float) -> None:
+        """Note how late an event is.
+
+        Args:
+            seconds: Since its due time.
+        """
+        self._late.set(seconds)
+
+    def _counter(self, outcome: str, matched: bool) -> Counter:
+        if self._exits:
+            return self._events.labels(outcome, "matched" if matched else "unmatched")
+        return self._events.labels(outcome)
+
+
+class MetricsPage:
+    """The page ``/metrics``, served from a thread.
+
+    Args:
+        registry: What it shows.
+        address: The address to listen on.
+        port: The port; 0 for a free one.
+
+    Raises:
+        PortTaken: The port is in use.
+        InvalidSetting: The address is not one of this machine, or the port may not be used.
+    """
+
+    def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
+        try:
+            self._server, self._thread = start_http_server(port, address, registry)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken("CARPARK_METRICS_PORT", f"{address}:{port}") from None
+            wanted = f"an address of this machine and a port that may be used ({error.strerror})"
+            raise InvalidSetting("CARPARK_BIND", f"{address}:{port}", wanted) from None
+        host = f"[{address}]" if ":" in address else address
+        self.url = f"http://{host}:{self._server.server_port}/metrics"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

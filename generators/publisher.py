@@ -1,0 +1,213 @@
+"""Sends events and returns when they are safe: a broker that goes away is waited for, and nothing is dropped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import pika
+import pika.exceptions
+
+from carpark.broker.topology import declare_queues
+from carpark.errors import BrokerUnavailable, QueueMismatch
+from carpark.events import Event
+from carpark.settings import mask_url
+from generators.link import Letter, Link, connection_parameters
+from generators.wire import message_body
+
+BACKOFF_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
+GRACE_SECONDS = 3.0
+"""How long a requested stop still waits for the broker."""
+_GLANCE_SECONDS = 0.2
+
+
+class Publisher(ABC):
+    """Sends events to their queues.
+
+    Attributes:
+        holding: Called now and then while the broker is away, so that what is held for the events can be held longer.
+        failed: Called with the places of events that were sent and not confirmed, before they are sent again.
+    """
+
+    holding: Callable[[], None] = staticmethod(lambda: None)
+    failed: Callable[[Collection[int]], None] = staticmethod(lambda places: None)
+
+    @abstractmethod
+    def publish(self, events: Sequence[Event]) -> int:
+        """Send events and wait until the broker has them all.
+
+        Args:
+            events: What to send, in this order. After a lost connection some may be sent twice.
+
+        Returns:
+            How many of the leading events are confirmed: all of them, unless a stop was requested meanwhile.
+
+        Raises:
+            QueueMismatch: A queue was missing and cannot be declared as the backend declares it.
+            BrokerUnavailable: The broker refuses user, password or virtual host.
+        """
+
+    def close(self) -> None:  # noqa: B027 - nothing to do is the ordinary case
+        """Let go of the connection. May be called again."""
+
+
+class RabbitmqPublisher(Publisher):
+    """Sends to RabbitMQ: persistent, mandatory, with publisher confirms for all events of a call at once.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+        stop: Set when the process shall end: then a broker that is away is waited for only a few seconds more.
+        say: Takes a line for people, when the broker goes away and when it is back.
+        name: What the connection is called in RabbitMQ.
+    """
+
+    def __init__(self, urls: str, stop: threading.Event, say: Callable[[str], None], name: str = "carpark") -> None:
+        self._parameters = connection_parameters(urls, name)
+        self._shown = ";".join(mask_url(url) for url in urls.split(";"))
+        self._stop = stop
+        self._say = say
+        self._link: Link | None = None
+        self._connected_once = False
+        self._away_since: float | None = None
+        self._deadline: float | None = None
+
+    def publish(self, events: Sequence[Event]) -> int:
+        """Send events and wait until RabbitMQ has them all; see `Publisher.publish`.
+
+        Args:
+            events: What to send, in this order.
+
+        Returns:
+            How many of the leading events are confirmed.
+
+        Raises:
+            QueueMismatch: A queue was missing and cannot be declared as the backend declares it.
+            BrokerUnavailable: RabbitMQ refuses user, password or virtual host.
+        """
+        letters = [(event.queue, message_body(event)) for event in events]
+        left = dict(enumerate(letters))
+        pauses = self._pauses()
+        while left:
+            problem = self._send(left)
+            if not left:
+                break
+            self.failed(left.keys())
+            if self._give_up():
+                return min(left)
+            if problem:
+                self._gone(problem, len(left))
+                self.holding()
+                self._stop.wait(next(pauses)) if not self._stop.is_set() else time.sleep(_GLANCE_SECONDS)
+        self._back()
+        return len(events)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def _send(self, left: dict[int, Letter]) -> str:
+        """Send what is left, take out what is confirmed, and tell what went wrong (nothing: try again at once)."""
+        link = self._open()
+        if link is None:
+            return "it does not answer"
+        if link.is_closed():
+            return self._lost(link)
+        places = list(left)
+        link.send([left[place] for place in places])
+        while not link.wait(_GLANCE_SECONDS):
+            if link.blocked:
+                self._gone("it has blocked its publishers: out of memory or disk", len(left))
+                self.holding()
+            if self._give_up():
+                break
+        confirmed, missing = link.outcome()
+        for place in confirmed:
+            del left[places[place]]
+        if link.is_closed():
+            return self._lost(link)
+        if missing:
+            return self._declare(missing)
+        return "it does not take messages" if left else ""
+
+    def _open(self) -> Link | None:
+        link = self._link = self._link or Link(self._parameters)
+        while not link.wait_open(_GLANCE_SECONDS):
+            if self._give_up():
+                self.close()
+                return None
+        self._connected_once = self._connected_once or not link.is_closed()
+        return link
+
+    def _lost(self, link: Link) -> str:
+        self.close()
+        causes = [_cause(error) for error in getattr(link.reason, "exceptions", [link.reason])]
+        refused = (
+            pika.exceptions.AuthenticationError,
+            pika.exceptions.ProbableAuthenticationError,
+            pika.exceptions.ProbableAccessDeniedError,
+        )
+        for cause in causes:
+            # Waiting for a password to become right helps nobody; later on it may be a broker that is starting.
+            if isinstance(cause, refused) and not self._connected_once:
+                raise BrokerUnavailable(
+                    f"RabbitMQ at {self._shown} refuses user, password or virtual host ({_words(cause)}); "
+                    "check CARPARK_BROKER_URL"
+                )
+        return _words(causes[-1]) if causes else "connection lost"
+
+    def _declare(self, queues: set[str]) -> str:
+        try:
+            with pika.BlockingConnection(self._parameters) as connection:
+                for queue in sorted(queues):
+                    self._declare_one(connection.channel(), queue)
+        except pika.exceptions.AMQPError as error:
+            return f"queue {', '.join(sorted(queues))} is missing and cannot be declared: {_words(error)}"
+        self._say(f"queue {', '.join(sorted(queues))} was missing; declared it")
+        return ""
+
+    @staticmethod
+    def _declare_one(channel: pika.adapters.blocking_connection.BlockingChannel, queue: str) -> None:
+        try:
+            declare_queues(channel, (queue,))
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == 406:
+                raise QueueMismatch(queue, error.reply_text) from None
+            raise
+
+    def _gone(self, problem: str, count: int) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            events = "1 event is" if count == 1 else f"{count} events are"
+            self._say(f"RabbitMQ at {self._shown} is away ({problem}); {events} kept and sent when it is back")
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            self._say(f"RabbitMQ is back after {time.monotonic() - self._away_since:.1f} s")
+            self._away_since = None
+
+    def _give_up(self) -> bool:
+        if not self._stop.is_set():
+            return False
+        if self._deadline is None:
+            self._deadline = time.monotonic() + GRACE_SECONDS
+        return time.monotonic() >= self._deadline
+
+    @staticmethod
+    def _pauses() -> Iterator[float]:
+        yield from BACKOFF_SECONDS
+        while True:
+            yield BACKOFF_SECONDS[-1]
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    while isinstance(inner := getattr(error, "exception", None), BaseException):
+        error = inner
+    return error
+
+
+def _words(error: BaseException | None) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

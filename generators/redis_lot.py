@@ -1,0 +1,180 @@
+"""The lot of the services: asks the records in Redis, and keeps the claims that several generators share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import redis
+
+from carpark.errors import RecordsUnavailable
+from carpark.events import Event, format_time
+from carpark.records.connection import connect
+from generators import claims
+from generators.clock import Clock
+from generators.lot import Crowd, Lot, Refusal
+
+CLAIMS_DATABASE = 1
+RESERVED_SECONDS = 600.0
+"""How long a claim lasts that its generator has not published: after a crash the plate is free again by then."""
+REMEMBERED_EXIT_SECONDS = 60.0
+DRAWS = 8
+PAGES = 20
+
+
+class RedisLot(Lot):
+    """The lot of generators that share their Redis with the backend and with other generators.
+
+    Every question is one script, so that no two generators get the same answer, and takes the same time however many
+    vehicles are inside.
+
+    Args:
+        client: A client of the records' database that answers with text.
+        clock: Dates the claims. The machines' clocks may differ by less than `REMEMBERED_EXIT_SECONDS`.
+        capacity: Vehicles inside and entering at which nobody enters any more; 0 for no limit.
+        retention: How long, in seconds, the claim of a confirmed event lasts if the records never hear of it.
+    """
+
+    shared = True
+
+    def __init__(self, client: redis.Redis, clock: Clock, *, capacity: int = 0, retention: float = 21600) -> None:
+        self._client = client
+        self._clock = clock
+        self._capacity = capacity
+        self._retention = retention
+        self._records_database = client.connection_pool.connection_kwargs.get("db") or 0
+        self._cursor = "0"
+        self._fruitless = True
+        self._ahead = 0
+        self._enter = client.register_script(claims.ENTER)
+        self._leave = client.register_script(claims.LEAVE)
+        self._slip_out = client.register_script(claims.SLIP_OUT)
+        self._keep = client.register_script(claims.KEEP)
+        self._crowd = client.register_script(claims.CROWD)
+
+    @classmethod
+    def connect(cls, url: str, clock: Clock, *, capacity: int = 0, retention: float = 21600) -> RedisLot:
+        """Make a lot for a Redis server; nothing is sent yet.
+
+        Args:
+            url: ``redis://host:port/0``, or ``memory://`` for the in-process store.
+            clock: Dates the claims.
+            capacity: As for the class.
+            retention: As for the class.
+
+        Returns:
+            The lot.
+        """
+        return cls(connect(url, attempts=0), clock, capacity=capacity, retention=retention)
+
+    def enter(self, plate: str, time: str, event_id: str) -> Refusal | None:
+        """Let a vehicle in, if there is room and its plate is free; see `Lot.enter`.
+
+        Args:
+            plate: Its canonical plate.
+            time: The canonical time of its entry.
+            event_id: The id of the entry event.
+
+        Returns:
+            None if it is in, `Refusal.TAKEN` or `Refusal.FULL`.
+
+        Raises:
+            RecordsUnavailable: Redis cannot be asked now.
+        """
+        expires = self._expiry(RESERVED_SECONDS)
+        (answer,) = self._run(self._enter, plate, time, event_id, expires, self._capacity)
+        return {"in": None, "taken": Refusal.TAKEN, "full": Refusal.FULL}[answer]
+
+    def leave(self, time: str) -> str | Refusal:
+        """Choose a vehicle that leaves; see `Lot.leave`.
+
+        Args:
+            time: The canonical time of its exit.
+
+        Returns:
+            Its canonical plate, or why there is none.
+
+        Raises:
+            RecordsUnavailable: Redis cannot be asked now.
+        """
+        expires, draws = self._expiry(RESERVED_SECONDS), DRAWS
+        for _ in range(PAGES):
+            answer, plate, cursor, ahead = self._run(self._leave, time, expires, draws, self._cursor)
+            draws = 0
+            if answer == "out":
+                self._fruitless = False
+                return str(plate)
+            if answer == "empty":
+                self._restart()
+                return Refusal.NOBODY
+            self._cursor = str(cursor)
+            self._ahead += int(ahead)
+            if self._cursor == "0":
+                fruitless, some_ahead = self._fruitless, self._ahead > 0
+                self._restart()
+                if fruitless:
+                    return Refusal.AHEAD if some_ahead else Refusal.LEAVING
+        return Refusal.SEARCHING
+
+    def slip_out(self, plate: str, time: str) -> bool:
+        """Ask whether a plate is neither inside nor entering; see `Lot.slip_out`.
+
+        Args:
+            plate: A canonical plate.
+            time: The canonical time of its exit.
+
+        Returns:
+            True if the vehicle may leave unseen.
+
+        Raises:
+            RecordsUnavailable: Redis cannot be asked now.
+        """
+        (answer,) = self._run(self._slip_out, plate, time)
+        return bool(answer)
+
+    def crowd(self) -> Crowd:
+        """Count.
+
+        Returns:
+            How many are inside and entering.
+
+        Raises:
+            RecordsUnavailable: Redis cannot be asked now.
+        """
+        inside, entering = self._run(self._crowd)
+        return Crowd(int(inside), int(entering))
+
+    def keep(self, events: Sequence[Event], *, confirmed: bool) -> None:
+        """Hold the claims of events that were made; see `Lot.keep`.
+
+        Args:
+            events: Events whose plates this process was given.
+            confirmed: Whether the broker has them.
+
+        Raises:
+            RecordsUnavailable: Redis cannot be told now.
+        """
+        expires = self._expiry(self._retention if confirmed else RESERVED_SECONDS)
+        told = [part for event in events for part in (event.kind, event.vehicle_plate, event.time, event.id)]
+        if told:
+            self._run(self._keep, expires, *told)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _restart(self) -> None:
+        self._cursor, self._fruitless, self._ahead = "0", True, 0
+
+    def _expiry(self, seconds: float) -> str:
+        return f"{self._clock.now().timestamp() + seconds:.3f}"
+
+    def _run(self, script: Any, *arguments: object) -> Any:
+        now = self._clock.now()
+        horizon = format_time(now - timedelta(seconds=REMEMBERED_EXIT_SECONDS))
+        common = (self._records_database, CLAIMS_DATABASE, f"{now.timestamp():.3f}", horizon)
+        try:
+            return script(args=[*common, *arguments])
+        except redis.RedisError as error:
+            raise RecordsUnavailable(" ".join(str(error).split())) from error

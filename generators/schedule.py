@@ -1,0 +1,54 @@
+"""When events are due: a steady rate that does not drift, whatever happens in between."""
+
+from __future__ import annotations
+
+
+class Schedule:
+    """Due times of events number 0, 1, 2 …: each is ``start + number / rate``, never "the last one plus a pause".
+
+    A generator that falls behind publishes late until it has caught up. Time spent waiting at the barrier, or for
+    somebody to be inside, moves all later due times instead: nothing was due while nothing could happen.
+
+    Args:
+        rate: Events per second.
+        start: When the first event is due, on the monotonic clock, in seconds.
+    """
+
+    def __init__(self, rate: float, start: float) -> None:
+        if not rate > 0:
+            raise ValueError(f"a rate is greater than 0, not {rate}")
+        self.rate = rate
+        self._start = start
+        self._shift = 0.0
+        self._number = 0
+
+    def __repr__(self) -> str:
+        return f"Schedule({self.rate:g}/s)"
+
+    @property
+    def due(self) -> float:
+        """When the next event is due, on the monotonic clock, in seconds."""
+        return self._start + self._shift + self._number / self.rate
+
+    def advance(self) -> None:
+        """Go on to the event after this one."""
+        self._number += 1
+
+    def shift(self, seconds: float) -> None:
+        """Move this and all later events, because they could not happen yet.
+
+        Args:
+            seconds: How long the wait was; not negative.
+        """
+        self._shift += max(0.0, seconds)
+
+    def overdue(self, now: float) -> int:
+        """Count the events that should have happened and have not.
+
+        Args:
+            now: The monotonic clock, in seconds.
+
+        Returns:
+            How many events were due before now.
+        """
+        return max(0, int((now - self.due) * self.rate) + 1) if now > self.due else 0

@@ -1,0 +1,93 @@
+"""Runs one camera as a service of its own, until it is done or a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from types import FrameType
+
+from prometheus_client import CollectorRegistry
+
+from carpark.errors import InvalidSetting
+from carpark.plugins import Plugins
+from carpark.settings import BY_NAME, Settings
+from generators.build import Plan, make_lane
+from generators.clock import Clock
+from generators.metrics import MetricsPage
+from generators.publisher import RabbitmqPublisher
+from generators.redis_lot import RedisLot
+from generators.report import Console
+from generators.service import Run
+
+METRICS_PORTS = {"entry": 9201, "exit": 9202}
+
+
+def run_service(kind: str, settings: Settings, plan: Plan, duration: float | None = None) -> None:
+    """Run a generator.
+
+    Args:
+        kind: ``entry`` or ``exit``.
+        settings: The process's settings.
+        plan: What the run is asked for.
+        duration: After how many seconds it ends; None for never.
+
+    Raises:
+        ConfigurationError: A setting is wrong, a port or the journal is taken.
+        ServiceError: It had to stop with events that are not confirmed.
+    """
+    _refuse_in_process(settings)
+    # The publisher says in one line what pika would say in twenty.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    clock, stop = Clock(), threading.Event()
+    console = Console(sys.stdout, clock)
+    registry = CollectorRegistry()
+    with ExitStack() as stack:
+        plugins = Plugins(settings.plugins)
+        lot = RedisLot.connect(settings.redis_url, clock, capacity=settings.capacity, retention=settings.retention)
+        stack.callback(lot.close)
+        lane = make_lane(kind, settings, plan, plugins=plugins, lot=lot, clock=clock, registry=registry)
+        if lane.journal:
+            stack.callback(lane.journal.close)
+        port = METRICS_PORTS[kind] if settings.metrics_port is None else settings.metrics_port
+        page = MetricsPage(registry, settings.bind, port)
+        stack.callback(page.close)
+        stack.enter_context(_Signals(stop))
+        publisher = RabbitmqPublisher(settings.broker_url, stop, console.say, f"carpark {kind} generator")
+        stack.callback(publisher.close)
+        console.say(f"{kind} generator: {settings.rate:g} events/s; metrics at {page.url}")
+        stack.callback(console.end, [lane])
+        until = None if duration is None else clock.monotonic() + duration
+        Run([lane], publisher, clock=clock, stop=stop, watcher=console, until=until).run()
+
+
+class _Signals:
+    """SIGTERM and Ctrl-C ask the run to finish what it has in hand; the second Ctrl-C ends it."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if self._stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._stop.set()
+
+
+def _refuse_in_process(settings: Settings) -> None:
+    for name, scheme, wanted in (
+        ("broker_url", "stub", "RabbitMQ, amqp://host:port"),
+        ("redis_url", "memory", "Redis, redis://host:port/0"),
+    ):
+        value: str = getattr(settings, name)
+        if value.startswith(f"{scheme}:"):
+            wanted = f"{wanted}: a service of its own shares it with the others; `carpark run` has all in one process"
+            raise InvalidSetting(BY_NAME[name].variable, value, wanted)
