@@ -10,14 +10,16 @@ from typing import Any, NoReturn
 
 import click
 
-from carpark.errors import CarparkError, ConfigurationError
-from carpark.settings import BY_NAME, load_settings
+from carpark.errors import CarparkError, ConfigurationError, InvalidSetting, one_line
+from carpark.settings import BY_NAME, SETTINGS, Settings, load_settings
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 """The work failed, or the audit found something."""
 EXIT_USAGE = 2
 """The command or a setting was wrong."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C, where the command does not end in an orderly way on its own; what shells make of SIGINT."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -37,7 +39,7 @@ def settings_options(*names: str, flags: Mapping[str, str] | None = None) -> Cal
         @functools.wraps(command)
         def run(**arguments: Any) -> Any:
             given = {name: arguments.pop(name) for name in names}
-            return command(settings=load_settings(os.environ, given), **arguments)
+            return command(settings=_load(given, flags or {}), **arguments)
 
         decorated: Callable[..., Any] = run
         for name in reversed(names):
@@ -53,6 +55,17 @@ def settings_options(*names: str, flags: Mapping[str, str] | None = None) -> Cal
         return decorated
 
     return decorate
+
+
+def _load(given: Mapping[str, str | None], flags: Mapping[str, str]) -> Settings:
+    try:
+        return load_settings(os.environ, given)
+    except InvalidSetting as error:
+        for setting in SETTINGS:
+            if setting.variable == error.name and given.get(setting.name) is not None:
+                flag = flags.get(setting.name, setting.flag)
+                raise InvalidSetting(f"{flag} ({error.name})", error.value, error.wanted) from None
+        raise
 
 
 def examples(*lines: str) -> str:
@@ -76,22 +89,27 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None, 
         name: What the program is called in help and errors.
 
     Raises:
-        SystemExit: Always; 0 all well, 1 the work failed, 2 the command or a setting was wrong.
+        SystemExit: Always; 0 all well, 1 the work failed, 2 the command or a setting was wrong, 130 Ctrl-C.
     """
     try:
         status = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        click.echo(nl=False)  # flushes
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
-        fail(f"{where}: {' '.join(error.format_message().split())}  (see: {where} --help)", EXIT_USAGE)
+        fail(f"{where}: {one_line(error.format_message())} (see: {where} --help)", EXIT_USAGE)
     except ConfigurationError as error:
         fail(f"{name}: {error}", EXIT_USAGE)
     except CarparkError as error:
         fail(f"{name}: {error}", EXIT_FAILED)
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough (`| head`). Python would complain about the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
     sys.exit(status if isinstance(status, int) else EXIT_OK)
 
 
@@ -105,5 +123,5 @@ def fail(line: str, status: int) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    click.echo(line, err=True)
+    click.echo(one_line(line), err=True)
     sys.exit(status)

@@ -15,6 +15,7 @@ MASK = "***"
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_HOST = re.compile(r"[\w.~%:-]+")  # names, IPv4, and IPv6 as urlsplit gives it: without its brackets
 _LONGEST_NUMBER = 40
 _NO_HOST = {"stub", "memory", "unix"}
 
@@ -122,7 +123,7 @@ def _split(text: str) -> SplitResult:
     split = urlsplit(text)
     if split.port == 0:  # raises ValueError itself for what is not a number up to 65535
         raise ValueError
-    if not split.hostname and split.scheme not in _NO_HOST:
+    if split.scheme not in _NO_HOST and not _HOST.fullmatch(split.hostname or ""):
         raise ValueError
     if split.scheme == "unix" and split.path in ("", "/"):
         raise ValueError

@@ -1,0 +1,298 @@
+"""Contract section 3: every setting, what it takes, what it refuses, and what is said then."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carpark.errors import InvalidSetting
+from carpark.settings import BY_NAME, MASK, SETTINGS, Settings, load_settings
+
+PORTS = [("0", 0), ("40000", 40000), (" 65535 ", 65535)]
+NO_PORTS = [
+    "",
+    "-1",
+    "65536",
+    "x",
+    "1.0",
+    "1e3",
+    "1_000",
+    "٣",
+    "\N{FULLWIDTH DIGIT ZERO}",
+    "0x10",
+    "nan",
+    "1 2",
+    "9" * 5000,
+]
+NO_NUMBERS = ["", " ", "x", "nan", "NaN", "inf", "-inf", "infinity", "1_0", "٣", "\N{FULLWIDTH DIGIT ONE}", "0x1p3",
+              "1,5", "1 2", "1e", "e3", "--1", "½", "²", "1e9999", "9" * 5000, "\x001"]  # fmt: skip
+NO_INTEGERS = [*NO_NUMBERS, "1.0", "1e3", "0.5"]
+NO_URLS = ["", " ", "localhost", "localhost:1", "://x", "http", "http:", "ftp://host", "HTTP//host", "http://",
+           "http://:80", "http://host:x", "http://host:99999", "http://host:0", "http://host:-1", "http://ho st",
+           "http://ho\nst", "http://ho\tst", "http://[::1", "http://a;http://b", "http://h\x7f",
+           "http://h\u200b"]  # fmt: skip
+FILES = [("a.csv", Path("a.csv")), (" a b.csv ", Path("a b.csv")), ("/tmp/ä/x", Path("/tmp/ä/x"))]
+NO_FILES = ["", " ", "a\0b", "~nobody-of-this-name/x"]
+NAMES = [("http-csv", ("http-csv",)), (" a, b ,a,,", ("a", "b"))]
+SECONDS = [("0.001", 0.001), ("5", 5.0), ("2.5", 2.5), (" 1e2 ", 100.0), ("+7", 7.0), (".5", 0.5), ("5.", 5.0)]
+
+GOOD: dict[str, list[tuple[str, Any]]] = {
+    "broker_url": [
+        ("amqp://h", "amqp://h"),
+        (" amqps://u:p%40ss@h:5671/v%2Fhost?heartbeat=5 ", "amqps://u:p%40ss@h:5671/v%2Fhost?heartbeat=5"),
+        ("amqp://a ; amqp://[::1]:5672", "amqp://a;amqp://[::1]:5672"),
+        ("stub://", "stub://"),
+    ],
+    "management_url": [("http://u:p@h:15672", "http://u:p@h:15672"), ("https://h/rabbit", "https://h/rabbit")],
+    "redis_url": [
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("rediss://:secret@h", "rediss://:secret@h"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("memory://", "memory://"),
+        ("memory://one", "memory://one"),
+    ],
+    "writer_url": [("http://localhost:40000", "http://localhost:40000"), ("https://h/base/", "https://h/base/")],
+    "writer_token": [("", ""), ("abc.~!", "abc.~!")],
+    "csv": FILES,
+    "sinks": NAMES,
+    "sink_timeout": [*SECONDS, ("600", 600.0)],
+    "sink_retries": [("0", 0), ("1000000", 1_000_000)],
+    "sink_retry_min": SECONDS,
+    "sink_retry_max": [("1", 1.0), ("1200", 1200.0)],
+    "sink_csv": FILES,
+    "sink_jsonl": FILES,
+    "sink_sqlite": FILES,
+    "webhook_url": [("", ""), ("https://h/hook?a=b", "https://h/hook?a=b")],
+    "webhook_secret": [("", ""), ("two words", "two words")],
+    "plates": [("uk", "uk"), (" singapore ", "singapore")],
+    "plates_file": [("", None), *FILES],
+    "plugins": [("", ()), ("a.b, c", ("a.b", "c"))],
+    "match_ratio": [("0", 0.0), ("1", 1.0), ("0.8", 0.8), ("-0", 0.0)],
+    "rate": [("0.000001", 1e-6), ("5", 5.0), ("1e5", 100_000.0)],
+    "capacity": [("0", 0), ("+10", 10), ("1000000000", 10**9)],
+    "retention": [("1", 1.0), ("21600", 21600.0), ("1e9", 1e9)],
+    "bind": [("0.0.0.0", "0.0.0.0"), ("::1", "::1"), ("localhost", "localhost")],
+    "writer_port": PORTS,
+    "dashboard_port": PORTS,
+    "metrics_port": [("", None), *PORTS],
+}
+NO_HTTP = [*NO_URLS, "amqp://h", "stub://", "memory://"]
+BAD: dict[str, list[str]] = {
+    "broker_url": [*NO_URLS, "http://h", "amqp://h;", ";", "amqp://h;stub://", "stub://;stub://", "amqp:///vhost",
+                   "amqp://h,amqp://i", "memory://"],
+    "management_url": [url for url in NO_HTTP if url.strip()],
+    "redis_url": [*NO_URLS, "http://h", "stub://", "redis:///0", "redis://h/zero", "redis://h/1/2", "redis://h/99999",
+                  "unix://", "unix:///"],
+    "writer_url": NO_HTTP,
+    "writer_token": ["a b", "a\n", "ä", "\x7f", "\ud800"],
+    "csv": NO_FILES,
+    "sinks": ["", " ", ",", " , "],
+    "sink_timeout": [*NO_NUMBERS, "0", "-1", "0.0009", "600.1", "1e-400"],
+    "sink_retries": [*NO_INTEGERS, "-1", "1000001"],
+    "sink_retry_min": [*NO_NUMBERS, "0", "-1", "1201"],
+    "sink_retry_max": [*NO_NUMBERS, "0", "-1", "1201", "0.5"],
+    "sink_csv": NO_FILES,
+    "sink_jsonl": NO_FILES,
+    "sink_sqlite": NO_FILES,
+    "webhook_url": [url for url in NO_HTTP if url.strip()],
+    "webhook_secret": ["ä", "a\nb", "\0"],
+    "plates": ["", " ", "two words", "a\nb"],
+    "plates_file": ["a\0b", "~nobody-of-this-name/x"],
+    "plugins": [],
+    "match_ratio": [*NO_NUMBERS, "-0.1", "1.0001", "80", "80%"],
+    "rate": [*NO_NUMBERS, "0", "-5", "100001", "1e-7", "1e-320"],
+    "capacity": [*NO_INTEGERS, "-1", "1000000001"],
+    "retention": [*NO_NUMBERS, "0", "0.99", "-1", "1e10"],
+    "bind": ["", " ", "a b", "::1\n::2"],
+    "writer_port": NO_PORTS,
+    "dashboard_port": NO_PORTS,
+    "metrics_port": [port for port in NO_PORTS if port],
+}  # fmt: skip
+
+
+def rows(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, each in table.items() for value in each]
+
+
+def test_every_setting_is_tested_and_every_field_has_its_row() -> None:
+    names = [setting.name for setting in SETTINGS]
+    assert names == list(GOOD) == list(BAD) == [field.name for field in dataclasses.fields(Settings)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("name", "row"), rows(GOOD))
+def test_a_right_value_is_taken_as_a_flag_and_as_a_variable(name: str, row: tuple[str, Any]) -> None:
+    text, value = row
+    room = {"CARPARK_SINK_RETRY_MAX": "1200"}  # which sink_retry_min has to fit under
+    read = getattr(load_settings(room, {name: text}), name)
+    assert (read, type(read)) == (value, type(value))
+    if text:
+        assert getattr(load_settings({**room, BY_NAME[name].variable: text}), name) == value
+
+
+@pytest.mark.parametrize(("name", "text"), rows(BAD))
+def test_a_wrong_value_is_refused_with_the_variable_the_value_and_what_was_wanted(name: str, text: str) -> None:
+    setting = BY_NAME[name]
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings({}, {name: text})
+    line = str(caught.value)
+    assert line.startswith(f"{setting.variable}=")
+    assert ": wanted " in line
+    assert line.isprintable()
+    assert len(line) < 250
+    assert caught.value.name == setting.variable
+    if text != "0.5":  # which is right for sink_retry_max, and less than sink_retry_min
+        assert line.endswith(f": wanted {setting.wanted}")
+    if text:
+        with pytest.raises(InvalidSetting):
+            load_settings({setting.variable: text})
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_the_defaults_are_those_of_the_contract_and_right_by_their_own_rules(setting: Any) -> None:
+    assert getattr(load_settings({}), setting.name) == setting.read(setting.default) or setting.name == "management_url"
+    assert setting.variable == f"CARPARK_{setting.name.upper()}"
+    assert setting.flag == "--" + setting.name.replace("_", "-")
+    assert setting.help
+    assert setting.wanted
+    assert setting.metavar.isupper()
+
+
+def test_the_contracts_defaults() -> None:
+    assert load_settings({}).shown() == {
+        "CARPARK_BROKER_URL": "amqp://guest:***@localhost:5672",
+        "CARPARK_MANAGEMENT_URL": "http://guest:***@localhost:15672",
+        "CARPARK_REDIS_URL": "redis://localhost:6379/0",
+        "CARPARK_WRITER_URL": "http://localhost:40000",
+        "CARPARK_WRITER_TOKEN": "",
+        "CARPARK_CSV": "data/summaries.csv",
+        "CARPARK_SINKS": "http-csv",
+        "CARPARK_SINK_TIMEOUT": "5",
+        "CARPARK_SINK_RETRIES": "20",
+        "CARPARK_SINK_RETRY_MIN": "1",
+        "CARPARK_SINK_RETRY_MAX": "300",
+        "CARPARK_SINK_CSV": "data/stays.csv",
+        "CARPARK_SINK_JSONL": "data/stays.jsonl",
+        "CARPARK_SINK_SQLITE": "data/stays.sqlite",
+        "CARPARK_WEBHOOK_URL": "",
+        "CARPARK_WEBHOOK_SECRET": "",
+        "CARPARK_PLATES": "alphanumeric",
+        "CARPARK_PLATES_FILE": "",
+        "CARPARK_PLUGINS": "",
+        "CARPARK_MATCH_RATIO": "0.8",
+        "CARPARK_RATE": "5",
+        "CARPARK_CAPACITY": "1000",
+        "CARPARK_RETENTION": "21600",
+        "CARPARK_BIND": "127.0.0.1",
+        "CARPARK_WRITER_PORT": "40000",
+        "CARPARK_DASHBOARD_PORT": "40001",
+        "CARPARK_METRICS_PORT": "",
+    }
+
+
+def test_a_flag_counts_more_than_a_variable_and_a_variable_more_than_the_default() -> None:
+    environ = {"CARPARK_RATE": "7", "CARPARK_CAPACITY": "8"}
+    read = load_settings(environ, {"rate": "9", "capacity": None})
+    assert (read.rate, read.capacity, read.retention) == (9, 8, 21600)
+
+
+def test_a_wrong_variable_under_a_right_flag_does_no_harm() -> None:
+    assert load_settings({"CARPARK_RATE": "x"}, {"rate": "9"}).rate == 9
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_an_empty_variable_counts_as_not_set(setting: Any) -> None:
+    assert load_settings({setting.variable: ""}) == load_settings({})
+
+
+def test_variables_of_others_are_not_looked_at() -> None:
+    others = {"RATE": "x", "carpark_rate": "x", "CARPARK_": "x", "CARPARK_UNKNOWN": "x"}
+    assert load_settings(others) == load_settings({})
+
+
+def test_the_processs_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARPARK_RATE", "11")
+    assert load_settings().rate == 11
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_settings({}).rate = 1  # type: ignore[misc]
+
+
+def test_the_longest_wait_between_retries_is_not_shorter_than_the_first() -> None:
+    assert load_settings({"CARPARK_SINK_RETRY_MIN": "300"}).sink_retry_max == 300
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings({"CARPARK_SINK_RETRY_MIN": "300.5"})
+    line = "CARPARK_SINK_RETRY_MAX='300': wanted at least CARPARK_SINK_RETRY_MIN, which is 300.5"
+    assert str(caught.value) == line
+
+
+def test_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert load_settings({"CARPARK_CSV": "~/stays.csv"}).csv == Path("/home/someone/stays.csv")
+
+
+def test_an_undecodable_variable_is_refused_in_printable_text() -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings({"CARPARK_BIND": "host\udcff"})
+    assert str(caught.value) == r"CARPARK_BIND='host\udcff': wanted an address of this machine"
+
+
+SECRET = "hunter2"
+HOLDERS = {
+    "broker_url": "amqp://user:{}@h;amqp://user:{}@i:1",
+    "management_url": "http://user:{}@h:15672",
+    "redis_url": "redis://:{}@h",
+    "writer_url": "http://user:{}@h",
+    "writer_token": "{}",
+    "webhook_url": "https://u:{}@h/hook?key={}",
+    "webhook_secret": "{}",
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_a_secret_is_kept_but_never_shown(name: str) -> None:
+    text = HOLDERS[name].replace("{}", SECRET)
+    read = load_settings({}, {name: text})
+    assert SECRET in getattr(read, name)
+    assert all(SECRET not in value for value in read.shown().values())
+    assert MASK in read.shown()[BY_NAME[name].variable]
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+@pytest.mark.parametrize("damage", ["\n", " ä", "://", ";", "@", ":x", "[", "#"])
+def test_a_secret_is_not_shown_by_an_error_either(name: str, damage: str) -> None:
+    for text in (HOLDERS[name] + damage, damage + HOLDERS[name], HOLDERS[name].replace("@", damage + "@")):
+        try:
+            read = load_settings({}, {name: text.replace("{}", SECRET)})
+        except InvalidSetting as error:
+            assert SECRET not in str(error) + error.value + repr(error)  # noqa: PT017
+        else:
+            assert all(SECRET not in value for value in read.shown().values())
+
+
+def test_every_setting_that_may_hold_a_secret_is_masked() -> None:
+    for setting in SETTINGS:
+        held = any(word in setting.name for word in ("url", "token", "secret", "password"))
+        assert bool(setting.secret) == held
+        assert (setting.name in HOLDERS) == held
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from([setting.name for setting in SETTINGS]), st.text(st.characters()))
+def test_any_text_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
+    try:
+        read = load_settings({}, {name: text})
+    except InvalidSetting as error:
+        assert str(error).isprintable()  # noqa: PT017
+        return
+    value = getattr(read, name)
+    assert not isinstance(value, float) or math.isfinite(value)
+    assert load_settings({}, {name: None if value is None else str(value)}) == read or isinstance(value, tuple)
