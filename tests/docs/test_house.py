@@ -28,7 +28,10 @@ LONGEST_MODULE = 400
 # What a module may import: what is in its own layer or below. What is not named is on top.
 LAYERS = (
     ("carpark", "carpark.canonical", "carpark.errors", "carpark.events", "carpark.settings", "carpark.values"),
-    ("carpark.options", "carpark.records", "carpark.broker", "carpark.plugins", "carpark.metrics"),
+    (
+        *("carpark.options", "carpark.ports", "carpark.records", "carpark.broker", "carpark.management"),
+        *("carpark.plugins", "carpark.metrics"),
+    ),
     (
         *("carpark.backend", "carpark.delivery", "carpark.actors", "carpark.queues", "carpark.dashboard"),
         *("carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),

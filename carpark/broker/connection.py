@@ -1,0 +1,124 @@
+"""A connection to RabbitMQ for looking after queues, and plain words for why there is none."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Any
+
+import pika
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingConnection
+
+from carpark.errors import BrokerUnavailable
+from carpark.ports import why
+from carpark.values import mask_urls
+
+TIMEOUT = 5.0
+"""Seconds that connecting to one URL may take."""
+
+_REFUSALS = (
+    exceptions.AuthenticationError,
+    exceptions.ProbableAuthenticationError,
+    exceptions.ProbableAccessDeniedError,
+)
+
+
+def open_connection(urls: str, name: str, timeout: float = TIMEOUT) -> BlockingConnection:
+    """Connect to the first RabbitMQ that answers.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+        name: What the connection is called in RabbitMQ's management UI, before host and process id.
+        timeout: Seconds that connecting to one URL may take.
+
+    Returns:
+        The open connection; whoever uses it has to process its events, for the heartbeats.
+
+    Raises:
+        BrokerUnavailable: None of the URLs can be reached, or RabbitMQ refuses (`is_refusal`).
+    """
+    every = []
+    for url in urls.split(";"):
+        parameters = pika.URLParameters(url.strip())
+        parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
+        parameters.connection_attempts = 1
+        parameters.socket_timeout = timeout
+        parameters.stack_timeout = timeout
+        every.append(parameters)
+    try:
+        return BlockingConnection(every)
+    except Exception as error:  # pika lets through what its layers raise: sockets, TLS, its own connector
+        reason, remedy = explain(error)
+        raise BrokerUnavailable(f"RabbitMQ at {mask_urls(urls)}: {reason}; {remedy}") from error
+
+
+def is_refusal(error: BrokerUnavailable) -> bool:
+    """Tell whether RabbitMQ is there and refuses, so that waiting does not help.
+
+    Args:
+        error: What `open_connection` raised, or what was raised from an answer of RabbitMQ.
+
+    Returns:
+        Whether it refuses the user, the password, the virtual host or what was asked of it.
+    """
+    return isinstance(error.__cause__, (*_REFUSALS, exceptions.ChannelClosedByBroker))
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """Say why RabbitMQ cannot be used.
+
+    Args:
+        error: What pika raised.
+
+    Returns:
+        The reason, and what to do.
+    """
+    if isinstance(error, exceptions.ProbableAccessDeniedError):
+        return _words(error), "create the virtual host or give the user its permissions, or change CARPARK_BROKER_URL"
+    if isinstance(error, _REFUSALS):
+        return "it refuses the user or the password", "check both in CARPARK_BROKER_URL"
+    if isinstance(error, exceptions.IncompatibleProtocolError):
+        return "what listens there does not speak AMQP", "check host and port in CARPARK_BROKER_URL"
+    if isinstance(error, exceptions.ChannelClosedByBroker):
+        return _words(error), "give the user of CARPARK_BROKER_URL its permissions (rabbitmqctl set_permissions)"
+    return _words(error), "start RabbitMQ, or name another one in CARPARK_BROKER_URL"
+
+
+def server_version(connection: BlockingConnection) -> str:
+    """Say which RabbitMQ this is.
+
+    Args:
+        connection: An open connection.
+
+    Returns:
+        The version as the server says it, or nothing.
+    """
+    properties: dict[str, Any] = getattr(connection._impl, "server_properties", None) or {}
+    version = properties.get("version", "")
+    return version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
+
+
+def _words(error: BaseException) -> str:
+    # pika wraps: a connection error holds the connector's errors in its arguments, which hold the socket's.
+    inner: Any = error
+    while True:
+        below = getattr(inner, "exception", None)
+        if below is None:
+            below = next((each for each in reversed(inner.args) if isinstance(each, BaseException)), None)
+        if below is None:
+            break
+        inner = below
+    if isinstance(inner, (exceptions.ConnectionClosed, exceptions.ChannelClosed)):
+        text = inner.reply_text
+    elif isinstance(inner, exceptions.StreamLostError):
+        text = "the connection was lost"
+    elif type(inner).__name__ == "AMQPConnectorStackTimeout":
+        text = "no answer in time"
+    elif isinstance(inner, exceptions.AMQPError):
+        text = str(inner)
+    else:
+        return why(inner)
+    said = re.search(r"[A-Z_]+ - (.+?)['\"]?$", " ".join(text.split()))
+    return said[1] if said else " ".join(text.split()) or type(inner).__name__

@@ -1,0 +1,252 @@
+"""What RabbitMQ's management API says: messages in hand, consumers, connections, alarms. AMQP does not say these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+from urllib.parse import quote, unquote, urlsplit
+
+import requests
+from requests.auth import HTTPBasicAuth
+
+from carpark.errors import BrokerUnavailable
+from carpark.ports import why
+from carpark.settings import Settings, mask_url
+
+TIMEOUT = 5.0
+"""Seconds that an answer may take."""
+
+_ENABLE = "turn it on (rabbitmq-plugins enable rabbitmq_management), or name it in CARPARK_MANAGEMENT_URL"
+
+
+@dataclass(frozen=True)
+class QueueTotals:
+    """A queue as the broker has it.
+
+    Args:
+        name: The queue, or one of its companions.
+        ready: Messages that wait, or None when the broker does not say.
+        unacked: Messages that consumers have in hand, or None when the broker does not say.
+        durable: Whether it survives a restart of the broker.
+        arguments: What it was declared with.
+    """
+
+    name: str
+    ready: int | None
+    unacked: int | None
+    durable: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A consumer of a queue.
+
+    Args:
+        queue: The queue's name.
+        connection: The connection's name as RabbitMQ gives it, ``host:port -> host:port``.
+        prefetch: How many messages it takes in hand at most; 0 for no limit.
+    """
+
+    queue: str
+    connection: str
+    prefetch: int
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A connection of a client.
+
+    Args:
+        name: As RabbitMQ gives it, ``host:port -> host:port``.
+        title: What the client calls itself, or empty.
+        user: The user.
+        host: The client's address.
+        since: When it connected, if RabbitMQ says so.
+    """
+
+    name: str
+    title: str
+    user: str
+    host: str
+    since: datetime | None
+
+
+class ManagementApi:
+    """A client of the management API, for one virtual host.
+
+    Args:
+        url: The API's URL, user and password included (``CARPARK_MANAGEMENT_URL``).
+        virtual_host: The virtual host's name, not encoded.
+        timeout: Seconds that an answer may take.
+    """
+
+    def __init__(self, url: str, virtual_host: str, timeout: float = TIMEOUT) -> None:
+        split = urlsplit(url)
+        self._url, self._timeout = url, timeout
+        self._base = split._replace(netloc=split.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self._host = quote(virtual_host, safe="")
+        self._session = requests.Session()
+        self._session.trust_env = False  # a ~/.netrc would replace the user, and no proxy is meant for this
+        user, password = (unquote(part or "guest").encode() for part in (split.username, split.password))
+        self._session.auth = HTTPBasicAuth(user, password)  # as bytes, because text would be sent as Latin-1
+
+    @classmethod
+    def of(cls, settings: Settings, timeout: float = TIMEOUT) -> Self:
+        """Make one from settings.
+
+        Args:
+            settings: Of these, ``management_url`` and ``broker_url`` are used.
+            timeout: Seconds that an answer may take.
+
+        Returns:
+            The client for the broker URL's virtual host.
+        """
+        return cls(settings.management_url, virtual_host_of(settings.broker_url), timeout)
+
+    def version(self) -> str:
+        """Ask which RabbitMQ this is.
+
+        Returns:
+            Its version.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        overview = self._get("overview")
+        if not isinstance(overview, dict) or "rabbitmq_version" not in overview:
+            raise self._foreign()
+        return str(overview["rabbitmq_version"])
+
+    def queues(self) -> dict[str, QueueTotals]:
+        """Count the messages of all queues of the virtual host, in one request.
+
+        Returns:
+            Name to totals, as they are now.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        # Without these two the numbers are those of the last statistics, some 5 s old and missing for new queues.
+        answer = self._list(f"queues/{self._host}?disable_stats=true&enable_queue_totals=true")
+        return {
+            each["name"]: QueueTotals(
+                each["name"],
+                each.get("messages_ready"),
+                each.get("messages_unacknowledged"),
+                bool(each.get("durable", True)),
+                each.get("arguments") or {},
+            )
+            for each in answer
+        }
+
+    def consumers(self) -> list[Consumer]:
+        """List the consumers of the virtual host.
+
+        Returns:
+            One per consumer; a worker process has several.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        return [
+            Consumer(
+                each["queue"]["name"],
+                (each.get("channel_details") or {}).get("connection_name", ""),
+                int(each.get("prefetch_count") or 0),
+            )
+            for each in self._list(f"consumers/{self._host}")
+        ]
+
+    def connections(self) -> list[Connection]:
+        """List the connections to the virtual host.
+
+        Returns:
+            One per connection, some seconds after it was made.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        return [_connection(each) for each in self._list(f"vhosts/{self._host}/connections")]
+
+    def alarms(self) -> list[str]:
+        """Ask for the alarms during which RabbitMQ takes no messages.
+
+        Returns:
+            ``memory on rabbit@host`` and the like; none is well.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used, or the user may not see the nodes.
+        """
+        kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk space"}
+        return [
+            f"{word} on {node.get('name', '?')}"
+            for node in self._list("nodes?columns=name,mem_alarm,disk_free_alarm")
+            for key, word in kinds.items()
+            if node.get(key)
+        ]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        answer = self._get(path)
+        if not isinstance(answer, list):
+            raise self._foreign()
+        return answer
+
+    def _get(self, path: str) -> Any:
+        try:
+            response = self._session.get(f"{self._base}/api/{path}", timeout=self._timeout, allow_redirects=False)
+        except OSError as error:  # every error of requests is one
+            raise self._error(why(error), _ENABLE) from error
+        if response.status_code == 401:
+            raise self._error(*_refused(response))
+        if response.status_code == 404 and self._host in path:
+            raise self._error(f"there is no virtual host {unquote(self._host)!r}", "check CARPARK_BROKER_URL")
+        if response.status_code >= 500:
+            raise self._error(f"it answers {response.status_code}", "look into RabbitMQ's log")
+        try:
+            if response.status_code != 200:
+                raise self._foreign()
+            return response.json()
+        except ValueError:
+            raise self._foreign() from None
+
+    def _foreign(self) -> BrokerUnavailable:
+        return self._error("what answers there is something else", "check host and port in CARPARK_MANAGEMENT_URL")
+
+    def _error(self, reason: str, remedy: str) -> BrokerUnavailable:
+        return BrokerUnavailable(f"RabbitMQ's management API at {mask_url(self._url)}: {reason}; {remedy}")
+
+
+def virtual_host_of(broker_url: str) -> str:
+    """Read the virtual host from a broker URL, as the AMQP client does.
+
+    Args:
+        broker_url: One or several AMQP URLs; the first one counts.
+
+    Returns:
+        Its name, ``/`` when the URL has none.
+    """
+    return unquote(urlsplit(broker_url.split(";")[0].strip()).path[1:]) or "/"
+
+
+def _refused(response: requests.Response) -> tuple[str, str]:
+    if "management user" in response.text:
+        return "the user may not use it", "rabbitmqctl set_user_tags USER monitoring"
+    return "it refuses the user or the password", "check both in CARPARK_MANAGEMENT_URL"
+
+
+def _connection(each: dict[str, Any]) -> Connection:
+    since = each.get("connected_at")
+    return Connection(
+        str(each.get("name", "")),
+        str((each.get("client_properties") or {}).get("connection_name", "")),
+        str(each.get("user", "")),
+        str(each.get("peer_host", "")),
+        datetime.fromtimestamp(since / 1000, UTC) if isinstance(since, (int, float)) else None,
+    )

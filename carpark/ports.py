@@ -1,0 +1,140 @@
+"""Ports: opening one with an error that says what to do, a page of metrics on one, and why one does not answer."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any
+
+from carpark.errors import InvalidSetting, PortTaken
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+METRICS_SETTING = "CARPARK_METRICS_PORT"
+METRICS_PORTS = {"backend": 9191, "entry": 9201, "exit": 9202, "queues": 9203}
+"""Where each service shows its metrics when ``CARPARK_METRICS_PORT`` is not set."""
+
+IDENTITY = "carpark"
+"""What our own pages say in the header ``Server``."""
+
+_BACKLOG = 64
+_CLOSE_SECONDS = 2.0
+
+
+def listen(host: str, port: int, setting: str, backlog: int = _BACKLOG) -> socket.socket:
+    """Open a port.
+
+    Args:
+        host: The address to bind to (``CARPARK_BIND``).
+        port: The TCP port; 0 for a free one, which ``getsockname()[1]`` then says.
+        setting: The variable that names the port, for errors.
+        backlog: How many connections may wait to be accepted.
+
+    Returns:
+        The listening socket.
+
+    Raises:
+        PortTaken: The port is in use.
+        InvalidSetting: The address is not one of this machine, or this user may not open the port.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise InvalidSetting("CARPARK_BIND", host, f"an address of this machine ({why(error)})") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(setting, f"{in_url(host)}:{port}") from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidSetting("CARPARK_BIND", host, "an address of this machine") from error
+        raise InvalidSetting(setting, str(port), f"a port that this user may open ({why(error)})") from error
+    return listener
+
+
+def in_url(host: str) -> str:
+    """Write an address as it stands in a URL.
+
+    Args:
+        host: A name or an address.
+
+    Returns:
+        The same, an IPv6 address in brackets.
+    """
+    return f"[{host}]" if ":" in host else host
+
+
+class MetricsPage:
+    """The page ``/metrics`` of a service, served by a thread of its own until it is closed.
+
+    Args:
+        registry: What the page shows.
+        host: The address to bind to.
+        port: The port; 0 for a free one, which `url` then says.
+
+    Attributes:
+        url: Where the page is.
+
+    Raises:
+        PortTaken: The port is in use.
+        InvalidSetting: The address is not one of this machine, or this user may not open the port.
+    """
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        # Imported here: a worker must not import prometheus_client before it has booted (its numbers would be lost).
+        from prometheus_client import make_wsgi_app
+        from waitress.server import create_server
+
+        listener = listen(host, port, METRICS_SETTING)
+        self.url = f"http://{in_url(host)}:{listener.getsockname()[1]}/metrics"
+        self._ended = False
+        self._server: Any = create_server(  # type: ignore[no-untyped-call]
+            make_wsgi_app(registry), sockets=[listener], threads=1, asyncore_use_poll=True, ident=IDENTITY
+        )
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Close the port. May be called again."""
+        if not self._ended:
+            self._ended = True
+            self._server.pull_trigger()
+            self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        server = self._server
+        while not self._ended:
+            server.asyncore.loop(timeout=1, map=server._map, use_poll=True, count=1)
+        server.task_dispatcher.shutdown()
+        server.asyncore.close_all(server._map, ignore_all=True)
+
+
+def why(error: BaseException) -> str:
+    """Say in a few words why a server cannot be reached, whatever layers of libraries the error came through.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        ``connection refused``, ``no answer in time``, or the words of the innermost error; never a URL with a password.
+    """
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    for each in reversed(chain):
+        if isinstance(each, TimeoutError):
+            return "no answer in time"
+        if isinstance(each, ssl.SSLError):
+            return f"TLS: {each.reason or each.strerror or type(each).__name__}".lower().replace("tls", "TLS", 1)
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror[0].lower() + each.strerror[1:]
+    if any("timeout" in type(each).__name__.lower() for each in chain):
+        return "no answer in time"
+    return " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__

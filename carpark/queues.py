@@ -1,0 +1,356 @@
+"""The queue configurator: declares the two queues with their companions, and keeps them declared."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import click
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+
+from carpark.broker.connection import explain, is_refusal, open_connection
+from carpark.broker.topology import QUEUES, queue_arguments, with_companions
+from carpark.errors import BrokerUnavailable, InvalidSetting, QueueMismatch
+from carpark.management import ManagementApi, QueueTotals
+from carpark.options import CONTEXT, examples, settings_options
+from carpark.ports import METRICS_PORTS, MetricsPage
+from carpark.settings import Settings
+from carpark.values import mask_urls, number
+
+INTERVAL = 2.0
+"""Seconds between two looks at the queues."""
+
+BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Pauses while RabbitMQ is away; the last one repeats."""
+
+ASK_AGAIN_SECONDS = 30.0
+"""How long a management API that did not answer is left alone."""
+
+_CLOSE_SECONDS = 1.0
+_NOT_FOUND, _MISMATCH = 404, 406
+
+
+class QueueMetrics:
+    """What ``/metrics`` shows under ``queue_configurator``.
+
+    Args:
+        registry: Where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._declarations = Counter(
+            "queue_configurator_declarations_total",
+            "Times that a queue was declared with its companions: at the start, and when one was gone",
+            ["queue", "outcome"],
+            registry=registry,
+        )
+        self._messages = Gauge(
+            "queue_configurator_queue_messages",
+            "Messages of a queue: ready, unacked (in a consumer's hand), delayed (wait for a retry), dead",
+            ["queue", "state"],
+            registry=registry,
+        )
+        self._consumers = Gauge(
+            "queue_configurator_queue_consumers", "Consumers of a queue", ["queue"], registry=registry
+        )
+        for queue in QUEUES:
+            for outcome in ("declared", "failed"):
+                self._declarations.labels(queue, outcome)
+
+    def declaration(self, queue: str, outcome: str) -> None:
+        """Count a declaration.
+
+        Args:
+            queue: One of the two queues.
+            outcome: ``declared`` or ``failed``.
+        """
+        self._declarations.labels(queue, outcome).inc()
+
+    def counts(self, queue: str, messages: dict[str, int | None], consumers: int) -> None:
+        """Show how a queue is.
+
+        Args:
+            queue: One of the two queues.
+            messages: State to number; a number that is not known is not shown.
+            consumers: How many consumers it has.
+        """
+        self._consumers.labels(queue).set(consumers)
+        for state, count in messages.items():
+            if count is not None:
+                self._messages.labels(queue, state).set(count)
+            else:
+                with contextlib.suppress(KeyError):
+                    self._messages.remove(queue, state)
+
+    def forget(self) -> None:
+        """Show no counts: nobody knows them while RabbitMQ is away."""
+        self._messages.clear()
+        self._consumers.clear()
+
+
+class QueueConfigurator:
+    """Declares the queues, counts what is in them, and declares again what vanished.
+
+    Args:
+        settings: Of these, ``broker_url`` and ``management_url`` are used.
+        metrics: Takes the numbers.
+        say: Prints a line.
+        interval: Seconds between two looks.
+        timeout: Seconds that connecting, and an answer of the management API, may take.
+
+    Raises:
+        InvalidSetting: The broker is the in-process one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: QueueMetrics,
+        say: Callable[[str], None],
+        interval: float = INTERVAL,
+        timeout: float = 5.0,
+    ) -> None:
+        if settings.broker_url.startswith("stub:"):
+            wanted = "RabbitMQ, amqp://user:password@host:port; the in-process broker declares its own queues"
+            raise InvalidSetting("CARPARK_BROKER_URL", settings.broker_url, wanted)
+        self._url, self._timeout, self._interval = settings.broker_url, timeout, interval
+        self._metrics, self._say = metrics, say
+        self._management = ManagementApi.of(settings, timeout)
+        self._ask_management_at = 0.0
+        self._unacked_known = True
+        self._connection: BlockingConnection | None = None
+        self._channel: BlockingChannel | None = None
+        self._declared: set[str] = set()
+        self._answers: dict[str, tuple[int, int]] = {}
+
+    def declare(self) -> list[str]:
+        """Connect where that is needed, and declare what is missing.
+
+        Returns:
+            The queues that were missing.
+
+        Raises:
+            QueueMismatch: A queue exists with other arguments.
+            BrokerUnavailable: RabbitMQ cannot be reached, or refuses.
+        """
+        missing: list[str] = []
+        for queue in QUEUES:
+            try:
+                found = self._declare_family(queue)
+            except (BrokerUnavailable, QueueMismatch):
+                for each in QUEUES[QUEUES.index(queue) :]:
+                    self._metrics.declaration(each, "failed")
+                raise
+            if found or queue not in self._declared:
+                self._metrics.declaration(queue, "declared")
+            self._declared.add(queue)
+            missing += found
+        return missing
+
+    def count(self) -> None:
+        """Show in the metrics how many messages and consumers `declare` found; the messages in hand are asked for."""
+        totals = self._totals()
+        for queue in QUEUES:
+            ready, delayed, dead = (self._answers[name][0] for name in with_companions(queue))
+            unacked, held, seen = (totals[name].unacked if name in totals else None for name in with_companions(queue))
+            messages = {
+                "ready": ready,
+                "unacked": unacked,
+                "delayed": delayed + (held or 0),  # what waits for its time is mostly in a worker's hand
+                "dead": dead + (seen or 0),
+            }
+            self._metrics.counts(queue, messages, self._answers[queue][1])
+
+    def watch(self) -> None:
+        """Keep the queues declared, for ever; a RabbitMQ that goes away is waited for.
+
+        Raises:
+            QueueMismatch: A queue exists with other arguments.
+            BrokerUnavailable: At the start, RabbitMQ refuses the user, the password or the virtual host.
+        """
+        away_since: float | None = None
+        attempt, started = 0, False
+        while True:
+            try:
+                missing = self.declare()
+                self.count()
+                if away_since is not None:
+                    word = "back" if started else "there"
+                    self._say(f"queues: RabbitMQ is {word} after {time.monotonic() - away_since:.1f} s")
+                self._say_missing(missing, started)
+                away_since, attempt, started = None, 0, True
+                self._wait()
+            except BrokerUnavailable as error:
+                if is_refusal(error) and not started:
+                    raise
+                self.close()
+                self._metrics.forget()
+                if away_since is None:
+                    away_since = time.monotonic()
+                    self._say(f"queues: {error}; waiting for it")
+                time.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+                attempt += 1
+
+    def close(self) -> None:
+        """Let go of the connection, within a second even when RabbitMQ does not answer."""
+        connection, self._connection, self._channel = self._connection, None, None
+        self._management.close()
+        if connection is None:
+            return
+
+        def close() -> None:
+            with contextlib.suppress(Exception):  # it may be in the middle of anything, or be gone
+                connection.close()
+
+        closing = threading.Thread(target=close, name="close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+
+    def _declare_family(self, queue: str) -> list[str]:
+        missing = []
+        for name in with_companions(queue):
+            try:
+                self._ask(name, passive=True)
+            except exceptions.ChannelClosedByBroker:
+                missing.append(name)
+            try:
+                self._answers[name] = self._ask(name, passive=False)  # one that is there too: this compares arguments
+            except exceptions.ChannelClosedByBroker as error:
+                if error.reply_code == _MISMATCH:
+                    raise QueueMismatch(name, explain(error)[0]) from error
+                raise self._unavailable(error) from error
+        return missing
+
+    def _ask(self, name: str, *, passive: bool) -> tuple[int, int]:
+        """Declare a queue, or ask whether it is there; give its ready messages and its consumers."""
+        try:
+            channel = self._open()
+            arguments = None if passive else queue_arguments(name)
+            method = channel.queue_declare(name, passive=passive, durable=True, arguments=arguments).method
+            return method.message_count, method.consumer_count
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code in (_NOT_FOUND, _MISMATCH):
+                raise
+            raise self._unavailable(error) from error
+        except exceptions.AMQPError as error:
+            raise self._unavailable(error) from error
+
+    def _open(self) -> BlockingChannel:
+        if self._connection is None or not self._connection.is_open:
+            self._connection, self._channel = open_connection(self._url, "carpark queues", self._timeout), None
+        if self._channel is None or not self._channel.is_open:
+            self._channel = self._connection.channel()
+        return self._channel
+
+    def _unavailable(self, error: BaseException) -> BrokerUnavailable:
+        reason, remedy = explain(error)
+        return BrokerUnavailable(f"RabbitMQ at {mask_urls(self._url)}: {reason}; {remedy}")
+
+    def _totals(self) -> dict[str, QueueTotals]:
+        if time.monotonic() < self._ask_management_at:
+            return {}
+        try:
+            totals = self._management.queues()
+        except BrokerUnavailable as error:
+            self._ask_management_at = time.monotonic() + ASK_AGAIN_SECONDS
+            if self._unacked_known:
+                self._say(f"queues: unacknowledged messages are not counted. {error}")
+            self._unacked_known = False
+            return {}
+        if not self._unacked_known:
+            self._say("queues: RabbitMQ's management API answers; unacknowledged messages are counted")
+        self._unacked_known = True
+        return totals
+
+    def _say_missing(self, missing: list[str], started: bool) -> None:
+        if started:
+            for name in missing:
+                self._say(f"queues: {name} was gone; declared it again")
+        else:
+            self._say(_declared(self._url, missing))
+
+    def _wait(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.sleep(self._interval)  # answers heartbeats, and notices a lost connection at once
+            except exceptions.AMQPError as error:
+                raise self._unavailable(error) from error
+
+
+def _declared(url: str, missing: list[str]) -> str:
+    new = f"new are {', '.join(missing)}" if missing else "all were there already"
+    return f"queues: {' and '.join(QUEUES)} are declared with their companions at {mask_urls(url)}; {new}"
+
+
+class _Ended(BaseException):
+    """A signal asked this process to end."""
+
+
+@contextlib.contextmanager
+def _until_signal() -> Iterator[None]:
+    """End the block when SIGTERM or SIGINT comes, whatever it waits for; a second signal ends the process at once."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise _Ended
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    for each in before:
+        signal.signal(each, end)
+    try:
+        yield
+    except _Ended:
+        pass
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, text: str) -> float:
+    try:
+        return number(0.1, 3600)(text)
+    except ValueError:
+        raise click.BadParameter("wanted a number of seconds from 0.1 to 3600", ctx, parameter) from None
+
+
+@click.command(
+    "queues",
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark queues",
+        "carpark queues --once",
+        "carpark queues --broker-url amqp://guest:guest@localhost:5672 --metrics-port 0",
+    ),
+)
+@settings_options("broker_url", "management_url", "bind", "metrics_port")
+@click.option("--interval", default="2", metavar="SECONDS", callback=_seconds, help="Time between two looks; default 2")
+@click.option("--once", is_flag=True, help="Declare and end; status 1 when RabbitMQ cannot be reached")
+def queues(settings: Settings, interval: float, once: bool) -> None:
+    """Declare the two queues with their companions, and keep them declared.
+
+    What vanishes is declared again. A RabbitMQ that goes away is waited for. Metrics are on port 9203, or the one that
+    CARPARK_METRICS_PORT names. Ends on SIGTERM or Ctrl-C.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    configurator = QueueConfigurator(settings, QueueMetrics(registry), _say, interval)
+    with contextlib.closing(configurator):
+        if once:
+            _say(_declared(settings.broker_url, configurator.declare()))
+            return
+        port = METRICS_PORTS["queues"] if settings.metrics_port is None else settings.metrics_port
+        with contextlib.closing(MetricsPage(registry, settings.bind, port)) as page, _until_signal():
+            _say(f"queues: metrics at {page.url}")
+            configurator.watch()
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason not to keep the queues
+        click.echo(line)
