@@ -16,7 +16,7 @@ from typing import IO, cast
 from flask import Flask, Response, g, jsonify, render_template, request
 from flask.json.provider import DefaultJSONProvider
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import wrap_file
 
 from carpark.errors import CarparkError, InvalidBody, InvalidSummary
@@ -77,7 +77,8 @@ def make_app(
         The application.
     """
     app = Flask(__name__, static_folder=None)
-    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, PROVIDE_AUTOMATIC_OPTIONS=False)
+    # One more than is taken: of a stream without a length Werkzeug silently gives the first so many bytes.
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY + 1, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.json = _Json(app)
     metrics = WriterMetrics(CollectorRegistry() if registry is None else registry)
     _count_requests(app, metrics)
@@ -163,8 +164,11 @@ def _is_authorised(token: str) -> bool:
 
 
 def _read_body(metrics: WriterMetrics) -> list[StaySummary]:
+    body = request.get_data(cache=False)
+    if len(body) > MAX_BODY:
+        raise RequestEntityTooLarge
     try:
-        value = load_json(request.get_data(cache=False), max_bytes=MAX_BODY)
+        value = load_json(body, max_bytes=MAX_BODY)
     except InvalidBody as error:
         raise Refusal(400, str(error)) from None
     several = isinstance(value, list)

@@ -8,7 +8,6 @@ import fcntl
 import logging
 import os
 import sqlite3
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from carpark.errors import CarparkError, FileInUse, InvalidSetting, ServiceError
+from carpark.errors import CarparkError, ServiceError
 from carpark.events import StaySummary
 from writer import index as index_module
-from writer import tail
+from writer import rawfile
 from writer.index import Index, Stamp, Totals
 from writer.rows import HEADER, Row, encode, parse_line, parse_row, parse_summary, row_of
 
@@ -63,15 +62,15 @@ class SummaryFile:
         self._index_lock = threading.RLock()
         self._unindexed: dict[bytes, tuple[int, Row]] = {}
         self._torn = False
-        self._fd = _open_locked(path)
+        self._fd = rawfile.open_locked(path)
         try:
-            self._line_end = tail.begin(self._fd, path)
+            self._line_end = rawfile.begin(self._fd, path)
             self._first = len(HEADER) + len(self._line_end)
-            self._size = tail.mend(self._fd, path, self._line_end)
+            self._size = rawfile.mend(self._fd, path, self._line_end)
             self._index = self._open_index()
         except OSError as error:
             os.close(self._fd)
-            raise ServiceError(f"{tail.SETTING}={str(path)!r}: {_reason(error)}") from error
+            raise ServiceError(f"{rawfile.SETTING}={str(path)!r}: {rawfile.reason_of(error)}") from error
         except BaseException:
             os.close(self._fd)
             raise
@@ -168,7 +167,7 @@ class SummaryFile:
             if self._torn:
                 os.ftruncate(self._fd, self._size)
                 self._torn = False
-            tail.write_all(self._fd, data, self._size)
+            rawfile.write_all(self._fd, data, self._size)
             os.fsync(self._fd)
         except OSError:
             self._torn = True  # also after a failed fsync: what is on disk then is not known
@@ -201,7 +200,7 @@ class SummaryFile:
             logger.warning("writer: %s was changed by another program; reading it again", self.path)
             with self._index_lock:
                 self._unindexed.clear()
-                self._size = tail.mend(self._fd, self.path, self._line_end)
+                self._size = rawfile.mend(self._fd, self.path, self._line_end)
                 self._rebuild()
 
     # -- reading
@@ -215,16 +214,16 @@ class SummaryFile:
         Returns:
             The objects as they were posted, in canonical form, the newest first.
         """
-        lines = tail.lines_backwards(self._fd, self._first, self._size, limit * _LONGEST_LINE)
+        lines = rawfile.lines_backwards(self._fd, self._first, self._size, limit * _LONGEST_LINE)
         return list(islice((summary for line in lines if (summary := parse_summary(line)) is not None), limit))
 
-    def snapshot(self) -> tail.Snapshot:
+    def snapshot(self) -> rawfile.Snapshot:
         """Open the file as it is now.
 
         Returns:
             A binary file that ends with the last line that is on disk; the caller closes it.
         """
-        return tail.Snapshot(self._fd, self._size)
+        return rawfile.Snapshot(self._fd, self._size)
 
     def totals(self) -> Totals:
         """Count the file without reading it.
@@ -257,6 +256,18 @@ class SummaryFile:
             Start of the earliest bucket, in seconds since 1970; None when there are no stays.
         """
         return self._ask(lambda index: index.first_bucket(width))
+
+    def last_bucket(self, width: int, upto: int) -> int | None:
+        """Find where the stays end.
+
+        Args:
+            width: Seconds per bucket, one of `writer.index.BUCKET_WIDTHS`.
+            upto: Later buckets are left out, in seconds since 1970.
+
+        Returns:
+            Start of the latest bucket up to there; None when there is none.
+        """
+        return self._ask(lambda index: index.last_bucket(width, upto))
 
     def problem(self) -> str | None:
         """Say whether the file is still where it was.
@@ -296,25 +307,27 @@ class SummaryFile:
             self._catch_up(index)
         except (OSError, sqlite3.Error) as error:
             raise ServiceError(
-                f"{tail.SETTING}={str(self.path)!r}: its index {str(self.index_path)!r} cannot be written: "
-                f"{_reason(error)}"
+                f"{rawfile.SETTING}={str(self.path)!r}: its index {str(self.index_path)!r} cannot be written: "
+                f"{rawfile.reason_of(error)}"
             ) from error
         return index
 
     def _fits(self, stamp: Stamp) -> bool:
         """Say whether the index is of this file as it is, or as it was before more was appended."""
-        if not self._first <= stamp.upto <= self._size or stamp.mark != tail.mark_at(self._fd, stamp.upto):
+        if stamp.upto == 0:
+            return True  # new
+        if not self._first <= stamp.upto <= self._size or stamp.mark != rawfile.mark_at(self._fd, stamp.upto):
             return False
         return stamp.upto < self._size or stamp.mtime == os.fstat(self._fd).st_mtime_ns
 
     def _stamp(self, upto: int | None = None) -> Stamp:
         upto = self._size if upto is None else upto
-        return Stamp(upto, tail.mark_at(self._fd, upto), os.fstat(self._fd).st_mtime_ns)
+        return Stamp(upto, rawfile.mark_at(self._fd, upto), os.fstat(self._fd).st_mtime_ns)
 
     def _catch_up(self, index: Index) -> None:
         """Read into the index what it lacks of the file."""
         upto, foreign = max(index.stamp.upto, self._first), 0
-        lines = tail.lines_from(self._fd, upto, self._size)
+        lines = rawfile.lines_from(self._fd, upto, self._size)
         index.building(True)
         while batch := list(islice(lines, _REBUILD_BATCH)):
             entries = []
@@ -368,40 +381,7 @@ class SummaryFile:
         self.close()
 
 
-def _open_locked(path: Path) -> int:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidSetting(tail.SETTING, str(path), "a file, or the name of a new one; this is something else")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        wanted = f"a file that can be read and written ({_reason(error)})"
-        raise InvalidSetting(tail.SETTING, str(path), wanted) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sync_folder(path.parent)
-    except BlockingIOError:
-        os.close(fd)
-        raise FileInUse(tail.SETTING, str(path)) from None
-    except OSError as error:
-        os.close(fd)
-        raise ServiceError(f"{tail.SETTING}={str(path)!r}: {_reason(error)}") from error
-    return fd
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _as_oserror(error: Exception) -> OSError:
     if isinstance(error, OSError):
         return OSError(error.errno or errno.EIO, error.strerror or str(error))
     return OSError(errno.EIO, str(error))
-
-
-def _reason(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip().lower()

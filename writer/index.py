@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from writer.rows import Row
 
 BUCKET_WIDTHS = (10, 300, 3600, 86400)
-"""Seconds that one bucket of the count of stays over time covers."""
+"""Seconds that one bucket of the count of stays over time covers; each is a multiple of the first."""
 
 _VERSION = 1
 _SCHEMA = """
@@ -88,9 +89,9 @@ class Index:
         elif version != _VERSION:
             raise sqlite3.DatabaseError("this is another kind of index")
         _, _, _, _, ids, _, boot, clean = self._state()
-        self.believable = (bool(clean) or (boot != "" and boot == _boot_id())) and (
-            run("SELECT count(*) FROM ids").fetchone()[0] == ids
-        )
+        trusted = empty or bool(clean) or (boot != "" and boot == _boot_id())
+        self.believable = trusted and run("SELECT count(*) FROM ids").fetchone()[0] == ids
+        """Whether it is known to be as it was written, and complete."""
         # That the index is in use must be on disk before anything is written without fsync.
         run("PRAGMA synchronous = FULL")
         run("UPDATE state SET clean = 0, boot = ?", (_boot_id(),))
@@ -136,15 +137,17 @@ class Index:
             lines: Digest, offset and row of each.
             stamp: How far the index goes with them.
         """
-        entries, buckets, rows, seconds = [], dict[tuple[int, int], int](), 0, 0.0
+        entries, finest, rows, seconds = [], Counter[int](), 0, 0.0
         for digest, offset, row in lines:
             entries.append((digest, offset))
             rows += 1
             seconds += row.duration
             if row.exit_second is not None:
-                for width in BUCKET_WIDTHS:
-                    key = (width, row.exit_second - row.exit_second % width)
-                    buckets[key] = buckets.get(key, 0) + 1
+                finest[row.exit_second // BUCKET_WIDTHS[0] * BUCKET_WIDTHS[0]] += 1
+        buckets = Counter[tuple[int, int]]()
+        for start, stays in finest.items():
+            for width in BUCKET_WIDTHS:
+                buckets[width, start // width * width] += stays
         entries.sort()  # neighbours in the tree are written together
         run = self._db.execute
         run("BEGIN IMMEDIATE")
@@ -193,6 +196,21 @@ class Index:
         """
         first: int | None = self._db.execute("SELECT min(start) FROM buckets WHERE width = ?", (width,)).fetchone()[0]
         return first
+
+    def last_bucket(self, width: int, upto: int) -> int | None:
+        """Find where the stays end.
+
+        Args:
+            width: Seconds per bucket, one of `BUCKET_WIDTHS`.
+            upto: Later buckets are left out, in seconds since 1970.
+
+        Returns:
+            Start of the latest bucket up to there; None when there is none.
+        """
+        run = self._db.execute
+        found = run("SELECT max(start) FROM buckets WHERE width = ? AND start <= ?", (width, upto)).fetchone()
+        last: int | None = found[0]
+        return last
 
     def building(self, on: bool) -> None:
         """Use more memory while many lines are taken in.

@@ -9,13 +9,15 @@ from typing import Any
 
 from carpark.events import format_duration
 from writer.csvfile import SummaryFile
+from writer.index import BUCKET_WIDTHS
 
 UNKNOWN = "\N{EM DASH}"
 """What stands where there is nothing to say."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = 20
-_CLOCKS_DIFFER = 3600  # seconds that a camera's clock may be ahead before its stays stop moving the chart
+_CLOCKS_DIFFER = 3600  # seconds that a camera's clock may be ahead before its stays no longer move the chart
+_FOR_EVER = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def look(summaries: SummaryFile, span: str, inside: int | None, now: float) -> V
         latest_time=newest[11:19] or UNKNOWN,
         latest_day=newest[:10],
         inside_known=inside is not None,
-        chart=_chart(summaries, span, _end(latest, now)),
+        chart=_chart(summaries, span, _end(summaries, now)),
         stays=[_stay(summary) for summary in latest],
     )
 
@@ -171,22 +173,18 @@ def _readable(canonical: str) -> str:
     return f"{canonical[:10]} {canonical[11:19]}"
 
 
-def _end(latest: Sequence[dict[str, Any]], now: float) -> float | None:
-    """When the chart ends: with the latest of the last stays, so that old and simulated times are charted too."""
-    exits = []
-    for summary in latest:
-        try:
-            exits.append((datetime.fromisoformat(summary["exit_date_time"]) - _EPOCH).total_seconds())
-        except (TypeError, ValueError):
-            continue  # a person has edited this line
-    return max([moment for moment in exits if moment <= now + _CLOCKS_DIFFER] or exits, default=None)
+def _end(summaries: SummaryFile, now: float) -> int | None:
+    """Choose where the chart ends: with the latest exit, so that past and simulated times are drawn too."""
+    width = BUCKET_WIDTHS[0]
+    end = summaries.last_bucket(width, int(now) + _CLOCKS_DIFFER)
+    return summaries.last_bucket(width, _FOR_EVER) if end is None else end
 
 
-def _chart(summaries: SummaryFile, key: str, end: float | None) -> Chart | None:
+def _chart(summaries: SummaryFile, key: str, end: int | None) -> Chart | None:
     if end is None:
         return None
     span = next((one for one in SPANS if one.key == key), None) or _fitting(summaries, end)
-    last = int(end // span.width) * span.width
+    last = end // span.width * span.width
     first = last - (span.count - 1) * span.width
     stays = summaries.stays(span.width, first, last)
     top = _round_up(max(stays.values(), default=1))
@@ -200,7 +198,7 @@ def _chart(summaries: SummaryFile, key: str, end: float | None) -> Chart | None:
     return Chart(span, bars, ticks, levels, sum(stays.values()), _write(finish, "%Y-%m-%d %H:%M:%S"))
 
 
-def _fitting(summaries: SummaryFile, end: float) -> Span:
+def _fitting(summaries: SummaryFile, end: int) -> Span:
     """Choose the shortest span that goes back to the first stay, but at most the one of some days."""
     for span in SPANS[:2]:
         first = summaries.first_bucket(span.width)

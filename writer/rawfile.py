@@ -1,15 +1,17 @@
-"""The bytes of the CSV as a file: find its header, mend its last line, read it from either end."""
+"""The CSV as bytes in a file: open it alone, see its header, mend its last line, read it from either end."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from carpark.errors import InvalidSetting
+from carpark.errors import FileInUse, InvalidSetting, ServiceError
 from writer.rows import HEADER, is_whole
 
 SETTING = "CARPARK_CSV"
@@ -21,6 +23,48 @@ _LONGEST_TAIL = 1 << 20
 _MARK_BYTES = 512
 
 logger = logging.getLogger("writer")
+
+
+def open_locked(path: Path) -> int:
+    """Open the file for one writer alone; it and its folders are made when they are missing.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its descriptor, locked; the lock goes when it is closed or the process ends.
+
+    Raises:
+        FileInUse: Another writer holds the file.
+        InvalidSetting: It is not a file, or may not be read and written.
+        ServiceError: The disk fails.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidSetting(SETTING, str(path), "a file, or the name of a new one; this is something else")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        wanted = f"a file that can be read and written ({reason_of(error)})"
+        raise InvalidSetting(SETTING, str(path), wanted) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sync_folder(path.parent)
+    except BlockingIOError:
+        os.close(fd)
+        raise FileInUse(SETTING, str(path)) from None
+    except OSError as error:
+        os.close(fd)
+        raise ServiceError(f"{SETTING}={str(path)!r}: {reason_of(error)}") from error
+    return fd
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def begin(fd: int, path: Path) -> bytes:
@@ -162,6 +206,18 @@ def lines_backwards(fd: int, first: int, upto: int, limit: int) -> Iterator[byte
         yield from (line for line in reversed(lines) if line)
     if position == first and rest:
         yield rest
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in a few words why something failed.
+
+    Args:
+        error: Of the system or of SQLite.
+
+    Returns:
+        Its words without names and numbers, in lower case.
+    """
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip().lower()
 
 
 class Snapshot(io.RawIOBase):
