@@ -258,7 +258,7 @@ def test_a_sink_that_cannot_be_made_is_an_error_and_the_others_are_closed(
             raise InvalidSetting("MY_SETTING", "5", "six")
         """
     )
-    other = SINK.format(name="other") + "\nclosed = []\nMySink.close = closed.append\n"
+    other = SINK.format(name="other") + "\nclosed = []\nMySink.close = lambda self: closed.append(self)\n"
     plugins = Plugins([module("my_sinks", mine), module("other_sinks", other)])
     with pytest.raises(error) as caught:
         plugins.make_sinks(make_context({"CARPARK_SINKS": "other,mine"}))
