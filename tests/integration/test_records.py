@@ -1,0 +1,463 @@
+"""What the records keep, for how long, and what they say of it; in this process and on a real Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+import redis
+
+from carpark.events import Event, VehicleEntered, VehicleExited
+from carpark.records import Outcome, Recorded, Records, Settled
+from tests.stays import at, entered, exited
+from tests.stores import STORES, open_store
+
+RETENTION = 100.0
+SINKS = ("http-csv", "sqlite")
+NON_BMP = "\N{CARPENTRY SAW}"
+ODD_IDS = [
+    "with spaces  in it ",
+    " ",
+    "entry/1",
+    "http-csv/exit/1",
+    """it's "quoted" \\ and `ticked`""",
+    f"saw {NON_BMP}",
+    "e\N{COMBINING ACUTE ACCENT}",
+    "x" * 128,
+    NON_BMP * 128,
+    "*",
+    "-inf",
+    "\N{RIGHT-TO-LEFT OVERRIDE}\N{LINE SEPARATOR}",
+]
+ODD_PLATES = ["OPEN", "WAIT", "ENTRYID", "1", "0", "INF", "NAN", "Ä", "粤B12345", "𠮷", "٣", "A" * 16]
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_764_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=STORES)
+def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    yield from open_store(request)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def records(client: redis.Redis, clock: Clock) -> Records:
+    return Records(client, RETENTION, SINKS, clock)
+
+
+def hash_of(client: redis.Redis, plate: str) -> dict[str, str]:
+    return cast(dict[str, str], client.hgetall(plate))
+
+
+def outcomes(recorded: list[Recorded]) -> list[str]:
+    return [str(effect.outcome) for effect in recorded]
+
+
+class TestRecordOfAPlate:
+    """Contract §5: what people type to look inside."""
+
+    def test_while_inside_it_has_the_entry_and_never_expires(self, client: redis.Redis, records: Records) -> None:
+        entry = entered("e1", microseconds=5)
+        assert records.record([entry]) == [Recorded("entry/e1", Outcome.RECORDED)]
+        record = hash_of(client, "B123")
+        assert record["entry_time"] == at(5)
+        assert json.loads(record["parking_enter_data"]) == entry.to_dict()
+        assert "parking_exit_data" not in record
+        assert client.smembers("entry_plates") == {"B123"}
+        assert client.ttl("B123") == -1
+
+    def test_a_finished_stay_has_both_events_and_lasts_for_the_retention(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        entry, exit_ = entered("e1", microseconds=5), exited("x1", microseconds=1_500_006)
+        recorded = records.record([entry, exit_])
+        assert outcomes(recorded) == ["recorded", "matched"]
+        summary = recorded[1].summary
+        assert summary
+        assert summary.to_dict() == {
+            "id": "x1",
+            "vehicle_plate": "B123",
+            "entry_date_time": at(5),
+            "exit_date_time": at(1_500_006),
+            "duration": 1.500001,
+        }
+        assert recorded[1].sinks == SINKS
+        record = hash_of(client, "B123")
+        assert record["entry_time"] == at(5)
+        assert record["parking_enter_data"] == entry.to_json()
+        assert record["parking_exit_data"] == exit_.to_json()
+        assert client.smembers("entry_plates") == set()
+        assert RETENTION - 5 < client.ttl("B123") <= RETENTION
+
+    def test_an_exit_before_its_entry_leaves_the_same_record(self, client: redis.Redis, records: Records) -> None:
+        entry, exit_ = entered("e1", microseconds=5), exited("x1", microseconds=6)
+        records.record([entry, exit_])
+        usual = hash_of(client, "B123")
+        client.flushdb()
+        recorded = records.record([exit_, entry])
+        assert outcomes(recorded) == ["unmatched", "matched"]
+        assert recorded[1].key == "entry/e1"
+        assert recorded[1].summary
+        assert recorded[1].summary.id == "x1"
+        assert hash_of(client, "B123") == usual
+        assert RETENTION - 5 < client.ttl("B123") <= RETENTION
+
+    def test_an_unmatched_exit_is_kept_for_the_retention(self, client: redis.Redis, records: Records) -> None:
+        exit_ = exited("x1", microseconds=6)
+        assert records.record([exit_]) == [Recorded("exit/x1", Outcome.UNMATCHED)]
+        record = hash_of(client, "B123")
+        assert record["parking_exit_data"] == exit_.to_json()
+        assert "entry_time" not in record
+        assert "parking_enter_data" not in record
+        assert client.smembers("entry_plates") == set()
+        assert RETENTION - 5 < client.ttl("B123") <= RETENTION
+
+    def test_the_next_visit_takes_the_expiry_and_the_last_exit_away(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        again = entered("e2", microseconds=7)
+        records.record([entered("e1", microseconds=5), exited("x1", microseconds=6), again])
+        record = hash_of(client, "B123")
+        assert record["entry_time"] == at(7)
+        assert record["parking_enter_data"] == again.to_json()
+        assert "parking_exit_data" not in record
+        assert client.ttl("B123") == -1
+
+    def test_an_older_stay_that_comes_late_does_not_hide_the_newer_one(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        records.record([entered("e2", microseconds=7), exited("x2", microseconds=8)])
+        newer = hash_of(client, "B123")
+        recorded = records.record([exited("x1", microseconds=2), entered("e1", microseconds=1)])
+        assert recorded[1].outcome == Outcome.MATCHED
+        assert hash_of(client, "B123") == newer
+
+    def test_an_unmatched_exit_that_comes_late_does_not_hide_a_newer_stay(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        records.record([entered("e2", microseconds=7), exited("x2", microseconds=8)])
+        newer = hash_of(client, "B123")
+        records.record([exited("x1", microseconds=2)])
+        assert hash_of(client, "B123").items() >= newer.items()
+
+    def test_further_fields_are_kept_in_the_json_and_stay_out_of_the_summary(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        further: dict[str, Any] = {
+            "lane": 2,
+            "vehicle": {"colour": f"grün {NON_BMP}", "axles": [1, 2.5, None]},
+            "kind": "?",
+            "self": 1,
+        }
+        recorded = records.record([entered("e1", **further), exited("x1", **further)])
+        record = hash_of(client, "B123")
+        for name in ("parking_enter_data", "parking_exit_data"):
+            assert json.loads(record[name]).items() >= further.items()
+        assert recorded[1].summary
+        assert not recorded[1].summary.to_dict().keys() & further.keys()
+
+    def test_vehicles_inside_are_counted(self, records: Records) -> None:
+        assert records.inside() == 0
+        records.record([entered("e1", "A1"), entered("e2", "A2"), entered("e3", "A3"), exited("x2", "A2")])
+        assert records.inside() == 2
+
+
+class TestTimes:
+    """Contract §6, case by case; in any number they are tests/integration/test_records_join.py."""
+
+    def test_an_exit_at_the_time_of_its_entry_ends_a_stay_of_no_length(self, records: Records) -> None:
+        pairs: list[list[Event]] = [[entered("a"), exited("a")], [exited("b"), entered("b")]]
+        for pair in pairs:
+            recorded = records.record(pair)
+            assert recorded[1].outcome is Outcome.MATCHED
+            assert recorded[1].summary
+            assert recorded[1].summary.duration == 0
+
+    def test_an_exit_earlier_than_the_entry_does_not_close_it(self, records: Records) -> None:
+        recorded = records.record([entered("e1", microseconds=5), exited("x1", microseconds=4)])
+        assert outcomes(recorded) == ["recorded", "unmatched"]
+        assert records.inside() == 1
+
+    def test_a_superseded_entry_is_closed_only_by_an_exit_between_the_two(self, records: Records) -> None:
+        records.record([entered("e1", microseconds=10), entered("e2", microseconds=20)])
+        assert records.counts()["entry/abandoned"] == 1
+        recorded = records.record([exited("x9", microseconds=9), exited("x20", microseconds=20)])
+        assert outcomes(recorded) == ["unmatched", "matched"]
+        assert recorded[1].summary
+        assert recorded[1].summary.entry_date_time == at(20)
+        recorded = records.record([exited("x21", microseconds=21), exited("x19", microseconds=19)])
+        assert outcomes(recorded) == ["unmatched", "matched"]
+        assert recorded[1].summary
+        assert recorded[1].summary.entry_date_time == at(10)
+        assert records.counts()["entry/reclaimed"] == 1
+
+    def test_an_entry_between_two_known_ones_takes_the_exits_after_it(self, records: Records) -> None:
+        records.record([entered("e1", microseconds=10), entered("e3", microseconds=30), entered("e2", microseconds=20)])
+        recorded = records.record([exited(f"x{n}", microseconds=n) for n in (25, 26, 15)])
+        assert outcomes(recorded) == ["matched", "unmatched", "matched"]
+        assert [effect.summary.entry_date_time for effect in recorded if effect.summary] == [at(20), at(10)]
+        assert records.inside() == 1
+
+    def test_of_two_entries_at_one_time_one_is_abandoned(self, records: Records) -> None:
+        recorded = records.record([entered("e1"), entered("e2"), exited("x1"), exited("x2")])
+        assert outcomes(recorded) == ["recorded", "recorded", "matched", "unmatched"]
+        assert records.counts()["entry/abandoned"] == 1
+
+    def test_an_entry_takes_the_earliest_exit_that_waits(self, records: Records) -> None:
+        records.record([exited("x3", microseconds=30), exited("x1", microseconds=10), exited("x2", microseconds=20)])
+        recorded = records.record([entered("e2", microseconds=11), entered("e3", microseconds=21)])
+        assert [effect.summary.id for effect in recorded if effect.summary] == ["x2", "x3"]
+
+    def test_only_the_eight_latest_exits_wait(self, records: Records) -> None:
+        records.record([exited(f"x{n}", microseconds=10 * n) for n in range(1, 10)])
+        assert records.counts()["exit/dropped"] == 1
+        entries = [entered(f"e{n}", microseconds=10 * n - 1) for n in range(1, 10)]
+        # x1 was dropped, so its entry takes the next exit that waits: e1 is one of the eight, e9 is left without.
+        recorded = records.record(entries)
+        assert outcomes(recorded) == ["matched"] * 8 + ["recorded"]
+        assert records.counts()["exit/unmatched"] == 9
+
+    def test_of_nine_open_entries_the_oldest_is_dropped(self, client: redis.Redis, records: Records) -> None:
+        records.record([entered(f"e{n}", microseconds=10 * n) for n in range(1, 9)])
+        assert "entry/dropped" not in records.counts()
+        records.record([entered("e9", microseconds=90)])
+        assert records.counts()["entry/dropped"] == 1
+        recorded = records.record([exited(f"x{n}", microseconds=10 * n + 1) for n in range(1, 10)])
+        assert outcomes(recorded) == ["unmatched"] + ["matched"] * 8
+        counts = records.counts()
+        assert (counts["entry/abandoned"], counts["entry/reclaimed"]) == (8, 7)
+
+    def test_an_entry_older_than_eight_open_ones_is_itself_dropped(self, records: Records) -> None:
+        records.record([entered(f"e{n}", microseconds=10 * n) for n in range(1, 9)])
+        assert outcomes(records.record([entered("e0", microseconds=0)])) == ["recorded"]
+        assert records.counts()["entry/dropped"] == 1
+        recorded = records.record([exited("x0", microseconds=1), exited("x1", microseconds=11)])
+        assert outcomes(recorded) == ["unmatched", "matched"]
+
+    def test_what_was_dropped_is_still_known(self, records: Records) -> None:
+        events: list[Event] = [exited(f"x{n}", microseconds=n) for n in range(12)]
+        events += [entered(f"e{n}", "C1", microseconds=n) for n in range(12)]
+        records.record(events)
+        assert outcomes(records.record(events)) == ["duplicate"] * 24
+
+    @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+    def test_the_ends_of_the_calendar_are_times_like_others(self, records: Records, time: str) -> None:
+        entry = VehicleEntered.parse({"id": "e", "vehicle_plate": "B1", "entry_date_time": "0001-01-01T00:00:00Z"})
+        exit_ = VehicleExited.parse({"id": "x", "vehicle_plate": "B1", "exit_date_time": time})
+        recorded = records.record([entry, exit_])
+        assert recorded[1].summary
+        assert recorded[1].summary.exit_date_time == exit_.time
+        assert recorded[1].summary.duration in (0, 315537897599.999999)
+
+    @pytest.mark.parametrize("plate", ODD_PLATES)
+    def test_any_plate_has_a_record_of_its_own(self, client: redis.Redis, records: Records, plate: str) -> None:
+        recorded = records.record([entered("e0", "B1"), entered("e1", plate), exited("x1", plate, 1)])
+        assert recorded[2].summary
+        assert recorded[2].summary.vehicle_plate == plate
+        assert client.smembers("entry_plates") == {"B1"}
+
+    @pytest.mark.parametrize("id_", ODD_IDS, ids=ascii)
+    def test_any_id_comes_through_unchanged(self, client: redis.Redis, records: Records, id_: str) -> None:
+        events: list[Event] = [entered(id_, "A1", 1), entered("e2", "A1", 3), exited(id_, "A1", 2)]
+        other: list[Event] = [exited(f"{id_[:-1]}y", "A2", 2), entered(f"{id_[:-1]}y", "A2", 1)]
+        recorded = records.record(events + other)
+        assert outcomes(recorded) == ["recorded", "recorded", "matched", "unmatched", "matched"]
+        assert recorded[2].key == f"exit/{id_}"
+        assert recorded[2].summary
+        assert recorded[2].summary.id == id_
+        again = records.record([events[2], other[1]])
+        assert outcomes(again) == ["duplicate", "duplicate"]
+        assert [effect.summary for effect in again] == [recorded[2].summary, recorded[4].summary]
+        for sink in SINKS:
+            assert records.settle(sink, [recorded[2].key, recorded[4].key], Settled.DELIVERED) == 2
+        assert records.undelivered() == 0
+
+
+class TestMemoryOfIds:
+    """Contract §4: the same id again is the same event."""
+
+    def test_the_same_id_again_has_no_effect_whatever_else_it_says(self, client: redis.Redis, records: Records) -> None:
+        records.record([entered("1", microseconds=5)])
+        before = hash_of(client, "B123")
+        again = [entered("1", microseconds=5), entered("1", microseconds=9), entered("1", "C9", 5, lane=1)]
+        assert outcomes(records.record(again)) == ["duplicate"] * 3
+        assert hash_of(client, "B123") == before
+        assert client.smembers("entry_plates") == {"B123"}
+        assert records.counts()["entry/duplicate"] == 3
+
+    def test_an_entry_and_an_exit_may_have_the_same_id(self, records: Records) -> None:
+        assert outcomes(records.record([entered("1"), exited("1")])) == ["recorded", "matched"]
+
+    def test_an_id_is_known_for_the_retention_and_then_forgotten(self, records: Records, clock: Clock) -> None:
+        stay: list[Event] = [entered("e1"), exited("x1"), exited("x2", "C9")]
+        records.record(stay)
+        clock.now += RETENTION - 0.001
+        assert outcomes(records.record(stay)) == ["duplicate"] * 3
+        clock.now += 0.002
+        assert outcomes(records.record([entered("e1", "D1"), exited("x2", "D2")])) == ["recorded", "unmatched"]
+
+    def test_ids_of_a_vehicle_inside_are_known_however_long_it_stays(self, records: Records, clock: Clock) -> None:
+        # Of its plate an exit waits and an entry is superseded; both could still become stays.
+        events: list[Event] = [
+            exited("x0", microseconds=1),
+            entered("e1", microseconds=2),
+            entered("e2", microseconds=3),
+        ]
+        records.record(events)
+        clock.now += 1000 * RETENTION
+        assert outcomes(records.record(events)) == ["duplicate"] * 3
+        records.record([exited("x2", microseconds=4)])
+        clock.now += RETENTION - 1
+        assert outcomes(records.record(events)) == ["duplicate"] * 3
+        clock.now += 2
+        assert outcomes(records.record([entered("e1", "C1"), exited("x0", "C2")])) == ["recorded", "unmatched"]
+
+    def test_ids_that_a_record_names_are_known_as_long_as_the_record(self, records: Records, clock: Clock) -> None:
+        first = exited("x1", microseconds=1)
+        records.record([first])
+        clock.now += RETENTION * 0.9
+        records.record([exited("x2", microseconds=2)])  # the record, x1 in it, lives on from here
+        clock.now += RETENTION * 0.9
+        assert outcomes(records.record([first])) == ["duplicate"]
+
+    def test_a_stay_longer_than_the_retention_is_joined(self, records: Records, clock: Clock) -> None:
+        records.record([entered("e1")])
+        clock.now += 50 * RETENTION
+        assert outcomes(records.record([exited("x1", microseconds=1)])) == ["matched"]
+
+    def test_there_are_a_handful_of_keys_however_many_events_came(
+        self, client: redis.Redis, records: Records, clock: Clock
+    ) -> None:
+        for start in range(0, 5000, 250):
+            events: list[Event] = []
+            for n in range(start, start + 250):
+                events += [entered(f"e{n}", f"P{n % 10}", 2 * n), exited(f"x{n}", f"P{n % 10}", 2 * n + 1)]
+            records.record(events)
+        keys = {key for key in client.scan_iter() if not key.startswith("P")}
+        assert keys == {"carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:undelivered"}
+        assert records.counts()["summaries"] == 5000
+
+    def test_forgotten_ids_are_cleared_away_as_new_ones_come(
+        self, client: redis.Redis, records: Records, clock: Clock
+    ) -> None:
+        for n in range(200):
+            clock.now += 1
+            records.record([entered(f"e{n}", "A1", 2 * n), exited(f"x{n}", "A1", 2 * n + 1)])
+        for key in ("carpark:seen:entry", "carpark:seen:exit"):
+            assert RETENTION <= client.zcard(key) <= RETENTION + 1
+
+
+class TestUndelivered:
+    """A summary is remembered until every sink has it."""
+
+    def test_a_repeat_hands_the_summary_out_again_to_the_sinks_without_it(self, records: Records) -> None:
+        stay: list[Event] = [entered("e1"), exited("x1")]
+        recorded = records.record(stay)[1]
+        records.settle("http-csv", [recorded.key], Settled.DELIVERED)
+        again = records.record(stay)
+        assert again == [
+            Recorded("entry/e1", Outcome.DUPLICATE),
+            Recorded("exit/x1", Outcome.DUPLICATE, recorded.summary, ("sqlite",)),
+        ]
+        records.settle("sqlite", [recorded.key], Settled.DELIVERED)
+        assert records.record(stay)[1] == Recorded("exit/x1", Outcome.DUPLICATE)
+        assert records.undelivered() == 0
+
+    def test_the_event_that_came_second_is_the_one_that_hands_it_out(self, records: Records) -> None:
+        recorded = records.record([exited("x1"), entered("e1")])[1]
+        again = records.record([exited("x1"), entered("e1")])
+        assert [effect.summary for effect in again] == [None, recorded.summary]
+
+    @pytest.mark.parametrize("outcome", [Settled.RETRIED, Settled.FAILED])
+    def test_what_has_a_message_of_its_own_is_not_handed_out_again(self, records: Records, outcome: Settled) -> None:
+        stay: list[Event] = [entered("e1"), exited("x1")]
+        key = records.record(stay)[1].key
+        assert records.settle("http-csv", [key], outcome) == 1
+        assert records.record(stay)[1].sinks == ("sqlite",)
+        assert records.undelivered() == 2
+
+    def test_each_is_counted_once_for_each_thing_that_became_of_it(self, client: redis.Redis, records: Records) -> None:
+        keys = [
+            effect.key
+            for effect in records.record([entered("e1"), exited("x1"), exited("x2", "C1"), entered("e2", "C1")])
+        ]
+        keys = [keys[1], keys[3]]
+        field = "http-csv/exit/x1"
+        states = []
+        for outcome in (Settled.RETRIED, Settled.RETRIED, Settled.FAILED, Settled.FAILED, Settled.RETRIED):
+            assert records.settle("http-csv", keys, outcome) == 2
+            states.append(str(client.hget("carpark:undelivered", field)).split(" ")[0])
+        assert states == ["queued", "queued", "dead", "dead", "queued"]
+        assert records.settle("http-csv", keys, Settled.DELIVERED) == 2
+        assert records.settle("http-csv", keys, Settled.DELIVERED) == 0
+        assert records.settle("http-csv", keys, Settled.FAILED) == 0
+        counts = records.counts()
+        assert {name: n for name, n in counts.items() if name.startswith("summaries")} == {
+            "summaries": 2,
+            "summaries/http-csv/retried": 4,
+            "summaries/http-csv/failed": 2,
+            "summaries/http-csv/delivered": 2,
+        }
+        assert records.undelivered() == 2
+
+    def test_a_key_that_is_not_known_is_not_counted(self, records: Records) -> None:
+        assert records.settle("http-csv", ["exit/never", "exit/seen"], Settled.DELIVERED) == 0
+        assert records.settle("http-csv", [], Settled.DELIVERED) == 0
+        assert records.counts() == {}
+
+    def test_without_sinks_nothing_is_kept_for_them(self, client: redis.Redis, clock: Clock) -> None:
+        records = Records(client, RETENTION, (), clock)
+        recorded = records.record([entered("e1"), exited("x1")])
+        assert recorded[1].outcome is Outcome.MATCHED
+        assert recorded[1].summary
+        assert records.undelivered() == 0
+
+
+class TestCounts:
+    """Each event counts once, in the step that records it."""
+
+    def test_rejected_messages_are_counted_by_their_queue(self, records: Records) -> None:
+        for kind in ("entry", "exit", "exit"):
+            records.reject(kind)
+        assert records.counts() == {"entry/rejected": 1, "exit/rejected": 2}
+
+    def test_no_events_are_no_work(self, records: Records) -> None:
+        assert records.record([]) == []
+        assert not any(records.counts().values())
+
+    def test_a_key_of_another_kind_spoils_only_the_events_of_its_plate(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        client.set("SPOILT", "by hand")
+        events: list[Event] = [entered("e1"), entered("e2", "SPOILT"), exited("x2", "SPOILT"), exited("x1")]
+        recorded = records.record(events)
+        assert [effect.outcome for effect in recorded] == [Outcome.RECORDED, None, None, Outcome.MATCHED]
+        for effect in recorded[1:3]:
+            assert "WRONGTYPE" in effect.error
+            assert effect.summary is None
+        counts = records.counts()
+        assert counts == {"entry/recorded": 1, "exit/matched": 1, "summaries": 1}
+        assert client.get("SPOILT") == "by hand"
+        client.delete("SPOILT")
+        assert outcomes(records.record(events)) == ["duplicate", "recorded", "matched", "duplicate"]
+
+
+@pytest.mark.parametrize("retention", [1.0, 0.0001, 1e9])
+def test_any_retention_is_one_that_the_store_takes(client: redis.Redis, retention: float) -> None:
+    records = Records(client, retention, SINKS)
+    recorded = records.record([entered("e1"), exited("x1", microseconds=1), exited("x2", "C1")])
+    assert [effect.error for effect in recorded] == ["", "", ""]
