@@ -234,9 +234,9 @@ def test_the_longest_wait_between_retries_is_not_shorter_than_the_first() -> Non
     assert str(caught.value) == line
 
 
-def test_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert load_settings({"CARPARK_CSV": "~/stays.csv"}).csv == Path("/home/someone/stays.csv")
+def test_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_settings({"CARPARK_CSV": "~/stays.csv"}).csv == tmp_path / "stays.csv"
 
 
 def test_an_undecodable_variable_is_refused_in_printable_text() -> None:

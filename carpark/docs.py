@@ -1,0 +1,160 @@
+"""Writes what the docs take from the code: ``python -m carpark.docs``, or with ``--check`` says what is out of date.
+
+A new table is one more line in `GENERATED`; in a page it stands between ``<!-- generated: name -->`` and
+``<!-- end: name -->``, and what is outside of these is written by people.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from carpark.errors import CarparkError
+from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, run_command
+from carpark.plugins.reference import reference
+from carpark.schemas import MODELS, schema_of
+from carpark.settings import SETTINGS, Setting
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Something in the docs that comes from the code.
+
+    Args:
+        path: The file, below the checkout.
+        make: Makes its text.
+        table: The name in the page's markers; a whole file if empty.
+    """
+
+    path: str
+    make: Callable[[], str]
+    table: str = ""
+
+    def render(self, current: str) -> str:
+        """Bring the file up to date.
+
+        Args:
+            current: The text that the file has.
+
+        Returns:
+            The text that it should have.
+
+        Raises:
+            CarparkError: The page has not exactly one pair of the table's markers.
+        """
+        if not self.table:
+            return self.make()
+        start, end = f"<!-- generated: {self.table} -->\n", f"<!-- end: {self.table} -->"
+        if current.count(start) != 1 or current.count(end) != 1 or current.index(start) > current.index(end):
+            raise CarparkError(f"{self.path}: wanted one line {start.strip()} and after it one {end}")
+        before, _, rest = current.partition(start)
+        return f"{before}{start}{self.make()}{end}{rest.partition(end)[2]}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table.
+
+    Args:
+        head: The columns' names.
+        rows: The cells, in Markdown; a ``|`` in one is escaped.
+
+    Returns:
+        The lines of the table, each with its line break.
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def settings_table() -> str:
+    """Write the table of settings.
+
+    Returns:
+        One row per setting: variable, flag, default, values, meaning.
+    """
+    rows = (
+        (f"`{setting.variable}`", f"`{setting.flag}`", _default(setting), _wanted(setting), setting.help)
+        for setting in SETTINGS
+    )
+    return markdown_table(("variable", "flag", "default", "value", "meaning"), rows)
+
+
+def _default(setting: Setting) -> str:
+    return f"`{setting.default}`" if setting.default else "none"
+
+
+def _wanted(setting: Setting) -> str:
+    return re.sub(r"[a-z]+://[^\s,;)]*", r"`\g<0>`", setting.wanted)  # or a page would make links of them
+
+
+def schema_text(name: str) -> str:
+    """Write a JSON Schema.
+
+    Args:
+        name: Its name in `carpark.schemas.MODELS`.
+
+    Returns:
+        The file's text.
+    """
+    return json.dumps(schema_of(name), indent=2, ensure_ascii=False) + "\n"
+
+
+def _schema(name: str) -> Generated:
+    return Generated(f"docs/schemas/{name}.json", lambda: schema_text(name))
+
+
+GENERATED: tuple[Generated, ...] = (
+    Generated("docs/settings.md", settings_table, "settings"),
+    Generated("docs/hooks.md", reference),
+    *(_schema(name) for name in MODELS),
+)
+"""All that is generated."""
+
+
+def outdated(root: Path = ROOT) -> dict[Path, str]:
+    """Find the files that are not what the code says.
+
+    Args:
+        root: The checkout.
+
+    Returns:
+        Each such file with the text that it should have.
+
+    Raises:
+        CarparkError: A page with a table, or the markers in it, are missing.
+    """
+    wanted: dict[Path, str] = {}
+    current: dict[Path, str] = {}
+    for each in GENERATED:
+        path = root / each.path
+        if path not in current:
+            if each.table and not path.is_file():
+                raise CarparkError(f"{each.path} is not there; run this in a checkout of the project")
+            current[path] = wanted[path] = path.read_text(encoding="utf-8") if path.is_file() else ""
+        wanted[path] = each.render(wanted[path])
+    return {path: text for path, text in wanted.items() if text != current[path]}
+
+
+@click.command(context_settings=CONTEXT, epilog=examples("python -m carpark.docs", "python -m carpark.docs --check"))
+@click.option("--check", is_flag=True, help="Write nothing; status 1 if a file is out of date.")
+@click.option("--root", type=click.Path(path_type=Path), default=ROOT, metavar="FOLDER", help="The checkout.")
+def docs(check: bool, root: Path) -> int:
+    """Write the tables and JSON Schemas in docs/ anew from the code."""
+    changed = outdated(root)
+    for path, text in changed.items():
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        click.echo(f"{path.relative_to(root)}: {'out of date; run python -m carpark.docs' if check else 'written'}")
+    return EXIT_FAILED if check and changed else EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(docs, name="python -m carpark.docs")

@@ -1,0 +1,154 @@
+"""What the docs take from the code is up to date, and the pages around it speak of what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+
+from carpark import docs
+from carpark.docs import GENERATED, Generated, markdown_table, outdated
+from carpark.errors import CarparkError
+from carpark.options import EXIT_FAILED, EXIT_OK, run_command, settings_options
+from carpark.schemas import MODELS
+from carpark.settings import BY_NAME, SETTINGS, load_settings
+from tests.processes import ROOT
+
+SETTINGS_PAGE = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+OF_THE_TESTS = "CARPARK_TEST_"
+
+
+def status_of(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run_command(docs.docs, arguments)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    return tmp_path
+
+
+def test_what_is_generated_in_the_docs_is_up_to_date() -> None:
+    assert outdated() == {}, "run `python -m carpark.docs`"
+
+
+def test_a_change_in_a_table_is_found_and_mended(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = checkout / "docs/settings.md"
+    right = page.read_text(encoding="utf-8")
+    page.write_text(right.replace("`CARPARK_RATE`", "`CARPARK_SPEED`"), encoding="utf-8")
+    assert status_of("--root", str(checkout), "--check") == EXIT_FAILED
+    assert capsys.readouterr().out == "docs/settings.md: out of date; run python -m carpark.docs\n"
+    assert "`CARPARK_SPEED`" in page.read_text(encoding="utf-8")
+    assert status_of("--root", str(checkout)) == EXIT_OK
+    assert page.read_text(encoding="utf-8") == right
+    assert capsys.readouterr().out == "docs/settings.md: written\n"
+    assert status_of("--root", str(checkout), "--check") == EXIT_OK
+    assert capsys.readouterr().out == ""
+
+
+def test_what_people_wrote_around_a_table_stays(checkout: Path) -> None:
+    page = checkout / "docs/settings.md"
+    page.write_text("before\n<!-- generated: settings -->\nold\n<!-- end: settings -->\nafter | é\n", encoding="utf-8")
+    assert status_of("--root", str(checkout)) == EXIT_OK
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- generated: settings -->\n| variable |")
+    assert text.endswith("|\n<!-- end: settings -->\nafter | é\n")
+    assert "old" not in text
+
+
+def test_a_schema_that_is_missing_is_written(checkout: Path) -> None:
+    shutil.rmtree(checkout / "docs/schemas")
+    assert {path.name for path in outdated(checkout)} == {f"{name}.json" for name in MODELS}
+    assert status_of("--root", str(checkout)) == EXIT_OK
+    assert outdated(checkout) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<!-- generated: settings -->\n",
+        "<!-- end: settings -->\n<!-- generated: settings -->\n",
+        "<!-- generated: settings -->\n<!-- end: settings -->\n" * 2,
+    ],
+)
+def test_a_page_without_one_pair_of_markers_is_an_error(
+    text: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkout / "docs/settings.md").write_text(text, encoding="utf-8")
+    assert status_of("--root", str(checkout)) == EXIT_FAILED
+    assert "docs/settings.md: wanted one line <!-- generated: settings -->" in capsys.readouterr().err
+    assert (checkout / "docs/settings.md").read_text(encoding="utf-8") == text
+
+
+def test_outside_of_a_checkout_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CarparkError, match=r"^docs/settings\.md is not there; run this in a checkout"):
+        outdated(tmp_path)
+
+
+def test_two_tables_may_share_a_page() -> None:
+    page = "<!-- generated: a -->\n<!-- end: a -->\n<!-- generated: b -->\n<!-- end: b -->\n"
+    for name in ("a", "b"):
+        page = Generated("page.md", f"{name}\n".upper, name).render(page)
+    assert page == "<!-- generated: a -->\nA\n<!-- end: a -->\n<!-- generated: b -->\nB\n<!-- end: b -->\n"
+
+
+def test_every_marker_in_the_docs_has_something_behind_it() -> None:
+    marked = {
+        (str(path.relative_to(ROOT)), name)
+        for path in (ROOT / "docs").rglob("*.md")
+        for name in re.findall(r"<!-- generated: (.+?) -->", path.read_text(encoding="utf-8"))
+    }
+    assert marked == {(each.path, each.table) for each in GENERATED if each.table}
+
+
+def test_a_table_keeps_bars_inside_its_cells() -> None:
+    assert markdown_table(("a", "b"), [("1|2", "3")]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |\n"
+
+
+def test_the_table_of_settings_has_a_row_for_each() -> None:
+    rows = re.findall(r"^\| `(CARPARK_\w+)` \| `(--[\w-]+)` \| (?:`(.+?)`|none) \|", SETTINGS_PAGE, re.MULTILINE)
+    assert rows == [(setting.variable, setting.flag, setting.default) for setting in SETTINGS]
+
+
+def test_pages_speak_only_of_variables_that_there_are() -> None:
+    known = {setting.variable for setting in SETTINGS}
+    for path in (ROOT / "docs").rglob("*.md"):
+        named = set(re.findall(r"\bCARPARK_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8")))
+        assert {name for name in named - known if not name.startswith(OF_THE_TESTS)} == set(), path
+
+
+def test_the_values_that_the_settings_page_shows_are_right() -> None:
+    given: list[tuple[str, str]] = re.findall(r"\b(CARPARK_\w+)=([^\s$]+)", SETTINGS_PAGE)
+    assert len(given) > 10
+    for variable, value in given:
+        assert load_settings({variable: value, "CARPARK_WRITER_PORT": "0"}).shown()[variable] != "", variable
+    flags = re.findall(r"^\$ carpark run (.+)$", SETTINGS_PAGE, re.MULTILINE)
+    words = shlex.split(flags[0])
+    pairs = {
+        flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)
+    }
+    ours = {name: value for name, value in pairs.items() if name in BY_NAME}
+    assert set(pairs) - set(ours) == {"events", "seed"}
+    assert load_settings({}, ours).rate == 200
+
+
+def test_the_error_that_the_settings_page_shows_is_the_one_that_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"^\$ carpark generate entry (--rate \w+)\n(carpark: .+)\n", SETTINGS_PAGE, re.MULTILINE)
+    assert shown is not None
+
+    @click.command()
+    @settings_options("rate")
+    def entry(settings: object) -> None:
+        pytest.fail(f"took {settings}")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_command(entry, shown[1].split())
+    assert capsys.readouterr().err == shown[2] + "\n"
