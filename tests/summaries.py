@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from carpark.events import StaySummary, format_time
+from writer.csvfile import SummaryFile
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 HEADER = b"id,vehicle_plate,entry_date_time,exit_date_time,duration\r\n"
@@ -32,3 +34,21 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def ids_in(path: Path) -> list[str]:
     """Read the ids of the file, in its order."""
     return [row["id"] for row in read_csv(path)]
+
+
+def write(path: Path, *ids: str) -> tuple[int, int]:
+    """Open the file, write summaries with these ids, close it."""
+    with SummaryFile(path) as file:
+        return file.append([summary(id_) for id_ in ids])
+
+
+def index_of(path: Path) -> Path:
+    """Say where the file's index is."""
+    return path.with_name(path.name + ".index.sqlite")
+
+
+def crash(file: SummaryFile) -> None:
+    """Let go of the files as SIGKILL does: nothing is finished, nothing is said."""
+    file._index.abandon()
+    os.close(file._fd)
+    file._fd = -1

@@ -46,7 +46,14 @@ logger = logging.getLogger("writer")
 
 
 class Refusal(Exception):
-    """A request that is answered with an error."""
+    """A request that is answered with an error.
+
+    Args:
+        status: The HTTP status.
+        error: What is wrong, in one line.
+        index: Which summary of the list it is about.
+        field: Which field it is about.
+    """
 
     def __init__(self, status: int, error: str, index: int | None = None, field: str | None = None) -> None:
         super().__init__(error)

@@ -55,7 +55,7 @@ class SummaryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.index_path = path.with_name(path.name + ".index.sqlite")
+        self.index_path = Path(f"{path}.index.sqlite")
         self._waiting: deque[_Waiting] = deque()
         self._arrival = threading.Lock()
         self._commit = threading.Lock()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.task import ErrorTask
 
-from carpark.errors import InvalidSetting, PortTaken
+from carpark.ports import IDENTITY, in_url, listen
 from carpark.settings import Settings
 from writer.app import make_app
 from writer.csvfile import SummaryFile
@@ -75,14 +73,14 @@ class WriterServer:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._finished = False
-        listener = _listen(settings.bind, settings.writer_port)
+        listener = listen(settings.bind, settings.writer_port, _PORT_SETTING, _BACKLOG)
         try:
             self.summaries = SummaryFile(settings.csv)
         except BaseException:
             listener.close()
             raise
         self.port: int = listener.getsockname()[1]
-        self.url = f"http://{_in_url(settings.bind)}:{self.port}"
+        self.url = f"http://{in_url(settings.bind)}:{self.port}"
         self._server: Any = create_server(  # type: ignore[no-untyped-call]
             make_app(settings, self.summaries, registry, inside),
             sockets=[listener],
@@ -91,7 +89,7 @@ class WriterServer:
             backlog=_BACKLOG,
             max_request_body_size=_READ_AND_REFUSED,
             asyncore_use_poll=True,
-            ident="carpark",
+            ident=IDENTITY,
         )
         self._server.channel_class = _Channel
 
@@ -144,7 +142,6 @@ class WriterServer:
         self._finished = True
         self._server.task_dispatcher.shutdown()
         self._server.asyncore.close_all(self._server._map, ignore_all=True)
-        self._server.socket.close()
         self.summaries.close()
 
     def __enter__(self) -> Self:
@@ -187,27 +184,3 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
 def _in_hand(channel: HTTPChannel) -> bool:
     return bool(channel.requests or channel.request or channel.total_outbufs_len)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise InvalidSetting("CARPARK_BIND", host, f"an address of this machine ({error.strerror})") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortTaken(_PORT_SETTING, f"{_in_url(host)}:{port}") from error
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise InvalidSetting("CARPARK_BIND", host, "an address of this machine") from error
-        raise InvalidSetting(_PORT_SETTING, str(port), f"a port that this user may open ({error.strerror})") from error
-    return listener
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -214,7 +214,12 @@ class Clock:
 def test_the_count_is_asked_for_once_in_a_while() -> None:
     asked: list[int] = []
     clock = Clock()
-    count = InsideCount(lambda: asked.append(1) or len(asked), clock)
+
+    def ask() -> int:
+        asked.append(1)
+        return len(asked)
+
+    count = InsideCount(ask, clock)
     assert [count() for _ in range(5)] == [1] * 5
     clock.now += inside.FRESH
     assert [count() for _ in range(5)] == [2] * 5

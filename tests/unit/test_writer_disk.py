@@ -1,0 +1,190 @@
+"""The CSV file when the disk is full, fails or is touched by others; and reading it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.summaries import HEADER, ids_in, index_of, summary
+from writer import rawfile
+from writer.csvfile import SummaryFile
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "summaries.csv"
+
+
+# -- the disk
+
+
+def fail_after(count: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pwrite write so many bytes more, then fail as a full disk does."""
+    real, left = os.pwrite, count
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        nonlocal left
+        if left <= 0:
+            raise OSError(code, os.strerror(code))
+        written = real(fd, bytes(data)[:left], offset)
+        left -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EIO])
+@pytest.mark.parametrize("count", [0, 1, 90, 137])
+def test_a_failed_write_leaves_whole_lines_and_goes_on_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int, count: int
+) -> None:
+    with SummaryFile(path) as file:
+        file.append([summary("a")])
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:
+            fail_after(count, code, patch)
+            with pytest.raises(OSError, match=os.strerror(code)) as caught:
+                file.append([summary("b"), summary("c"), summary("a")])
+            assert caught.value.errno == code
+        assert path.read_bytes() == before
+        assert file.append([summary("b"), summary("c"), summary("a")]) == (2, 1)
+    assert ids_in(path) == ["a", "b", "c"]
+
+
+def test_a_failed_fsync_is_a_failed_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with SummaryFile(path) as file:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(OSError, match="the disk fails"):
+                file.append([summary("a")])
+        assert path.read_bytes() == HEADER
+        assert file.append([summary("a")]) == (1, 0)
+    assert ids_in(path) == ["a"]
+
+
+def test_what_could_not_be_cut_off_at_once_is_cut_off_before_the_next_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with SummaryFile(path) as file:
+        with monkeypatch.context() as patch:
+            fail_after(50, errno.ENOSPC, patch)
+            patch.setattr(os, "ftruncate", fail)
+            with pytest.raises(OSError, match="No space"):
+                file.append([summary("a")])
+            with pytest.raises(OSError, match="the disk fails"):
+                file.append([summary("a")])
+        assert len(path.read_bytes()) == len(HEADER) + 50
+        with file.snapshot() as snapshot:
+            assert snapshot.read() == HEADER
+        assert file.append([summary("b")]) == (1, 0)
+    assert ids_in(path) == ["b"]
+
+
+def test_everyone_who_waits_is_told_of_a_failure(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[OSError] = []
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def fail(fd: int) -> None:
+        syncing.set()
+        assert go_on.wait(10)
+        raise OSError(errno.EIO, "the disk fails")
+
+    with SummaryFile(path) as file:
+        monkeypatch.setattr(os, "fsync", fail)
+
+        def post(number: int) -> None:
+            try:
+                file.append([summary(f"{number}")])
+            except OSError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=post, args=(number,)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        assert syncing.wait(10)
+        go_on.set()
+        for thread in threads:
+            thread.join(10)
+        monkeypatch.undo()
+        assert len(failures) == 5
+    assert path.read_bytes() == HEADER
+
+
+def test_nothing_is_written_into_a_file_that_was_moved_away(path: Path) -> None:
+    with SummaryFile(path) as file:
+        file.append([summary("a")])
+        moved = path.rename(path.with_name("moved.csv"))
+        with pytest.raises(OSError, match=r"was moved or deleted; start the writer again"):
+            file.append([summary("b")])
+        assert ids_in(moved) == ["a"]
+        moved.rename(path)
+        assert file.append([summary("b")]) == (1, 0)
+    assert ids_in(path) == ["a", "b"]
+
+
+def test_what_another_program_appended_is_taken_in(path: Path) -> None:
+    with SummaryFile(path) as file:
+        file.append([summary("a")])
+        line = path.read_bytes()[len(HEADER) :].replace(b"a,", b"b,")
+        with path.open("ab") as other:
+            other.write(line + line[:20])
+        assert file.append([summary("a"), summary("b"), summary("c")]) == (1, 2)
+        assert file.totals().rows == 3
+    assert ids_in(path) == ["a", "b", "c"]
+
+
+# -- reading
+
+
+def test_the_latest_come_newest_first_however_many_there_are(path: Path) -> None:
+    ids = [f'{number},"{"x" * 100}"' for number in range(3000)]
+    with SummaryFile(path) as file:
+        assert file.latest(10) == []
+        file.append([summary(id_) for id_ in ids])
+        assert [found["id"] for found in file.latest(1)] == ids[:-2:-1]
+        assert [found["id"] for found in file.latest(1000)] == ids[: -1000 - 1 : -1]
+        assert [found["id"] for found in file.latest(10_000)] == ids[::-1]
+        assert file.latest(1) == [summary(ids[-1]).to_dict()]
+
+
+def test_lines_are_found_at_every_block_boundary(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for length in (1, 2, 3, 65535, 65536, 65537):
+        path.write_bytes(b"head\n" + b"first\n" + b"x" * length + b"\nlast\n")
+        fd = os.open(path, os.O_RDONLY)
+        size = path.stat().st_size
+        assert list(rawfile.lines_backwards(fd, 5, size, 1 << 20)) == [b"last", b"x" * length, b"first"]
+        assert [line for _, line in rawfile.lines_from(fd, 5, size)] == [b"first", b"x" * length, b"last"]
+        os.close(fd)
+
+
+def test_a_snapshot_ends_where_the_file_ended_and_can_be_read_from_any_place(path: Path) -> None:
+    with SummaryFile(path) as file:
+        file.append([summary("a")])
+        with file.snapshot() as snapshot:
+            file.append([summary("b")])
+            content = snapshot.read()
+            assert content == HEADER + b"a,B123,2026-11-23T10:30:00.000000Z,2026-11-23T12:00:00.000000Z,5400\r\n"
+            assert snapshot.read(10) == b""
+            assert snapshot.seek(-3, os.SEEK_END) == len(content) - 3
+            assert snapshot.read(100) == b"0\r\n"
+            snapshot.seek(0)
+            snapshot.seek(2, os.SEEK_CUR)
+            assert snapshot.read(4) == b",veh"
+
+
+def test_closing_twice_is_closing_once(path: Path) -> None:
+    file = SummaryFile(path)
+    file.close()
+    file.close()
+    assert not index_of(path).with_name(index_of(path).name + "-journal").exists()
