@@ -114,5 +114,7 @@ def _print_table(listed: list[Row]) -> None:
         table.add_row(*map(Text, cells), style="bold" if row.in_use else "")
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)  # a file and a pipe have no width to fit
-    console.print(table)
+        console = Console(width=10_000)  # a file and a pipe have no width to fit: a line each
+    with console.capture() as printed:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

@@ -1,0 +1,114 @@
+"""Makes docs/hooks.md from the docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+
+from carpark.errors import SinkUnavailable, SummaryRefused
+from carpark.events import StaySummary
+from carpark.plugins import spec
+from carpark.plugins.base import PlateGenerator, PlatesType, PluginContext, Sink, SinkType
+from carpark.plugins.manager import HOOKS
+
+_HEAD = """\
+# The hooks
+
+<!-- Made from the docstrings by `python -m carpark.docs`. -->
+
+A plugin is a module, or any object, with functions that are named as the hooks below and marked with
+`carpark.plugins.hookimpl`. It is found in one of two ways: through an entry point of the group `carpark` of an
+installed package, or by its name in `CARPARK_PLUGINS`. [Write a plugin in ten minutes](plugins.md) shows both.
+`carpark plugins` lists what was found. A plugin that cannot be loaded, misspells a hook or raises ends the start with
+exit status 2 and one line that names it; two offers of one name do so too. A sink that fails later is retried on its
+own, and no other sink waits for it.
+"""
+
+_MIDDLE = """\
+# What the hooks offer
+
+All of these are in `carpark.plugins`; the errors are in `carpark.errors`, the summary is in `carpark.events`.
+"""
+
+_CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (SinkType, ()),
+    (Sink, ("deliver", "close")),
+    (StaySummary, ("to_dict",)),
+    (SinkUnavailable, ()),
+    (SummaryRefused, ()),
+    (PlatesType, ()),
+    (PlateGenerator, ("sample", "is_valid")),
+    (PluginContext, ()),
+)
+
+
+def reference() -> str:
+    """Write the reference of the hooks and of what they offer.
+
+    Returns:
+        Markdown, with a heading per hook that is its exact signature.
+    """
+    blocks = [_HEAD]
+    for name in HOOKS:
+        hook = getattr(spec, name)
+        blocks += [f"## `{name}{signature(hook)}`\n", *_docstring(hook)]
+    blocks.append(_MIDDLE)
+    for kind, methods in _CLASSES:
+        blocks += [f"## `{kind.__name__}{_fields(kind)}`\n", *_docstring(kind)]
+        for name in methods:
+            method = getattr(kind, name)
+            blocks += [f"### `{kind.__name__}.{name}{signature(method)}`\n", *_docstring(method)]
+    return "\n".join(blocks)
+
+
+def signature(function: Callable[..., object]) -> str:
+    """Write a signature as the source has it.
+
+    Args:
+        function: A function or method.
+
+    Returns:
+        For example ``(summaries: Sequence[StaySummary]) -> None``; without ``self``.
+    """
+    found = inspect.signature(function)
+    arguments = [one for name, one in found.parameters.items() if name != "self"]
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(found.replace(parameters=arguments)))
+
+
+def _fields(kind: type) -> str:
+    if issubclass(kind, StaySummary):
+        return f"({', '.join(f'{name}: {_plain(one)}' for name, one in inspect.get_annotations(kind).items())})"
+    if "__init__" not in vars(kind):
+        return ""
+    return re.sub(r" = <.*?>(?=[,)])| -> None$", "", signature(kind))  # such a default is an object of no name
+
+
+def _plain(annotation: object) -> str:
+    return "float" if "float" in str(annotation) else "str"
+
+
+def _docstring(thing: object) -> Iterator[str]:
+    summary, _, rest = (inspect.getdoc(thing) or "").partition("\n\n")
+    yield _marked(summary) + "\n"
+    for block in re.split(r"\n\n", rest) if rest else []:
+        title, colon, body = block.partition(":\n")
+        if colon and title in ("Args", "Returns", "Raises", "Attributes"):
+            yield f"**{title}**\n"
+            yield "\n".join(_items(title, inspect.cleandoc(body))) + "\n"
+        else:
+            yield _marked(block) + "\n"
+
+
+def _items(title: str, body: str) -> Iterator[str]:
+    if title == "Returns":
+        yield _marked(body)
+        return
+    for entry in re.split(r"\n(?=\S)", body):
+        name, _, text = entry.partition(": ")
+        lines = [line.strip() for line in text.splitlines()]
+        yield f"- `{name}`: {_marked(chr(10).join([lines[0], *('  ' + line for line in lines[1:])]))}"
+
+
+def _marked(text: str) -> str:
+    return text.replace("``", "`")

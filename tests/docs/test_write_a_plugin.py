@@ -1,0 +1,60 @@
+"""Every step of docs/plugins.md works, in a fresh environment, in the order in which a reader does them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.outside import Outside
+from tests.processes import ROOT
+
+PAGE = ROOT / "docs" / "plugins.md"
+BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ANYTHING = "…"
+
+
+def steps() -> Iterator[tuple[str, str, str]]:
+    """Read the page's blocks: language, file name if it is a file, content."""
+    yield from BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+
+
+def commands(content: str) -> Iterator[tuple[str, list[str]]]:
+    """Split a console's block into commands and the lines that each prints."""
+    for part in re.split(r"^\$ ", content, flags=re.MULTILINE)[1:]:
+        command, *printed = part.splitlines()
+        yield command, printed
+
+
+def test_every_step_of_the_page_works(tmp_path: Path) -> None:
+    outside, folder = Outside(tmp_path / "venv"), tmp_path / "plugin"
+    folder.mkdir()
+    environ = {"CARPARK_WRITER_PORT": "0"}
+    done = []
+    for language, name, content in steps():
+        if name:
+            (folder / name).write_text(content, encoding="utf-8")
+            continue
+        assert language == "console"
+        for command, printed in commands(content):
+            done.append(command)
+            if command.startswith("export "):
+                variable, _, value = command.removeprefix("export ").partition("=")
+                environ[variable] = value
+            elif command.startswith("unset "):
+                del environ[command.removeprefix("unset ")]
+            else:
+                ended = outside.run(command, folder, **environ)
+                is_error = any(line.startswith("carpark: ") for line in printed)
+                assert ended.returncode == (2 if is_error else 0), f"{command}\n{ended.stdout}"
+                for line in printed:
+                    pattern = ".*?".join(re.escape(part.strip()) for part in line.split(ANYTHING))
+                    assert re.search(f"^{pattern}$", ended.stdout, re.MULTILINE), f"{command}\n{line}\n{ended.stdout}"
+    assert [command.split()[0] for command in done].count("pytest") == 3
+    assert any(command.startswith("pip install") for command in done)
+
+
+def test_the_first_sink_is_short() -> None:
+    sink = next(content for _, name, content in steps() if name == "tally.py")
+    statements = [line for line in sink.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
+    assert len(statements) <= 15

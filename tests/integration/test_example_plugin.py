@@ -1,0 +1,102 @@
+"""The example package is installed and used as an outsider would, without a line changed in the project."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.outside import Outside
+from tests.processes import ROOT
+
+EXAMPLE = ROOT / "examples" / "carpark-example-plugin"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package, because building leaves files behind."""
+    folder = tmp_path_factory.mktemp("package") / EXAMPLE.name
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*_cache"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory, package: Path) -> Outside:
+    """A fresh environment in which the package is installed."""
+    outside = Outside(tmp_path_factory.mktemp("outside") / "venv")
+    assert "json-folder" not in outside.succeed("carpark plugins", package)
+    outside.succeed("pip install .", package)
+    return outside
+
+
+def test_carpark_plugins_lists_it(outside: Outside, tmp_path: Path) -> None:
+    listed = json.loads(outside.succeed("carpark plugins --json --sinks json-folder,stdout", tmp_path))
+    theirs = {row["name"]: row for row in listed if row["plugin"] == "example"}
+    assert set(theirs) == {"json-folder", "netherlands"}
+    for name, kind, in_use in (("json-folder", "sink", True), ("netherlands", "plates", False)):
+        row = theirs[name]
+        assert (row["kind"], row["in_use"], row["version"]) == (kind, in_use, "1.0.0")
+        assert (row["source"], row["distribution"]) == ("installed", "carpark-example-plugin")
+
+
+def test_its_own_tests_pass_there(outside: Outside, package: Path) -> None:
+    printed = outside.succeed("pytest -q -p no:cacheprovider tests", package)
+    assert " passed" in printed
+    assert "skipped" not in printed
+
+
+def test_a_run_that_names_it_gives_it_its_summaries_and_takes_its_plates(outside: Outside, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    printed = outside.succeed(
+        "carpark run --events 40 --rate 200 --json",
+        tmp_path,
+        CARPARK_SINKS="json-folder,jsonl",
+        CARPARK_PLATES="netherlands",
+        CARPARK_WRITER_PORT="0",
+        CARPARK_SINK_JSONL="ours.jsonl",
+        EXAMPLE_FOLDER=str(folder),
+    )
+    report = json.loads(printed.splitlines()[-1])
+    stays = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
+    ours = [json.loads(line) for line in (tmp_path / "ours.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert report["summaries"] == len(stays) > 0
+    assert sorted(stay["id"] for stay in stays.values()) == sorted(stay["id"] for stay in ours)
+    for stay in stays.values():
+        letter, *digits = stay["vehicle_plate"][:4]
+        assert letter.isalpha()
+        assert "".join(digits).isdecimal()
+
+
+def test_a_setting_of_its_own_that_is_wrong_is_one_line_and_status_2(outside: Outside, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = outside.run("carpark run --sinks json-folder --writer-port 0", tmp_path, EXAMPLE_FOLDER="file/stays")
+    assert done.returncode == 2
+    assert done.stdout.startswith("carpark: EXAMPLE_FOLDER='file/stays': wanted a folder that can be written")
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory, package: Path) -> Outside:
+    """A fresh environment in which the package is installed, but not what it imports."""
+    folder = tmp_path_factory.mktemp("broken")
+    outside = Outside(folder / "venv")
+    shutil.copytree(package, folder / "package")
+    (folder / "package" / "src" / "carpark_example" / "__init__.py").write_text("import not_installed_anywhere\n")
+    outside.succeed("pip install .", folder / "package")
+    return outside
+
+
+@pytest.mark.parametrize("command", ["carpark run", "carpark plugins", "python -m dramatiq carpark.actors"])
+def test_a_broken_installed_plugin_is_one_line_and_status_2_wherever_it_is_found(
+    broken: Outside, command: str, tmp_path: Path
+) -> None:
+    done = broken.run(command, tmp_path)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("carpark: ")]
+    assert done.returncode == 2
+    assert lines == [
+        "carpark: plugin 'example': carpark_example cannot be loaded: ModuleNotFoundError: "
+        "No module named 'not_installed_anywhere'; fix it, or uninstall carpark-example-plugin"
+    ]
+    assert "Traceback" not in done.stdout
