@@ -1,0 +1,5 @@
+"""``carpark doctor``: checks each setting and server, says what it found and what to do, and changes nothing."""
+
+from carpark.doctor.command import doctor
+
+__all__ = ["doctor"]

@@ -1,0 +1,122 @@
+"""The command: reads the settings, runs the checks, shows what they found."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from carpark.doctor.findings import Check, Finding, Level, run_checks, status_of
+from carpark.doctor.given import read_given
+from carpark.doctor.local import check_files, check_plugins, check_ports, check_python
+from carpark.doctor.servers import check_broker, check_management, check_redis, check_writer
+from carpark.options import CONTEXT, examples
+from carpark.settings import SETTINGS
+
+SECONDS = 4.5
+"""How long all checks together may take."""
+
+CHECKS = (
+    Check("python", (), check_python, ""),
+    Check("rabbitmq", ("broker_url",), check_broker, "start RabbitMQ, or name another one in CARPARK_BROKER_URL"),
+    Check(
+        "management api",
+        ("broker_url", "management_url"),
+        check_management,
+        "rabbitmq-plugins enable rabbitmq_management, or name it in CARPARK_MANAGEMENT_URL",
+    ),
+    Check("redis", ("redis_url",), check_redis, "start Redis, or name another one in CARPARK_REDIS_URL"),
+    Check(
+        "writer",
+        ("writer_url", "writer_token"),
+        check_writer,
+        "start `carpark writer`, or correct CARPARK_WRITER_URL",
+    ),
+    Check(
+        "files",
+        ("csv", "sink_csv", "sink_jsonl", "sink_sqlite", "sinks"),
+        check_files,
+        "is the disk of CARPARK_CSV there?",
+    ),
+    Check("plugins", ("plugins", "sinks", "plates"), check_plugins, "mend what CARPARK_PLUGINS names"),
+    Check("ports", ("bind", "writer_port", "dashboard_port", "metrics_port"), check_ports, "look at CARPARK_BIND"),
+)
+"""All checks, in the order of the report."""
+
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+
+
+def _setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    # Not `settings_options`, which stops at the first value that is wrong.
+    for setting in reversed(SETTINGS):
+        text = f"{setting.help[0].upper()}{setting.help[1:]}  [{setting.variable}]".replace("`", "")
+        command = click.option(setting.flag, setting.name, metavar=setting.metavar, help=text)(command)
+    return command
+
+
+@click.command(
+    "doctor",
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark doctor",
+        "carpark doctor --json",
+        "carpark doctor --broker-url amqp://user:password@rabbit --redis-url redis://redis/0",
+    ),
+)
+@_setting_flags
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON")
+def doctor(as_json: bool, **flags: str | None) -> int:
+    """Check each setting and server, and say what is wrong and what to do.
+
+    Changes nothing. Ends with status 0 when all is well or worth no more than a warning, 1 when a server has a
+    problem, 2 when a setting is wrong.
+    """
+    given = read_given(os.environ, flags)
+    findings = run_checks(CHECKS, given.settings, given.unusable, SECONDS)
+    # Python first, then the settings: the order in which one would mend things.
+    findings = [*findings[:1], *given.findings, *findings[1:]]
+    status = status_of(findings)
+    if as_json:
+        click.echo(json.dumps({"status": status, "checks": [_as_dict(finding) for finding in findings]}, indent=2))
+    else:
+        _show(findings)
+    return status
+
+
+def _as_dict(finding: Finding) -> dict[str, object]:
+    return {**asdict(finding), "level": finding.level.value}
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print(_table(findings))
+    else:
+        for finding in findings:
+            advice = f"; {finding.advice}" if finding.advice else ""
+            click.echo(f"{finding.level:<8} {finding.check}: {finding.found}{advice}")
+    counts = Counter(finding.level for finding in findings)
+    parts = [_plural(counts[level], level) for level in (Level.PROBLEM, Level.WARNING) if counts[level]]
+    click.echo(f"doctor: {' and '.join(parts) or 'all is well'}")
+
+
+def _plural(count: int, level: Level) -> str:
+    return f"{count} {level}{'' if count == 1 else 's'}"
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(title="carpark doctor", title_justify="left", expand=False)
+    for heading in ("", "check", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        level = Text(finding.level.value, style=_COLOURS[finding.level])
+        table.add_row(level, Text(finding.check), Text(finding.found), Text(finding.advice))
+    return table

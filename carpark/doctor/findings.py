@@ -1,0 +1,205 @@
+"""What a check finds, and how checks are run: all at once, each on its own, none for longer than it may take."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from carpark.errors import one_line
+from carpark.options import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from carpark.settings import BY_NAME, MASK, Settings
+
+T = TypeVar("T")
+
+_USERINFO = re.compile(r"//[^/@\s]*@")
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report.
+
+    Args:
+        check: What was looked at, e.g. ``redis``.
+        level: How bad it is.
+        found: What was found, one line without secrets.
+        advice: What to do, or nothing.
+        setting: Whether it is a setting that is wrong.
+    """
+
+    check: str
+    level: Level
+    found: str
+    advice: str = ""
+    setting: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to look at.
+
+    Args:
+        name: What it is called when it cannot be done.
+        needs: Names of the settings without which it makes no sense.
+        look: Looks, and gives one finding or several.
+        remedy: What to do when there is no result in time.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    look: Callable[[Settings], list[Finding]]
+    remedy: str
+
+
+def ok(check: str, found: str) -> Finding:
+    """Say that something is as it should be.
+
+    Args:
+        check: What was looked at.
+        found: What was found.
+
+    Returns:
+        The finding.
+    """
+    return Finding(check, Level.OK, one_line(found))
+
+
+def warning(check: str, found: str, advice: str) -> Finding:
+    """Say that something works, or may be meant so, but should be known.
+
+    Args:
+        check: What was looked at.
+        found: What was found.
+        advice: What to do.
+
+    Returns:
+        The finding.
+    """
+    return Finding(check, Level.WARNING, one_line(found), one_line(advice))
+
+
+def problem(check: str, found: str, advice: str) -> Finding:
+    """Say that something does not work.
+
+    Args:
+        check: What was looked at.
+        found: What was found.
+        advice: What to do.
+
+    Returns:
+        The finding.
+    """
+    return Finding(check, Level.PROBLEM, one_line(found), one_line(advice))
+
+
+def wrong(check: str, found: str, advice: str) -> Finding:
+    """Say that a setting is wrong.
+
+    Args:
+        check: What was looked at.
+        found: What was found.
+        advice: What to do.
+
+    Returns:
+        The finding.
+    """
+    return Finding(check, Level.PROBLEM, one_line(found), one_line(advice), setting=True)
+
+
+def split_error(error: BaseException) -> tuple[str, str]:
+    """Take the message of one of our errors apart.
+
+    Args:
+        error: The error; its message is ``what is wrong; what to do``.
+
+    Returns:
+        What is wrong, and what to do, which may be nothing.
+    """
+    found, mark, advice = str(error).rpartition("; ")
+    return (found, advice) if mark else (advice, "")
+
+
+def status_of(findings: Sequence[Finding]) -> int:
+    """Say how a command that found this ends.
+
+    Args:
+        findings: What was found.
+
+    Returns:
+        2 if a setting is wrong, else 1 if there is a problem, else 0.
+    """
+    problems = [finding for finding in findings if finding.level is Level.PROBLEM]
+    if any(finding.setting for finding in problems):
+        return EXIT_USAGE
+    return EXIT_FAILED if problems else EXIT_OK
+
+
+def in_background(work: Callable[[], T], name: str) -> Future[T]:
+    """Do something in a thread that nothing waits for at the end of the process.
+
+    Args:
+        work: What to do.
+        name: The thread's name.
+
+    Returns:
+        What becomes of it.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # a plugin may even raise SystemExit
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+def run_checks(checks: Sequence[Check], settings: Settings, unusable: set[str], seconds: float) -> list[Finding]:
+    """Run checks at once; one that fails or hangs is a finding itself and holds up no other.
+
+    Args:
+        checks: What to look at.
+        settings: The settings.
+        unusable: Names of the settings that are wrong; checks that need them are left out, and say so.
+        seconds: How long all of it may take.
+
+    Returns:
+        The findings, in the order of the checks.
+    """
+    deadline = time.monotonic() + seconds
+    futures = {
+        check.name: in_background(lambda look=check.look: look(settings), check.name)  # type: ignore[misc]
+        for check in checks
+        if not unusable & set(check.needs)
+    }
+    findings: list[Finding] = []
+    for check in checks:
+        future = futures.get(check.name)
+        if future is None:
+            names = ", ".join(BY_NAME[name].variable for name in check.needs if name in unusable)
+            findings.append(warning(check.name, "not checked", f"correct {names} first"))
+            continue
+        wait([future], max(0.0, deadline - time.monotonic()))
+        if not future.done():
+            findings.append(problem(check.name, f"no result within {seconds:g} s", check.remedy))
+        elif error := future.exception():
+            said = _USERINFO.sub(f"//{MASK}@", f"the check failed: {type(error).__name__}: {error}")
+            findings.append(problem(check.name, said, check.remedy))
+        else:
+            findings += future.result()
+    return findings

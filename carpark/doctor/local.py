@@ -1,0 +1,194 @@
+"""The doctor's look at this machine: Python, files, plugins, ports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import requests
+
+from carpark import __version__
+from carpark.doctor.findings import Finding, ok, split_error, warning, wrong
+from carpark.errors import CarparkError, InvalidSetting, PortTaken, UnknownPlugin
+from carpark.plugins import PluginContext, Plugins
+from carpark.ports import IDENTITY, METRICS_PORTS, METRICS_SETTING, in_url, listen
+from carpark.settings import BY_NAME, Settings
+
+PROBE_TIMEOUT = 1.5
+"""Seconds that whoever holds a port may take to say who it is."""
+
+LITTLE_SPACE = 200 * 1024 * 1024
+"""Bytes of free disk below which it is worth a word."""
+
+_PACKAGES = ("dramatiq", "pika", "redis")
+_SINK_FILES = {"csv": "sink_csv", "jsonl": "sink_jsonl", "sqlite": "sink_sqlite"}
+_MARKS = {
+    "writer": "web_backend_",
+    "backend": "go_backend_",
+    "entry": "vehicle_entry_",
+    "exit": "vehicle_exit_",
+    "queues": "queue_configurator_",
+}
+_TITLES = {"entry": "entry generator", "exit": "exit generator", "queues": "queue configurator"}
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are looked up, not bound to
+
+
+def check_python(settings: Settings) -> list[Finding]:
+    """Say what this runs on.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        One finding.
+    """
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    return [ok("python", f"Python {platform.python_version()}, carpark {__version__}, {packages}")]
+
+
+def check_files(settings: Settings) -> list[Finding]:
+    """Look whether the files that are appended to can be.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        A finding per file: the writer's, and those of the sinks in use.
+    """
+    names = ["csv", *(name for sink, name in _SINK_FILES.items() if sink in settings.sinks)]
+    return [_check_file(BY_NAME[name].variable, getattr(settings, name)) for name in names]
+
+
+def _check_file(variable: str, path: Path) -> Finding:
+    check = f"file {path.name}"
+    if path.exists():
+        if not path.is_file():
+            return wrong(check, f"{variable}={path} is not a file", f"name a file in {variable}")
+        if not os.access(path, os.R_OK | os.W_OK):
+            advice = f"change its owner or mode, or {variable}"
+            return wrong(check, f"{path} cannot be read and written by this user", advice)
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        return wrong(check, f"{folder}, on the way to {path}, is not a folder", f"name another file in {variable}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return wrong(check, f"{folder} cannot be written by this user", f"change its owner or mode, or {variable}")
+    free = shutil.disk_usage(folder).free
+    if free < LITTLE_SPACE:
+        return warning(check, f"{folder} has only {free // 1024 // 1024} MB left", f"make room, or change {variable}")
+    return ok(check, f"{path}, {free / 1024**3:.1f} GB free")
+
+
+def check_plugins(settings: Settings) -> list[Finding]:
+    """Look whether the plugins load and offer what the settings name.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The findings.
+    """
+    try:
+        plugins = Plugins(settings.plugins)
+    except CarparkError as error:
+        return [wrong("plugins", *split_error(error))]
+    count = len({*(each.plugin for each in plugins.sinks.values()), *(each.plugin for each in plugins.plates.values())})
+    return [
+        ok("plugins", f"{count} offer {len(plugins.sinks)} sinks and {len(plugins.plates)} plate generators"),
+        _check_sinks(plugins, settings),
+        _check_plates(plugins, settings),
+    ]
+
+
+def _check_sinks(plugins: Plugins, settings: Settings) -> Finding:
+    try:
+        for name in settings.sinks:
+            if name not in plugins.sinks:
+                raise UnknownPlugin("CARPARK_SINKS", name, sorted(plugins.sinks))
+        if "webhook" in settings.sinks:  # making it tells whether it has its URL; others open files when they are made
+            plugins.sinks["webhook"].offer.make(PluginContext(settings)).close()
+    except CarparkError as error:
+        return wrong("sinks", *split_error(error))
+    return ok("sinks", ", ".join(settings.sinks))
+
+
+def _check_plates(plugins: Plugins, settings: Settings) -> Finding:
+    try:
+        plugins.make_plates(PluginContext(settings), random.Random(0))
+    except CarparkError as error:
+        return wrong("plates", *split_error(error))
+    return ok("plates", settings.plates)
+
+
+def check_ports(settings: Settings) -> list[Finding]:
+    """Look whether each port is free, or held by the service that it is meant for.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        A finding per port.
+    """
+    try:
+        listen(settings.bind, 0, "CARPARK_BIND").close()
+    except InvalidSetting as error:
+        return [wrong("ports", f"{error.name}={error.value}", f"wanted {error.wanted}")]
+    return [_check_port(settings.bind, *each) for each in _ports(settings)]
+
+
+def _ports(settings: Settings) -> Iterator[tuple[str, int, str]]:
+    yield "writer", settings.writer_port, "CARPARK_WRITER_PORT"
+    yield "dashboard", settings.dashboard_port, "CARPARK_DASHBOARD_PORT"
+    if settings.metrics_port is not None:
+        yield "metrics", settings.metrics_port, METRICS_SETTING
+        return
+    for service, port in METRICS_PORTS.items():
+        yield service, port, METRICS_SETTING
+
+
+def _check_port(host: str, service: str, port: int, setting: str) -> Finding:
+    check = f"port {port}" if port else "port"
+    title = _TITLES.get(service, service)
+    if not port:
+        return ok(check, f"the {title} takes a free one")
+    try:
+        listen(host, port, setting).close()
+    except PortTaken:
+        return _judge_holder(check, service, title, setting, *_probe(_ANY_ADDRESS.get(host, host), port))
+    except InvalidSetting as error:
+        return wrong(check, f"{error.name}={error.value} for the {title}", f"wanted {error.wanted}")
+    return ok(check, f"free for the {title}")
+
+
+def _judge_holder(check: str, service: str, title: str, setting: str, holders: set[str], is_ours: bool) -> Finding:
+    if service in holders or (is_ours and (not holders or service == "metrics")):
+        return ok(
+            check, f"held by the {title}, which runs" if service in holders else f"held by carpark, for the {title}"
+        )
+    advice = f"end it, or choose another port in {setting}; 0 takes a free one"
+    if holders or is_ours:
+        others = " and ".join(sorted(_TITLES.get(each, each) for each in holders))
+        return wrong(check, f"meant for the {title}, held by carpark's {others}", advice)
+    return wrong(check, f"meant for the {title}, held by another program", advice)
+
+
+def _probe(host: str, port: int) -> tuple[set[str], bool]:
+    """Ask who is there: the services whose metrics it shows, and whether it is carpark at all."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            url = f"http://{in_url(host)}:{port}/metrics"
+            response = session.get(url, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True)
+            page = next(response.iter_content(256 * 1024), b"").decode("utf-8", "replace")
+    except OSError:  # every error of requests is one
+        return set(), False
+    holders = {service for service, mark in _MARKS.items() if f"\n{mark}" in f"\n{page}" or f" {mark}" in page}
+    if "dramatiq_" in page:
+        holders.add("backend")
+    # The backend's page is empty until its first message.
+    empty_page = not page.strip() and response.headers.get("Content-Type", "").startswith("text/plain; version=")
+    return holders, bool(holders) or empty_page or response.headers.get("Server") == IDENTITY

@@ -1,0 +1,276 @@
+"""The doctor's look at RabbitMQ, Redis and the writer. It only reads: no queue is made, no record is touched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, cast
+
+import requests
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingConnection
+from redis import Redis
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+
+from carpark.broker.connection import explain, open_connection, server_version
+from carpark.broker.topology import QUEUES, queue_arguments, with_companions
+from carpark.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
+from carpark.errors import BrokerUnavailable
+from carpark.management import ManagementApi, QueueTotals
+from carpark.ports import why
+from carpark.records.connection import connect
+from carpark.settings import Settings, management_url_of, mask_url
+from carpark.values import mask_urls
+
+TIMEOUT = 3.0
+"""Seconds that one server may take to answer."""
+
+_IN_PROCESS = "in this process: right for `carpark run`, no other command can use it"
+_CLAIMS_DATABASE = 1
+
+
+def check_broker(settings: Settings) -> list[Finding]:
+    """Look at RabbitMQ and our queues.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The findings.
+    """
+    if settings.broker_url.startswith("stub:"):
+        return [ok("rabbitmq", _IN_PROCESS)]
+    totals = in_background(lambda: _totals(settings), "totals")
+    try:
+        connection = open_connection(settings.broker_url, "carpark doctor", TIMEOUT)
+    except BrokerUnavailable as error:
+        return [problem("rabbitmq", *split_error(error))]
+    with contextlib.closing(connection):
+        version = server_version(connection) or "of unknown version"
+        findings = [ok("rabbitmq", f"RabbitMQ {version} at {mask_urls(settings.broker_url)}")]
+        try:
+            answers = _look_at_queues(connection)
+        except exceptions.AMQPError as error:
+            reason, remedy = explain(error)
+            return [*findings, problem("queues", reason, remedy)]
+    return findings + _judge_queues(answers, totals)
+
+
+def _look_at_queues(connection: BlockingConnection) -> dict[str, tuple[int, int]]:
+    answers = {}
+    for name in (each for queue in QUEUES for each in with_companions(queue)):
+        channel = connection.channel()
+        try:
+            method = channel.queue_declare(name, passive=True).method
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != 404:
+                raise
+        else:
+            answers[name] = (method.message_count, method.consumer_count)
+            channel.close()
+    return answers
+
+
+def _totals(settings: Settings) -> dict[str, QueueTotals]:
+    with contextlib.closing(ManagementApi.of(settings, TIMEOUT)) as management:
+        return management.queues()
+
+
+def _judge_queues(answers: Mapping[str, tuple[int, int]], asked: Future[dict[str, QueueTotals]]) -> list[Finding]:
+    try:
+        totals: Mapping[str, QueueTotals] | None = asked.result(TIMEOUT)
+    except (BrokerUnavailable, TimeoutError):
+        totals = None
+    findings = _judge_declarations(answers, totals)
+    for queue in QUEUES:
+        if queue in answers and not answers[queue][1]:
+            waiting = f"; {answers[queue][0]} messages wait" if answers[queue][0] else ""
+            findings.append(warning("consumers", f"nobody consumes {queue}{waiting}", "start `carpark worker`"))
+    if all(answers.get(queue, (0, 0))[1] for queue in QUEUES):
+        findings.append(ok("consumers", ", ".join(f"{queue}: {answers[queue][1]}" for queue in QUEUES)))
+    dead = {name: answers.get(name, (0, 0))[0] for name in (with_companions(queue)[2] for queue in QUEUES)}
+    for name, count in dead.items():
+        if count:
+            said = f"{count} in {name}"
+            findings.append(warning("dead letters", said, "each one's header x-carpark-error says why it is there"))
+    if not any(dead.values()):
+        findings.append(ok("dead letters", "none"))
+    return findings
+
+
+def _judge_declarations(answers: Mapping[str, object], totals: Mapping[str, QueueTotals] | None) -> list[Finding]:
+    names = [each for queue in QUEUES for each in with_companions(queue)]
+    findings = []
+    missing = [name for name in names if name not in answers]
+    if missing:
+        findings.append(warning("queues", f"not there: {', '.join(missing)}", "declare them: `carpark queues --once`"))
+    for name in names:
+        if totals and name in totals and (difference := _difference(totals[name])):
+            advice = "delete it once it is empty, or use another virtual host in CARPARK_BROKER_URL"
+            findings.append(problem("queues", f"{name} has other arguments than carpark's: {difference}", advice))
+    if not findings:
+        unseen = "" if totals else "; `carpark queues --once` checks their arguments"
+        findings.append(ok("queues", f"{' and '.join(QUEUES)} with their companions are there{unseen}"))
+    return findings
+
+
+def _difference(queue: QueueTotals) -> str:
+    wanted = queue_arguments(queue.name)
+    # A virtual host with a default type writes that type into every queue's arguments, and compares it with itself.
+    found = {key: value for key, value in queue.arguments.items() if key in wanted or key != "x-queue-type"}
+    parts = [
+        f"{key} is {found.get(key, 'missing')!r}, wanted {wanted.get(key, 'none')!r}"
+        for key in sorted({*wanted, *found})
+        if found.get(key) != wanted.get(key)
+    ]
+    return "; ".join(parts if queue.durable else ["it is not durable", *parts])
+
+
+def check_management(settings: Settings) -> list[Finding]:
+    """Look at RabbitMQ's management API.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The findings.
+    """
+    if not settings.management_url:
+        return [ok("management api", "not needed by the in-process broker")]
+    where = mask_url(settings.management_url)
+    with contextlib.closing(ManagementApi.of(settings, TIMEOUT)) as management:
+        try:
+            version = management.version()
+        except BrokerUnavailable as error:
+            found, advice = split_error(error)
+            if settings.management_url == management_url_of(settings.broker_url):
+                return [warning("management api", f"{found} (only messages in hand cannot be counted then)", advice)]
+            return [problem("management api", found, advice)]
+        findings = [ok("management api", f"RabbitMQ {version} at {where}")]
+        with contextlib.suppress(BrokerUnavailable):  # not every user may see the nodes
+            for alarm in management.alarms():
+                advice = "RabbitMQ takes no messages until there is room: free some"
+                findings.append(problem("management api", f"alarm: {alarm} is short", advice))
+    return findings
+
+
+def check_redis(settings: Settings) -> list[Finding]:
+    """Look at Redis: whether it is there, and whether it keeps what it is given.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The findings.
+    """
+    if settings.redis_url.startswith("memory:"):
+        return [ok("redis", _IN_PROCESS)]
+    client = connect(settings.redis_url, attempts=0)
+    where = mask_url(settings.redis_url)
+    try:
+        info = client.info()
+        fsync = _config(client, "appendfsync") if info.get("aof_enabled") else ""
+    except RedisError as error:
+        return [problem("redis", f"Redis at {where}: {_words(error)}", _remedy(error))]
+    finally:
+        client.close()
+    findings = [_judge_database(int(client.connection_pool.connection_kwargs.get("db") or 0), info, where)]
+    if info.get("role") not in (None, "master"):
+        advice = "name the primary in CARPARK_REDIS_URL"
+        findings.append(problem("redis", "this Redis is a replica, which takes no writes", advice))
+    return [*findings, _judge_persistence(info, fsync), _judge_eviction(info)]
+
+
+def _judge_database(database: int, info: Mapping[str, Any], where: str) -> Finding:
+    if database == _CLAIMS_DATABASE:
+        advice = "use database 0: redis://host:port/0"
+        return wrong("redis", "CARPARK_REDIS_URL names database 1, where the exit generators keep their claims", advice)
+    if database:
+        advice = "use database 0 unless that is meant: redis://host:port/0"
+        return warning("redis", f"CARPARK_REDIS_URL names database {database}; records are looked for in 0", advice)
+    return ok("redis", f"Redis {info.get('redis_version', '')} at {where}, database 0")
+
+
+def _judge_persistence(info: Mapping[str, Any], fsync: str) -> Finding:
+    check = "redis persistence"
+    if info.get("aof_enabled"):
+        if info.get("aof_last_write_status", "ok") != "ok":
+            return problem(check, "the append-only file cannot be written", "look into Redis's log; is its disk full?")
+        lost = {"always": "nothing is lost", "everysec": "a power loss costs up to a second"}.get(fsync, "")
+        return ok(check, "append-only file" + (f", appendfsync {fsync}" if fsync else "") + (lost and f": {lost}"))
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        return problem(check, "the last snapshot failed, so Redis may refuse writes", "look into Redis's log")
+    found = "no append-only file: when Redis ends, records since its last snapshot are lost"
+    return warning(check, found, "redis-cli CONFIG SET appendonly yes, and the same in redis.conf")
+
+
+def _judge_eviction(info: Mapping[str, Any]) -> Finding:
+    check, policy = "redis memory", info.get("maxmemory_policy", "noeviction")
+    limit = f"limit {info.get('maxmemory_human', '')}" if info.get("maxmemory") else "no limit"
+    advice = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in redis.conf"
+    if policy == "noeviction":
+        return ok(check, f"{info.get('used_memory_human', '?')} used, {limit}, nothing is evicted")
+    if info.get("maxmemory"):
+        return problem(check, f"maxmemory-policy {policy}: at the {limit} records of vehicles are thrown away", advice)
+    return warning(check, f"maxmemory-policy {policy}: records are thrown away as soon as maxmemory is set", advice)
+
+
+def _config(client: Redis, name: str) -> str:
+    try:
+        return str(cast(dict[str, Any], client.config_get(name)).get(name, ""))
+    except ResponseError:  # not every user may ask
+        return ""
+
+
+def _words(error: RedisError) -> str:
+    if isinstance(error, (AuthenticationError, ResponseError)):
+        return " ".join(str(error).split())
+    return why(error)
+
+
+def _remedy(error: RedisError) -> str:
+    if isinstance(error, (AuthenticationError, AuthorizationError, ResponseError)):
+        return "check user, password and permissions in CARPARK_REDIS_URL"
+    return "start Redis, or name another one in CARPARK_REDIS_URL"
+
+
+def check_writer(settings: Settings) -> list[Finding]:
+    """Look at the writer: whether it is there and takes our token. It is posted an empty list.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The findings.
+    """
+    url = settings.writer_url.rstrip("/")
+    where = mask_url(url)
+    headers = {"Authorization": f"Bearer {settings.writer_token}"} if settings.writer_token else {}
+    session = requests.Session()
+    session.trust_env = False  # as the sink does
+    try:
+        health = session.get(f"{url}/healthz", timeout=TIMEOUT, allow_redirects=False)
+        posted = session.post(f"{url}/summaries", json=[], headers=headers, timeout=TIMEOUT, allow_redirects=False)
+    except OSError as error:  # every error of requests is one
+        if "http-csv" not in settings.sinks:
+            return [ok("writer", "not there, and not needed: CARPARK_SINKS does not name http-csv")]
+        return [problem("writer", f"{where}: {why(error)}", "start `carpark writer`, or correct CARPARK_WRITER_URL")]
+    finally:
+        session.close()
+    if posted.status_code == 401:
+        word = "the token" if settings.writer_token else "a request without a token"
+        return [problem("writer", f"{where} refuses {word}", "give both sides the same CARPARK_WRITER_TOKEN")]
+    if health.status_code == 503:
+        return [problem("writer", f"{where} is not well: {_error_of(health)}", "look into its log")]
+    if health.status_code != 200 or posted.status_code != 201:
+        found = f"{where} answers {health.status_code} and {posted.status_code}, as the writer does not"
+        return [problem("writer", found, "correct CARPARK_WRITER_URL")]
+    return [ok("writer", f"{where}, takes summaries")]
+
+
+def _error_of(response: requests.Response) -> str:
+    try:
+        return str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"
