@@ -7,7 +7,7 @@ import threading
 import unittest
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -80,9 +80,10 @@ class SinkConformance:
 
     def teardown_method(self) -> None:
         """Clean up after a test; called by pytest. An override calls this one last."""
-        for sink in self._made:
-            sink.close()
-        self._temporary.cleanup()
+        with ExitStack() as left:
+            left.callback(self._temporary.cleanup)
+            for sink in self._made:
+                left.callback(sink.close)
 
     def test_a_delivered_summary_is_stored(self) -> None:
         """The ordinary case: a list of one."""

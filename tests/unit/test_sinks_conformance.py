@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import sqlite3
@@ -24,17 +23,12 @@ def make(name: str, **environ: object) -> Sink:
     return PLUGINS.make_sinks(make_context({"CARPARK_SINKS": name, "CARPARK_SINK_TIMEOUT": "5", **given}))[name]
 
 
-class TestCsvSink(SinkConformance):
+class FileConformance(SinkConformance):
+    """Both sinks that write a file, which a folder in its place breaks."""
+
     @property
     def path(self) -> Path:
-        return self.folder / "deep" / "stays.csv"
-
-    def make_sink(self) -> Sink:
-        return make("csv", sink_csv=self.path)
-
-    def stored_ids(self) -> list[str]:
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return [row["id"] for row in csv.DictReader(file, strict=True)]
+        return self.folder / "deep" / "stays"
 
     def break_sink(self) -> None:
         self.path.rename(self.folder / "aside")
@@ -45,23 +39,21 @@ class TestCsvSink(SinkConformance):
         (self.folder / "aside").rename(self.path)
 
 
-class TestJsonlSink(SinkConformance):
-    @property
-    def path(self) -> Path:
-        return self.folder / "stays.jsonl"
-
+class TestCsvSink(FileConformance):
     def make_sink(self) -> Sink:
-        return make("jsonl", sink_jsonl=self.path, sink_timeout=0.5)
+        return make("csv", sink_csv=self.path)
+
+    def stored_ids(self) -> list[str]:
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return [row["id"] for row in csv.DictReader(file, strict=True)]
+
+
+class TestJsonlSink(FileConformance):
+    def make_sink(self) -> Sink:
+        return make("jsonl", sink_jsonl=self.path)
 
     def stored_ids(self) -> list[str]:
         return [json.loads(line)["id"] for line in self.path.read_bytes().splitlines()]
-
-    def break_sink(self) -> None:
-        self._held = self.path.open("ab")
-        fcntl.flock(self._held, fcntl.LOCK_EX)
-
-    def mend_sink(self) -> None:
-        self._held.close()
 
 
 class TestStdoutSink(SinkConformance):
@@ -99,18 +91,21 @@ class TestSqliteSink(SinkConformance):
         return self.folder / "stays.sqlite"
 
     def make_sink(self) -> Sink:
-        return make("sqlite", sink_sqlite=self.path, sink_timeout=0.5)
+        return make("sqlite", sink_sqlite=self.path)
 
     def stored_ids(self) -> list[str]:
         with closing(sqlite3.connect(self.path)) as database:
             return [id_ for (id_,) in database.execute("SELECT id FROM stays")]
 
     def break_sink(self) -> None:
-        self._held = sqlite3.connect(self.path, isolation_level=None)
-        self._held.execute("BEGIN EXCLUSIVE")
+        self.execute("CREATE TRIGGER full BEFORE INSERT ON stays BEGIN SELECT RAISE(FAIL, 'disk full'); END")
 
     def mend_sink(self) -> None:
-        self._held.close()
+        self.execute("DROP TRIGGER full")
+
+    def execute(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.path)) as database:
+            database.execute(statement)
 
 
 class PostingConformance(SinkConformance):

@@ -90,6 +90,19 @@ def test_readers_do_not_stop_the_sink(tmp_path: Path) -> None:
     sink.close()
 
 
+def test_a_lock_that_another_process_keeps_is_said_in_time_and_the_rows_come_later(tmp_path: Path) -> None:
+    path, summary = tmp_path / "stays.sqlite", make_summary()
+    sink = SqliteSink(path, 0.1)
+    with opened(path) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SinkUnavailable, match="database is locked"):
+            sink.deliver([summary])
+    sink.deliver([summary])
+    sink.close()
+    with opened(path) as database:
+        assert database.execute("SELECT id FROM stays").fetchall() == [(summary.id,)]
+
+
 def test_a_database_that_was_removed_is_made_again(tmp_path: Path) -> None:
     path, summaries = tmp_path / "stays.sqlite", make_summaries(2)
     sink = SqliteSink(path, 1)
