@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from carpark.plugins import Plugins
 from tests.outside import Outside
 from tests.processes import ROOT
 
@@ -58,3 +59,10 @@ def test_the_first_sink_is_short() -> None:
     sink = next(content for _, name, content in steps() if name == "tally.py")
     statements = [line for line in sink.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
     assert len(statements) <= 15
+
+
+def test_everything_that_is_built_in_is_on_the_page() -> None:
+    named = set(re.findall(r"`([a-z-]+)`", PAGE.read_text(encoding="utf-8").partition("## What is built in")[2]))
+    plugins = Plugins()
+    builtin = [*plugins.sinks.values(), *plugins.plates.values()]
+    assert {found.offer.name for found in builtin if found.origin.source == "built in"} <= named

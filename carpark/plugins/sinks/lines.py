@@ -102,7 +102,7 @@ class LineFileSink(Sink):
     """Appends a line per summary to a file and syncs it to the disk; the file's own lines say which ids it holds.
 
     Several processes may append to one file: each delivery opens and locks it, and reads first what the others have
-    added. The ids take about 100 bytes of memory each; for many millions use the sink ``sqlite``.
+    added. The ids take about 130 bytes of memory each; for many millions use the sink ``sqlite``.
 
     Args:
         path: The file; it and its folder are made when they do not exist. A torn last line is cut off.
