@@ -16,6 +16,8 @@ MASK = "***"
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _HOST = re.compile(r"[\w.~%:-]+")  # names, IPv4, and IPv6 as urlsplit gives it: without its brackets
+_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:")
+_NEXT_URL = re.compile(rf";(?={_SCHEME.pattern}//)")  # a ";" in a password must not tear it
 _LONGEST_NUMBER = 40
 _NO_HOST = {"stub", "memory", "unix"}
 
@@ -259,7 +261,7 @@ def mask_urls(text: str) -> str:
     Returns:
         The text with each password masked; rather too much is masked than too little.
     """
-    return ";".join(mask_url(part) for part in text.split(";"))
+    return ";".join(mask_url(part) for part in _NEXT_URL.split(text))
 
 
 def mask_url(text: str) -> str:
@@ -274,7 +276,7 @@ def mask_url(text: str) -> str:
     head, at, rest = text.rpartition("@")
     if at:
         scheme, slashes, userinfo = head.partition("//")
-        if not slashes:
+        if not slashes or not _SCHEME.fullmatch(scheme):
             return f"{MASK}@{_mask_query(rest)}"
         user, colon, _ = userinfo.partition(":")
         return f"{scheme}//{user}{colon and ':' + MASK}@{_mask_query(rest)}"
