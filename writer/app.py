@@ -179,12 +179,14 @@ def _read_body(metrics: WriterMetrics) -> list[StaySummary]:
     except InvalidBody as error:
         raise Refusal(400, str(error)) from None
     several = isinstance(value, list)
+    items = value if several else [value]
     stays = []
-    for index, item in enumerate(value if several else [value]):
+    for index, item in enumerate(items):
+        items[index] = None  # a long list is not held twice
         try:
             stays.append(StaySummary.parse(item))
         except InvalidSummary as error:
-            metrics.summaries("rejected", len(value) if several else 1)
+            metrics.summaries("rejected", len(items))
             field = None if error.field == "body" else error.field
             raise Refusal(422, str(error), index if several else None, field) from None
     return stays
