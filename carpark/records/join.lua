@@ -5,9 +5,9 @@
 -- ARGV  now (s), retention (s), number of sinks, the sinks' names, then per event: kind, id, plate, time, JSON
 -- Returns per event {outcome, stay, sinks that still want it ...}, or {"error", reason}.
 --
--- A plate's hash has, beside entry_time, parking_enter_data and parking_exit_data:
+-- A plate's hash has entry_time, parking_enter_data and parking_exit_data of its newest stay, or parking_exit_data alone
+-- of an exit when no stay is known; and beside them:
 --   entry_id           the id of the entry that is open now; there only while the vehicle is inside
---   exit_time          the time of the exit in parking_exit_data
 --   open <time> <id>   an entry that a later one superseded, open still; its value is the time of the later one
 --   wait <time> <id>   an exit that waits for its entry; its value is the event
 -- Times are of one length, so they compare as text.
@@ -117,7 +117,7 @@ local function next_entry(record, time)
   return later
 end
 
--- An entry stays open for an exit between itself and the entry that superseded it.
+-- An entry stays open for an exit between itself and the entry that superseded it. So an exit has one to close at most.
 local function supersede(record, time)
   for _, entry in ipairs(record.open) do
     if entry.time <= time and entry.value > time then
@@ -134,8 +134,7 @@ local function take_exit(record, time, before)
 end
 
 local function take_entry(record, time)
-  for i = #record.open, 1, -1 do
-    local entry = record.open[i]
+  for i, entry in ipairs(record.open) do
     if entry.time <= time and time < entry.value then return take(record, 'open', i) end
   end
 end
@@ -147,7 +146,7 @@ local function record_entry(record, id, time, data)
   if exit then
     -- A vehicle inside has a later entry here: an exit that is not earlier than the open entry never waits.
     if not record.inside and (not record.entry_time or record.entry_time <= time) then
-      redis.call('HSET', record.plate, 'entry_time', time, 'parking_enter_data', data, 'exit_time', exit.time,
+      redis.call('HSET', record.plate, 'entry_time', time, 'parking_enter_data', data,
                  'parking_exit_data', exit.value)
     end
     return finish('entry', record, {id = id, time = time}, exit)
@@ -163,7 +162,7 @@ local function record_entry(record, id, time, data)
     add(record, 'open', record.entry_time, record.entry_id, time)
   end
   redis.call('HSET', record.plate, 'entry_time', time, 'parking_enter_data', data, 'entry_id', id)
-  redis.call('HDEL', record.plate, 'parking_exit_data', 'exit_time')
+  redis.call('HDEL', record.plate, 'parking_exit_data')
   redis.call('SADD', INSIDE, record.plate)
   remember('entry', id, true)
   record.inside = true
@@ -172,7 +171,7 @@ end
 
 local function record_exit(record, id, time, data)
   if record.inside and record.entry_time <= time then
-    redis.call('HSET', record.plate, 'exit_time', time, 'parking_exit_data', data)
+    redis.call('HSET', record.plate, 'parking_exit_data', data)
     redis.call('HDEL', record.plate, 'entry_id')
     redis.call('SREM', INSIDE, record.plate)
     record.inside = false
@@ -185,10 +184,7 @@ local function record_exit(record, id, time, data)
   end
   count('exit/unmatched')
   add(record, 'wait', time, id, data)
-  if not record.inside and (not record.exit_time or record.exit_time <= time) then
-    redis.call('HSET', record.plate, 'exit_time', time, 'parking_exit_data', data)
-    redis.call('HDEL', record.plate, 'entry_time', 'parking_enter_data')
-  end
+  if not record.entry_time then redis.call('HSET', record.plate, 'parking_exit_data', data) end
   return {'unmatched', ''}
 end
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import permutations
 from typing import Any, cast
 
 import pytest
@@ -146,13 +147,12 @@ class TestRecordOfAPlate:
         assert recorded[1].outcome == Outcome.MATCHED
         assert hash_of(client, "B123") == newer
 
-    def test_an_unmatched_exit_that_comes_late_does_not_hide_a_newer_stay(
-        self, client: redis.Redis, records: Records
-    ) -> None:
+    def test_an_unmatched_exit_does_not_hide_a_stay(self, client: redis.Redis, records: Records) -> None:
         records.record([entered("e2", microseconds=7), exited("x2", microseconds=8)])
-        newer = hash_of(client, "B123")
-        records.record([exited("x1", microseconds=2)])
-        assert hash_of(client, "B123").items() >= newer.items()
+        stay = hash_of(client, "B123")
+        late = exited("x3", microseconds=9)
+        assert records.record([late])[0].outcome is Outcome.UNMATCHED
+        assert hash_of(client, "B123") == {**stay, f"wait {late.time} x3": late.to_json()}
 
     def test_further_fields_are_kept_in_the_json_and_stay_out_of_the_summary(
         self, client: redis.Redis, records: Records
@@ -205,12 +205,25 @@ class TestTimes:
         assert recorded[1].summary.entry_date_time == at(10)
         assert records.counts()["entry/reclaimed"] == 1
 
-    def test_an_entry_between_two_known_ones_takes_the_exits_after_it(self, records: Records) -> None:
-        records.record([entered("e1", microseconds=10), entered("e3", microseconds=30), entered("e2", microseconds=20)])
-        recorded = records.record([exited(f"x{n}", microseconds=n) for n in (25, 26, 15)])
-        assert outcomes(recorded) == ["matched", "unmatched", "matched"]
+    @pytest.mark.parametrize("order", list(permutations((10, 20, 30))), ids=str)
+    def test_entries_in_any_order_each_reach_to_the_next(self, records: Records, order: tuple[int, ...]) -> None:
+        records.record([entered(f"e{n}", microseconds=n) for n in order])
+        recorded = records.record([exited(f"x{n}", microseconds=n) for n in (25, 26, 15, 16)])
+        assert outcomes(recorded) == ["matched", "unmatched", "matched", "unmatched"]
         assert [effect.summary.entry_date_time for effect in recorded if effect.summary] == [at(20), at(10)]
         assert records.inside() == 1
+
+    def test_a_late_entry_does_not_reach_over_one_that_is_closed(self, records: Records) -> None:
+        records.record([entered("e2", microseconds=20), exited("x2", microseconds=21), exited("x3", microseconds=22)])
+        assert outcomes(records.record([entered("e1", microseconds=10)])) == ["recorded"]
+        records.record([entered("e4", microseconds=40), exited("x4", microseconds=41)])
+        assert outcomes(records.record([entered("e15", microseconds=15)])) == ["recorded"]
+        recorded = records.record([exited("x15", microseconds=16), exited("x1", microseconds=11)])
+        assert outcomes(recorded) == ["matched", "matched"]
+        counts = records.counts()
+        assert counts["exit/unmatched"] == 1
+        assert counts["entry/abandoned"] == counts["entry/reclaimed"] == 2
+        assert records.inside() == 0
 
     def test_of_two_entries_at_one_time_one_is_abandoned(self, records: Records) -> None:
         recorded = records.record([entered("e1"), entered("e2"), exited("x1"), exited("x2")])
@@ -287,7 +300,7 @@ class TestTimes:
         assert records.undelivered() == 0
 
 
-class TestMemoryOfIds:
+class TestKnownIds:
     """Contract §4: the same id again is the same event."""
 
     def test_the_same_id_again_has_no_effect_whatever_else_it_says(self, client: redis.Redis, records: Records) -> None:
