@@ -123,7 +123,7 @@ def why(error: BaseException) -> str:
         error: What was raised.
 
     Returns:
-        ``connection refused``, ``no answer in time``, or the words of the innermost error; never a URL with a password.
+        ``connection refused``, ``no answer in time``, or the words of the innermost error.
     """
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
@@ -132,7 +132,8 @@ def why(error: BaseException) -> str:
         if isinstance(each, TimeoutError):
             return "no answer in time"
         if isinstance(each, ssl.SSLError):
-            return f"TLS: {each.reason or each.strerror or type(each).__name__}".lower().replace("tls", "TLS", 1)
+            reason = getattr(each, "reason", None) or each.strerror or type(each).__name__
+            return f"TLS: {reason.replace('_', ' ').lower()}"
         if isinstance(each, OSError) and each.strerror:
             return each.strerror[0].lower() + each.strerror[1:]
     if any("timeout" in type(each).__name__.lower() for each in chain):

@@ -21,7 +21,7 @@ from carpark.doctor.servers import check_broker, check_management, check_redis, 
 from carpark.options import CONTEXT, examples
 from carpark.settings import SETTINGS
 
-SECONDS = 4.5
+SECONDS = 4.0
 """How long all checks together may take."""
 
 CHECKS = (

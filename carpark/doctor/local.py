@@ -34,7 +34,12 @@ _MARKS = {
     "exit": "vehicle_exit_",
     "queues": "queue_configurator_",
 }
-_TITLES = {"entry": "entry generator", "exit": "exit generator", "queues": "queue configurator"}
+_TITLES = {
+    "entry": "entry generator",
+    "exit": "exit generator",
+    "queues": "queue configurator",
+    "metrics": "page of metrics",
+}
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are looked up, not bound to
 
 

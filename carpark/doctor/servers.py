@@ -23,7 +23,7 @@ from carpark.records.connection import connect
 from carpark.settings import Settings, management_url_of, mask_url
 from carpark.values import mask_urls
 
-TIMEOUT = 3.0
+TIMEOUT = 2.5
 """Seconds that one server may take to answer."""
 
 _IN_PROCESS = "in this process: right for `carpark run`, no other command can use it"
@@ -85,8 +85,8 @@ def _judge_queues(answers: Mapping[str, tuple[int, int]], asked: Future[dict[str
     findings = _judge_declarations(answers, totals)
     for queue in QUEUES:
         if queue in answers and not answers[queue][1]:
-            waiting = f"; {answers[queue][0]} messages wait" if answers[queue][0] else ""
-            findings.append(warning("consumers", f"nobody consumes {queue}{waiting}", "start `carpark worker`"))
+            found = f"nobody consumes {queue}, where {answers[queue][0]} wait"
+            findings.append(warning("consumers", found, "start `carpark worker`"))
     if all(answers.get(queue, (0, 0))[1] for queue in QUEUES):
         findings.append(ok("consumers", ", ".join(f"{queue}: {answers[queue][1]}" for queue in QUEUES)))
     dead = {name: answers.get(name, (0, 0))[0] for name in (with_companions(queue)[2] for queue in QUEUES)}

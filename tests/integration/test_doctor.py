@@ -1,0 +1,163 @@
+"""`carpark doctor` as a process, against real servers and against none."""
+
+import contextlib
+import json
+import socket
+import time
+from typing import Any
+
+import pika
+import redis
+import requests
+
+from carpark.broker.topology import declare_queues
+from carpark.management import virtual_host_of
+from tests.processes import Processes
+from tests.servers import RedisServer
+
+Report = dict[str, list[dict[str, Any]]]
+
+
+def examine(processes: Processes, env: dict[str, str], *options: str) -> tuple[int, Report, str]:
+    process = processes.start(["carpark", "doctor", "--json", *options], env=env)
+    status = process.wait()
+    report = json.loads(process.output)
+    assert report["status"] == status
+    checks: Report = {}
+    for finding in report["checks"]:
+        checks.setdefault(finding["check"], []).append(finding)
+    return status, checks, process.output
+
+
+def levels(checks: Report) -> dict[str, list[str]]:
+    return {name: [finding["level"] for finding in findings] for name, findings in checks.items()}
+
+
+def queue_names(broker_url: str, management_url: str) -> list[str]:
+    answer = requests.get(
+        f"{management_url}/api/queues/{virtual_host_of(broker_url)}?disable_stats=true", timeout=10
+    ).json()
+    return [queue["name"] for queue in answer]
+
+
+def test_a_system_that_is_there_is_well_and_missing_queues_are_only_said(
+    processes: Processes, server_environ: dict[str, str], broker_url: str, management_url: str
+) -> None:
+    env = {**server_environ, "CARPARK_WRITER_TOKEN": "hidden"}
+    writer = processes.start(["carpark", "writer"], env=env)
+    env["CARPARK_WRITER_URL"] = writer.wait_for_line(r"^writer: (http\S+)")[1]
+    status, checks, output = examine(processes, env)
+    assert status == 0, output
+    assert levels(checks)["queues"] == ["warning"]
+    assert "vehicle_exit.XQ" in checks["queues"][0]["found"]
+    for name in ("python", "settings", "rabbitmq", "dead letters", "management api", "redis", "redis memory", "writer"):
+        assert levels(checks)[name] == ["ok"], name
+    assert "hidden" not in output
+    assert "guest:guest" not in output
+    assert queue_names(broker_url, management_url) == []
+
+
+def test_queues_without_consumers_dead_letters_and_other_arguments_are_found(
+    processes: Processes, server_environ: dict[str, str], broker_url: str
+) -> None:
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare("vehicle_exit.DQ", durable=True, arguments={"x-max-length": 5})
+        declare_queues(channel, ("vehicle_entry",))
+        channel.queue_declare("vehicle_exit", durable=True, arguments={"x-dead-letter-exchange": ""})
+        channel.confirm_delivery()
+        for _ in range(3):
+            channel.basic_publish("", "vehicle_entry.XQ", b"garbage")
+        channel.basic_publish("", "vehicle_entry", b"{}")
+        channel.basic_consume("vehicle_exit", lambda *_: None)
+        status, checks, _ = examine(processes, server_environ)
+    assert status == 1
+    assert levels(checks)["queues"] == ["warning", "problem", "problem"]
+    assert "not there: vehicle_exit.XQ" in checks["queues"][0]["found"]
+    assert "vehicle_exit has other arguments" in checks["queues"][1]["found"]
+    assert "x-max-length is 5" in checks["queues"][2]["found"]
+    (consumers,) = checks["consumers"]
+    assert consumers["found"] == "nobody consumes vehicle_entry, where 1 wait"
+    (dead,) = checks["dead letters"]
+    assert (dead["level"], dead["found"]) == ("warning", "3 in vehicle_entry.XQ")
+
+
+def test_wrong_passwords_and_a_wrong_token_are_told_from_servers_that_are_away(
+    processes: Processes, server_environ: dict[str, str]
+) -> None:
+    writer = processes.start(["carpark", "writer"], env={**server_environ, "CARPARK_WRITER_TOKEN": "right"})
+    url = writer.wait_for_line(r"^writer: (http\S+)")[1]
+    env = {
+        **server_environ,
+        "CARPARK_BROKER_URL": server_environ["CARPARK_BROKER_URL"].replace("guest:guest", "guest:hidden"),
+        "CARPARK_MANAGEMENT_URL": server_environ["CARPARK_MANAGEMENT_URL"].replace("guest:guest", "guest:hidden"),
+        "CARPARK_REDIS_URL": server_environ["CARPARK_REDIS_URL"].replace("redis://", "redis://nobody:hidden@"),
+        "CARPARK_WRITER_URL": url,
+        "CARPARK_WRITER_TOKEN": "hidden",
+    }
+    status, checks, output = examine(processes, env)
+    assert status == 1
+    assert "refuses the user or the password" in checks["rabbitmq"][0]["found"]
+    assert "refuses the user or the password" in checks["management api"][0]["found"]
+    assert "password" in checks["redis"][0]["found"]
+    assert "refuses the token" in checks["writer"][0]["found"]
+    assert "hidden" not in output
+
+
+def test_redis_is_asked_what_it_keeps(processes: Processes, private_redis: RedisServer) -> None:
+    env = {"CARPARK_BROKER_URL": "stub://", "CARPARK_REDIS_URL": private_redis.url, "CARPARK_SINKS": "stdout"}
+    with contextlib.closing(redis.Redis.from_url(private_redis.url)) as client:
+        _, checks, _ = examine(processes, env, "--metrics-port", "0", "--writer-port", "0", "--dashboard-port", "0")
+        assert "appendfsync everysec: a power loss costs up to a second" in checks["redis persistence"][0]["found"]
+        assert levels(checks)["redis memory"] == ["ok"]
+        client.config_set("appendonly", "no")
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        _, checks, _ = examine(processes, env)
+        assert levels(checks)["redis persistence"] == ["warning"]
+        assert levels(checks)["redis memory"] == ["problem"]
+        status, checks, _ = examine(processes, env, "--redis-url", private_redis.url.removesuffix("0") + "1")
+        assert status == 2
+        assert "database 1" in checks["redis"][0]["found"]
+        assert client.dbsize() == 0
+
+
+def test_servers_that_take_a_connection_and_say_nothing_cost_a_few_seconds_in_all(processes: Processes) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as mute:
+        where = f"127.0.0.1:{mute.getsockname()[1]}"
+        env = {
+            "CARPARK_BROKER_URL": f"amqp://{where}",
+            "CARPARK_MANAGEMENT_URL": f"http://{where}",
+            "CARPARK_REDIS_URL": f"redis://{where}/0",
+            "CARPARK_WRITER_URL": f"http://{where}",
+            "CARPARK_WRITER_PORT": str(mute.getsockname()[1]),
+            "CARPARK_DASHBOARD_PORT": "0",
+            "CARPARK_METRICS_PORT": "0",
+        }
+        started = time.monotonic()
+        status, checks, output = examine(processes, env)
+        # 4 s, and the start of Python on a busy machine; one after another would take 15.
+        assert time.monotonic() - started < 8
+    assert status == 2
+    for name in ("rabbitmq", "management api", "redis", "writer"):
+        assert levels(checks)[name] == ["problem"], name
+        assert "CARPARK_" in checks[name][0]["advice"]
+    assert "held by another program" in output
+
+
+def test_nothing_there_is_status_1_in_plain_lines(processes: Processes, free_port: int) -> None:
+    env = {
+        "CARPARK_BROKER_URL": f"amqp://me:hidden@127.0.0.1:{free_port}",
+        "CARPARK_REDIS_URL": f"redis://127.0.0.1:{free_port}/0",
+        "CARPARK_WRITER_URL": f"http://127.0.0.1:{free_port}",
+        "CARPARK_MANAGEMENT_URL": f"http://me:hidden@127.0.0.1:{free_port}",
+        "CARPARK_WRITER_PORT": "0",
+        "CARPARK_DASHBOARD_PORT": "0",
+        "CARPARK_METRICS_PORT": "0",
+    }
+    process = processes.start(["carpark", "doctor"], env=env)
+    assert process.wait() == 1
+    assert f"problem  rabbitmq: RabbitMQ at amqp://me:***@127.0.0.1:{free_port}: connection refused" in process.output
+    assert "doctor: 4 problems" in process.output
+    assert "hidden" not in process.output
+    assert "Traceback" not in process.output
