@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from carpark.errors import ConfigurationError
 from carpark.events import VehicleEntered, VehicleExited
 from carpark.plugins import PlateGenerator, PluginContext, Plugins
 from carpark.settings import Settings
@@ -84,8 +85,12 @@ def make_lane(
         events=plan.events,
         metrics=CameraMetrics(kind, registry) if registry else None,
     )
-    if plan.seed is not None:
-        lane.forward()
+    try:
+        if plan.seed is not None:
+            lane.forward()
+    except ConfigurationError:
+        lane.close()
+        raise
     return lane
 
 
@@ -109,7 +114,15 @@ def local_lanes(
     """
     lot = LocalLot(settings.capacity, stream(plan.seed, "exit/who"))
     shared: dict[str, Any] = {"lot": lot, "clock": clock, "stamps": Stamps(clock), "start": clock.monotonic()}
-    return [make_lane(kind, settings, plan, plugins=plugins, registry=registry, **shared) for kind in KINDS]
+    lanes: list[Lane] = []
+    try:
+        for kind in KINDS:
+            lanes.append(make_lane(kind, settings, plan, plugins=plugins, registry=registry, **shared))
+    except ConfigurationError:
+        for lane in lanes:
+            lane.close()
+        raise
+    return lanes
 
 
 def _camera(kind: str, settings: Settings, plan: Plan, plates: PlateGenerator, lot: Lot, stamps: Stamps) -> Camera:

@@ -29,7 +29,7 @@ local function settled(kind, plate, claim)
 end
 
 local function sweep(kind, count)
-  local sample = write('HRANDFIELD', 'carpark:' .. kind, count, 'WITHVALUES')
+  local sample = write('HRANDFIELD', 'carpark:' .. kind, count, 'WITHVALUES') or {}
   for i = 1, #sample, 2 do
     if settled(kind, sample[i], sample[i + 1]) then write('HDEL', 'carpark:' .. kind, sample[i]) end
   end

@@ -131,6 +131,11 @@ class Lane:
                 "ratio; give those of its first run, leave out --seed, or choose a new journal"
             )
 
+    def close(self) -> None:
+        """Close the journal, if there is one."""
+        if self.journal:
+            self.journal.close()
+
     def _block(self, wait: Wait, now: float) -> None:
         if not self._wait:
             self.tally.waits += 1

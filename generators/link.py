@@ -55,6 +55,7 @@ class Link:
         self._changed = threading.Condition()
         self._open = False
         self._closed = False
+        self._workflow: Any = None
         self._connection: Any = None
         self._channel: Any = None
         self._tag = 0
@@ -136,7 +137,9 @@ class Link:
 
     def _run(self) -> None:
         try:
-            SelectConnection.create_connection(self._parameters, on_done=self._connected, custom_ioloop=self._loop)
+            self._workflow = SelectConnection.create_connection(
+                self._parameters, on_done=self._connected, custom_ioloop=self._loop
+            )
             self._loop.start()
         except Exception as error:  # whatever pika raises, the other thread must not wait for ever
             self._finish(error)
@@ -193,11 +196,11 @@ class Link:
         self._close()
 
     def _close(self) -> None:
-        if self._connection is None or not self._connection.is_open:
-            self._finish(self.reason)
-            return
-        self._connection.close()
         self._loop.call_later(_CLOSE_TIMEOUT, lambda: self._finish(self.reason))
+        if self._connection is None:
+            self._workflow.abort()
+        elif self._connection.is_open:
+            self._connection.close()
 
     def _finish(self, reason: BaseException | None) -> None:
         with self._changed:

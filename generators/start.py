@@ -49,8 +49,7 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         lot = RedisLot.connect(settings.redis_url, clock, capacity=settings.capacity, retention=settings.retention)
         stack.callback(lot.close)
         lane = make_lane(kind, settings, plan, plugins=plugins, lot=lot, clock=clock, registry=registry)
-        if lane.journal:
-            stack.callback(lane.journal.close)
+        stack.callback(lane.close)
         port = METRICS_PORTS[kind] if settings.metrics_port is None else settings.metrics_port
         page = MetricsPage(registry, settings.bind, port)
         stack.callback(page.close)

@@ -1,0 +1,132 @@
+"""Publishing with confirms, on a real RabbitMQ."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from carpark.broker.topology import declare_queues
+from carpark.events import VehicleEntered
+from generators.link import Link, connection_parameters
+from generators.publisher import RabbitmqPublisher
+from tests.generating import Wire, entered, numbered
+from tests.helpers import eventually, find_free_port
+
+TIME = "2026-11-23T12:00:00.000000Z"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_pika(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "pika")
+
+
+class Sender:
+    """A publisher, what it said, and the way to stop it."""
+
+    def __init__(self, urls: str) -> None:
+        self.stop, self.said, self.failed = threading.Event(), list[str](), list[int]()
+        self.publisher = RabbitmqPublisher(urls, self.stop, self.said.append)
+        self.publisher.failed = self.failed.extend
+
+    def send(self, count: int, first: int = 0) -> int:
+        return self.publisher.publish([entered(plate, TIME) for plate in numbered(count, first)])
+
+
+@pytest.fixture
+def sender(broker_url: str) -> Iterator[Sender]:
+    sender = Sender(broker_url)
+    yield sender
+    sender.publisher.close()
+
+
+@pytest.fixture
+def wire(broker_url: str) -> Iterator[Wire]:
+    wire = Wire(broker_url)
+    yield wire
+    wire.close()
+
+
+def arrived(wire: Wire) -> list[str]:
+    return [message["kwargs"]["vehicle_plate"] for message in wire.drain(VehicleEntered.queue)]
+
+
+def test_a_window_is_confirmed_as_a_whole_and_keeps_its_order(sender: Sender, wire: Wire) -> None:
+    declare_queues(wire.channel)
+    assert sender.send(250) == 250
+    assert sender.send(250, first=250) == 250
+    assert wire.count(VehicleEntered.queue) == 500
+    assert arrived(wire) == numbered(500)
+    assert sender.said == sender.failed == []
+
+
+def test_of_several_brokers_the_first_that_answers_is_used(broker_url: str, wire: Wire) -> None:
+    declare_queues(wire.channel)
+    sender = Sender(f"amqp://guest:guest@127.0.0.1:{find_free_port()}; {broker_url}")
+    assert sender.send(10) == 10
+    sender.publisher.close()
+    assert arrived(wire) == numbered(10)
+    assert sender.said == []
+
+
+def test_what_a_full_queue_refuses_is_sent_again_until_it_is_taken(sender: Sender, wire: Wire) -> None:
+    full = {"x-max-length": 5, "x-overflow": "reject-publish"}
+    wire.channel.queue_declare(VehicleEntered.queue, durable=True, arguments=full)
+    result: list[int] = []
+    thread = threading.Thread(target=lambda: result.append(sender.send(12)))
+    thread.start()
+    eventually(lambda: sender.said)
+    got: list[str] = []
+    eventually(lambda: got.extend(arrived(wire)) or not thread.is_alive(), 30)
+    thread.join()
+    got += arrived(wire)
+    assert result == [12]
+    assert set(got) == set(numbered(12))
+    assert "is away (it does not take messages)" in sender.said[0]
+    assert sender.said[1].startswith("RabbitMQ is back after")
+    assert len(sender.failed) >= 7
+
+
+def test_a_stop_gives_the_leading_events_that_are_confirmed(sender: Sender, wire: Wire) -> None:
+    full = {"x-max-length": 5, "x-overflow": "reject-publish"}
+    wire.channel.queue_declare(VehicleEntered.queue, durable=True, arguments=full)
+    result: list[int] = []
+    thread = threading.Thread(target=lambda: result.append(sender.send(12)))
+    thread.start()
+    eventually(lambda: sender.said)
+    sender.stop.set()
+    thread.join(10)
+    assert result == [5]
+
+
+def test_a_broker_that_is_not_there_is_given_up_soon_after_a_stop() -> None:
+    sender = Sender(f"amqp://guest:guest@127.0.0.1:{find_free_port()}")
+    sender.stop.set()
+    assert sender.send(3) == 0
+    assert len(sender.said) == 1
+    assert sender.said[0].endswith("3 events are kept and sent when it is back")
+    assert "guest:***@" in sender.said[0]
+
+
+def test_what_is_held_for_the_events_is_held_while_the_broker_is_away() -> None:
+    sender, held = Sender(f"amqp://guest:guest@127.0.0.1:{find_free_port()}"), list[None]()
+
+    def hold() -> None:
+        held.append(None)
+        if len(held) == 3:
+            sender.stop.set()
+
+    sender.publisher.holding = hold
+    assert sender.send(1) == 0
+    assert len(held) >= 3
+
+
+def test_an_idle_connection_answers_heartbeats_by_itself(broker_url: str) -> None:
+    link = Link(connection_parameters(f"{broker_url}?heartbeat=1", "test"))
+    assert link.wait_open(10)
+    with pytest.raises(AssertionError, match="not within 4 s"):  # RabbitMQ closes after two missed ones
+        eventually(link.is_closed, 4)
+    link.close()
+    assert link.is_closed()
