@@ -54,7 +54,7 @@ local function remember(kind, id, inside)
   redis.call('ZADD', SEEN[kind], inside and '+inf' or forget_at, id)
 end
 
--- More than a call can add, so that they do not pile up; not all, because that could take seconds.
+-- Some per event, so that they do not pile up; not all at once, because that could take seconds.
 local function forget_some(kind, most)
   local old = redis.call('ZCOUNT', SEEN[kind], '-inf', string.format('%.3f', now))
   if old > 0 then redis.call('ZREMRANGEBYRANK', SEEN[kind], 0, math.min(old, most) - 1) end

@@ -261,6 +261,15 @@ class TestTimes:
         recorded = records.record([exited("x0", microseconds=1), exited("x1", microseconds=11)])
         assert outcomes(recorded) == ["unmatched", "matched"]
 
+    def test_a_vehicle_that_enters_is_one_of_the_eight(self, records: Records) -> None:
+        records.record([entered("e100", microseconds=100), exited("x100", microseconds=101)])
+        records.record([entered(f"e{n}", microseconds=10 * n) for n in (5, 1, 8, 3, 6, 2, 7, 4)])
+        assert "entry/dropped" not in records.counts()
+        records.record([entered("e200", microseconds=200)])
+        assert records.counts()["entry/dropped"] == 1
+        recorded = records.record([exited(f"x{n}", microseconds=10 * n + 1) for n in range(1, 9)])
+        assert outcomes(recorded) == ["unmatched"] + ["matched"] * 7
+
     def test_what_was_dropped_is_still_known(self, records: Records) -> None:
         events: list[Event] = [exited(f"x{n}", microseconds=n) for n in range(12)]
         events += [entered(f"e{n}", "C1", microseconds=n) for n in range(12)]
@@ -322,6 +331,23 @@ class TestKnownIds:
         assert outcomes(records.record(stay)) == ["duplicate"] * 3
         clock.now += 0.002
         assert outcomes(records.record([entered("e1", "D1"), exited("x2", "D2")])) == ["recorded", "unmatched"]
+
+    def test_many_ids_are_forgotten_at_once_though_they_are_cleared_away_little_by_little(
+        self, client: redis.Redis, records: Records, clock: Clock
+    ) -> None:
+        exits = [exited(f"x{n}", f"P{n}") for n in range(200)]
+        records.record(exits)
+        clock.now += RETENTION + 1
+        assert outcomes(records.record([exits[-1]])) == ["unmatched"]
+        assert 1 < client.zcard("carpark:seen:exit") < 200
+
+    def test_an_id_is_not_forgotten_with_an_older_one(self, records: Records, clock: Clock) -> None:
+        first, second = exited("x1", "A1"), exited("x2", "A2")
+        records.record([first])
+        clock.now += 1
+        records.record([second])
+        clock.now += RETENTION - 0.5
+        assert outcomes(records.record([first, second])) == ["unmatched", "duplicate"]
 
     def test_ids_of_a_vehicle_inside_are_known_however_long_it_stays(self, records: Records, clock: Clock) -> None:
         # Of its plate an exit waits and an entry is superseded; both could still become stays.
