@@ -23,9 +23,9 @@ local function settled(kind, plate, claim)
   if kind == 'exits' then return claim < horizon end
   local time, expires = parts(claim)
   if tonumber(expires) <= now then return true end
-  local known = read('HMGET', plate, 'entry_time', 'exit_time')
-  if kind == 'entering' then return (known[1] and known[1] >= time) or (known[2] and known[2] >= time) end
-  return known[1] ~= time or read('SISMEMBER', 'entry_plates', plate) == 0
+  local recorded = read('HGET', plate, 'entry_time')
+  if kind == 'entering' then return recorded and recorded >= time end
+  return recorded ~= time or read('SISMEMBER', 'entry_plates', plate) == 0
 end
 
 local function sweep(kind, count)

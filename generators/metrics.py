@@ -1,12 +1,9 @@
-"""The metrics of a camera, under its own namespace, and the page that shows them."""
+"""The metrics of a camera, under its own namespace."""
 
 from __future__ import annotations
 
-import errno
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-
-from carpark.errors import InvalidSetting, PortTaken
 from carpark.events import VehicleExited
 
 PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -88,34 +85,3 @@ class CameraMetrics:
         if self._exits:
             return self._events.labels(outcome, "matched" if matched else "unmatched")
         return self._events.labels(outcome)
-
-
-class MetricsPage:
-    """The page ``/metrics``, served from a thread.
-
-    Args:
-        registry: What it shows.
-        address: The address to listen on.
-        port: The port; 0 for a free one.
-
-    Raises:
-        PortTaken: The port is in use.
-        InvalidSetting: The address is not one of this machine, or the port may not be used.
-    """
-
-    def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
-        try:
-            self._server, self._thread = start_http_server(port, address, registry)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortTaken("CARPARK_METRICS_PORT", f"{address}:{port}") from None
-            wanted = f"an address of this machine and a port that may be used ({error.strerror})"
-            raise InvalidSetting("CARPARK_BIND", f"{address}:{port}", wanted) from None
-        host = f"[{address}]" if ":" in address else address
-        self.url = f"http://{host}:{self._server.server_port}/metrics"
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -13,6 +13,7 @@ import pika.exceptions
 from carpark.broker.topology import declare_queues
 from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.events import Event
+from carpark.ports import why
 from carpark.settings import mask_url
 from generators.link import Letter, Link, connection_parameters
 from generators.wire import message_body
@@ -154,10 +155,10 @@ class RabbitmqPublisher(Publisher):
             # Waiting for a password to become right helps nobody; later on it may be a broker that is starting.
             if isinstance(cause, refused) and not self._connected_once:
                 raise BrokerUnavailable(
-                    f"RabbitMQ at {self._shown} refuses user, password or virtual host ({_words(cause)}); "
+                    f"RabbitMQ at {self._shown} refuses user, password or virtual host ({why(cause)}); "
                     "check CARPARK_BROKER_URL"
                 )
-        return _words(causes[-1]) if causes else "connection lost"
+        return why(causes[-1]) if causes[-1] else "connection lost"
 
     def _declare(self, queues: set[str]) -> str:
         try:
@@ -165,7 +166,7 @@ class RabbitmqPublisher(Publisher):
                 for queue in sorted(queues):
                     self._declare_one(connection.channel(), queue)
         except pika.exceptions.AMQPError as error:
-            return f"queue {', '.join(sorted(queues))} is missing and cannot be declared: {_words(error)}"
+            return f"queue {', '.join(sorted(queues))} is missing and cannot be declared: {why(error)}"
         self._say(f"queue {', '.join(sorted(queues))} was missing; declared it")
         return ""
 
@@ -207,7 +208,3 @@ def _cause(error: BaseException | None) -> BaseException | None:
     while isinstance(inner := getattr(error, "exception", None), BaseException):
         error = inner
     return error
-
-
-def _words(error: BaseException | None) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -116,8 +116,8 @@ class Run:
             return
         self._records_back()
         if isinstance(found, Wait):
-            self._say_wait(lane, found, now)
             self._flush()
+            self._say_wait(lane, found, now)
             return
         self._pending.append((lane, found))
         for other in self.lanes:
@@ -198,7 +198,7 @@ class Run:
         if self._records_away is None:
             self._records_away = self._clock.monotonic()
             self._attempt = 0
-            self._watcher.say(f"Redis is away ({error}); the cameras wait for it")
+            self._watcher.say(f"{error}; the cameras wait for it")
         pause = BACKOFF_SECONDS[min(self._attempt, len(BACKOFF_SECONDS) - 1)]
         self._attempt += 1
         self._clock.wait(min(pause, max(0.0, self._until - self._clock.monotonic())), self._stop)

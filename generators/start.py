@@ -13,16 +13,14 @@ from prometheus_client import CollectorRegistry
 
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
+from carpark.ports import METRICS_PORTS, MetricsPage
 from carpark.settings import BY_NAME, Settings
 from generators.build import Plan, make_lane
 from generators.clock import Clock
-from generators.metrics import MetricsPage
 from generators.publisher import RabbitmqPublisher
 from generators.redis_lot import RedisLot
 from generators.report import Console
 from generators.service import Run
-
-METRICS_PORTS = {"entry": 9201, "exit": 9202}
 
 
 def run_service(kind: str, settings: Settings, plan: Plan, duration: float | None = None) -> None:

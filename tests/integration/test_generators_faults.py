@@ -119,8 +119,8 @@ def test_a_redis_that_goes_away_is_waited_for(start: Any, wire: Wire, private_re
     generator = start("--rate", 200, CARPARK_REDIS_URL=private_redis.url)
     generator.wait_for_line("metrics at")
     private_redis.kill()
-    generator.wait_for_line(r"^Redis is away \(.*\); the cameras wait for it$")
+    generator.wait_for_line(r"^Redis at .* is away \(.*\); the cameras wait for it$")
     private_redis.start()
     generator.wait_for_line(r"^Redis is back after", 30)
     assert generator.terminate() == 0
-    assert generator.output.count("Redis is away") == 1
+    assert generator.output.count("the cameras wait for it") == 1

@@ -292,7 +292,7 @@ def test_a_redis_that_goes_away_is_waited_for_with_one_line_and_nothing_is_skipp
 
     def away_for_a_while() -> Seen | Wait:
         if 1 <= bench.clock.elapsed < 31:
-            raise RecordsUnavailable("connection refused")
+            raise RecordsUnavailable("Redis is away (connection refused)")
         return look()
 
     lane.camera.look = away_for_a_while  # type: ignore[method-assign]
