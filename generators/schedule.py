@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 
+_MICRO = 1_000_000
+
+
 class Schedule:
     """Due times of events number 0, 1, 2 …: each is ``start + number / rate``, never "the last one plus a pause".
 
     A generator that falls behind publishes late until it has caught up. Time spent waiting at the barrier, or for
     somebody to be inside, moves all later due times instead: nothing was due while nothing could happen.
+
+    Due times are whole microseconds after the start, so that two cameras that started together agree on what is earlier,
+    whatever the machine's clock showed then.
 
     Args:
         rate: Events per second.
@@ -19,7 +25,7 @@ class Schedule:
             raise ValueError(f"a rate is greater than 0, not {rate}")
         self.rate = rate
         self._start = start
-        self._shift = 0.0
+        self._shift = 0
         self._number = 0
 
     def __repr__(self) -> str:
@@ -28,7 +34,7 @@ class Schedule:
     @property
     def due(self) -> float:
         """When the next event is due, on the monotonic clock, in seconds."""
-        return self._start + self._shift + self._number / self.rate
+        return self._start + (self._shift + round(self._number * _MICRO / self.rate)) / _MICRO
 
     def advance(self) -> None:
         """Go on to the event after this one."""
@@ -40,7 +46,7 @@ class Schedule:
         Args:
             seconds: How long the wait was; not negative.
         """
-        self._shift += max(0.0, seconds)
+        self._shift += max(0, round(seconds * _MICRO))
 
     def overdue(self, now: float) -> int:
         """Count the events that should have happened and have not.

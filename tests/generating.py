@@ -22,16 +22,21 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 class HandClock(Clock):
-    """A clock that moves only when something waits, or when it is told to."""
+    """A clock that moves only when something waits, or when it is told to.
 
-    def __init__(self) -> None:
+    Args:
+        booted: What the monotonic clock shows first, in seconds.
+    """
+
+    def __init__(self, booted: float = 1000.0) -> None:
         self.elapsed = 0.0
+        self._booted = booted
 
     def now(self) -> datetime:
         return NOON + timedelta(seconds=self.elapsed)
 
     def monotonic(self) -> float:
-        return 1000.0 + self.elapsed
+        return self._booted + self.elapsed
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
         if not stop.is_set():

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from generators.cameras import ExitCamera
 from generators.chance import MatchSequence
-from generators.clock import Stamps
 from generators.cli import generate
+from generators.clock import Stamps
 from generators.lane import Lane
 from generators.lot import LocalLot
 from generators.report import Console

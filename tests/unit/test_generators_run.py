@@ -141,12 +141,13 @@ def test_a_seed_repeats_plates_and_who_leaves_however_fast_the_rest_is(
     make_settings: Callable[..., Settings], capacity: int, count: int
 ) -> None:
     def day(seed: str, hiccups: random.Random) -> list[tuple[str, str]]:
-        bench = Bench(make_settings(rate=10, capacity=capacity))
+        bench = Bench(make_settings(rate=30, capacity=capacity))
+        bench.clock = HandClock(booted=hiccups.uniform(0, 1e6))
         publisher = ListPublisher(lambda _: setattr(bench.clock, "elapsed", bench.clock.elapsed + hiccups.random()))
         bench.run(bench.both(events=300, seed=seed), publisher)
         return [(event.kind, event.vehicle_plate) for event in publisher.events]
 
-    days = [day("7", random.Random(speed)) for speed in range(4)]
+    days = [day("7", random.Random(speed)) for speed in range(8)]
     assert days[1:] == days[:-1]
     assert len(days[0]) == count  # in a full car park only as many enter as leave: 240, and the 5 that stay
     assert day("8", random.Random(0)) != days[0]
