@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 _MICRO = 1_000_000
 
 
@@ -12,8 +11,8 @@ class Schedule:
     A generator that falls behind publishes late until it has caught up. Time spent waiting at the barrier, or for
     somebody to be inside, moves all later due times instead: nothing was due while nothing could happen.
 
-    Due times are whole microseconds after the start, so that two cameras that started together agree on what is earlier,
-    whatever the machine's clock showed then.
+    Due times are whole microseconds after the start, so that two cameras that started together agree on what is
+    earlier, whatever the machine's clock showed then.
 
     Args:
         rate: Events per second.
