@@ -16,8 +16,11 @@ local INSIDE, COUNTS, UNDELIVERED = KEYS[1], KEYS[2], KEYS[5]
 local SEEN = {entry = KEYS[3], exit = KEYS[4]}
 local MOST = 8 -- open entries, and waiting exits, per plate
 local TIME = 27 -- characters of a time
+-- Seconds that no id is old enough for. With +inf for all of those inside, a new id would be put somewhere among them,
+-- which costs the more the more there are; so it is always put at the end.
+local FOREVER = 1e11
 local now, retention = tonumber(ARGV[1]), tonumber(ARGV[2])
-local forget_at = string.format('%.3f', now + retention)
+local forget_at, stay_until = string.format('%.3f', now + retention), string.format('%.3f', now + FOREVER)
 local sinks = {}
 for i = 1, tonumber(ARGV[3]) do sinks[i] = ARGV[3 + i] end
 
@@ -46,12 +49,12 @@ end
 
 local function is_seen(kind, id)
   local score = redis.call('ZSCORE', SEEN[kind], id)
-  return score and (score == 'inf' or tonumber(score) > now)
+  return score and tonumber(score) > now
 end
 
 -- An id that the record of a vehicle inside names is remembered as long as that is inside, others for the retention.
 local function remember(kind, id, inside)
-  redis.call('ZADD', SEEN[kind], inside and '+inf' or forget_at, id)
+  redis.call('ZADD', SEEN[kind], inside and stay_until or forget_at, id)
 end
 
 -- Some per event, so that they do not pile up; not all at once, because that could take seconds.
