@@ -47,12 +47,14 @@ class Backend:
     Args:
         settings: The process's settings.
         plugins: Where the sinks come from.
+        watch: Hears of every event's effect, after its summary was brought to the sinks.
 
     Raises:
         ConfigurationError: A setting or a plugin cannot be used.
     """
 
-    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+    def __init__(self, settings: Settings, plugins: Plugins, watch: Callable[[Recorded], None] | None = None) -> None:
+        self._watch = watch
         self._settings = settings
         self._stopping = threading.Event()
         self._records: Records | None = None
@@ -103,6 +105,8 @@ class Backend:
         if recorded[0].error:
             raise NotRecorded(recorded[0].error)
         self._when_possible(lambda: self._delivery.send(self.records, _wanted(recorded)))
+        if self._watch is not None:
+            self._watch(recorded[0])
 
     def deliver(self, sink: str, keys: list[str], summaries: list[dict[str, Any]]) -> None:
         """Bring summaries to a sink that did not take them before.

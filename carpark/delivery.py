@@ -30,10 +30,29 @@ class Queue(Protocol):
     """What delivery needs of a broker."""
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Queue a message safely; `delay` is in milliseconds."""
+        """Queue a message safely.
+
+        Args:
+            message: The message.
+            delay: Milliseconds before it is worked on.
+
+        Returns:
+            The message as it was sent.
+
+        Raises:
+            BrokerConnectionError: It could not be queued.
+        """
 
     def dead_letter(self, message: Message[Any], why: str) -> None:
-        """Keep a message as a dead letter."""
+        """Keep a message as a dead letter.
+
+        Args:
+            message: The message.
+            why: The reason, one line.
+
+        Raises:
+            BrokerConnectionError: It could not be kept.
+        """
 
 
 @dataclass(frozen=True)

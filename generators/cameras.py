@@ -82,6 +82,11 @@ class _Source:
 class Camera(ABC):
     """One camera at one gate.
 
+    Args:
+        lot: Who is inside, and who may leave.
+        plates: Where the plates of its own vehicles come from.
+        stamps: Where ids and times come from.
+
     Attributes:
         event_type: What it says.
         kind: ``entry`` or ``exit``.

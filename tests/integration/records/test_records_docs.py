@@ -11,7 +11,7 @@ from carpark.events import VehicleEntered, VehicleExited
 from carpark.records import Outcome, Records, Settled, connect
 from tests.stays import entered, exited
 
-PAGE = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "records.md").read_text(encoding="utf-8")
 
 
 def printed(answer: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import permutations
 from typing import Any, cast
 
@@ -12,11 +11,9 @@ import redis
 
 from carpark.events import Event, VehicleEntered, VehicleExited
 from carpark.records import Outcome, Recorded, Records, Settled
+from tests.integration.records.conftest import RETENTION, SINKS, Clock
 from tests.stays import at, entered, exited
-from tests.stores import STORES, open_store
 
-RETENTION = 100.0
-SINKS = ("http-csv", "sqlite")
 NON_BMP = "\N{CARPENTRY SAW}"
 ODD_IDS = [
     "with spaces  in it ",
@@ -33,31 +30,6 @@ ODD_IDS = [
     "\N{RIGHT-TO-LEFT OVERRIDE}\N{LINE SEPARATOR}",
 ]
 ODD_PLATES = ["OPEN", "WAIT", "ENTRYID", "1", "0", "INF", "NAN", "Ä", "粤B12345", "𠮷", "٣", "A" * 16]
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_764_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture(params=STORES)
-def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    yield from open_store(request)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def records(client: redis.Redis, clock: Clock) -> Records:
-    return Records(client, RETENTION, SINKS, clock)
 
 
 def hash_of(client: redis.Redis, plate: str) -> dict[str, str]:
@@ -398,105 +370,3 @@ class TestKnownIds:
             records.record([entered(f"e{n}", "A1", 2 * n), exited(f"x{n}", "A1", 2 * n + 1)])
         for key in ("carpark:seen:entry", "carpark:seen:exit"):
             assert RETENTION <= client.zcard(key) <= RETENTION + 1
-
-
-class TestUndelivered:
-    """A summary is remembered until every sink has it."""
-
-    def test_a_repeat_hands_the_summary_out_again_to_the_sinks_without_it(self, records: Records) -> None:
-        stay: list[Event] = [entered("e1"), exited("x1")]
-        recorded = records.record(stay)[1]
-        records.settle("http-csv", [recorded.key], Settled.DELIVERED)
-        again = records.record(stay)
-        assert again == [
-            Recorded("entry/e1", Outcome.DUPLICATE),
-            Recorded("exit/x1", Outcome.DUPLICATE, recorded.summary, ("sqlite",)),
-        ]
-        records.settle("sqlite", [recorded.key], Settled.DELIVERED)
-        assert records.record(stay)[1] == Recorded("exit/x1", Outcome.DUPLICATE)
-        assert records.undelivered() == 0
-
-    def test_the_event_that_came_second_is_the_one_that_hands_it_out(self, records: Records) -> None:
-        recorded = records.record([exited("x1"), entered("e1")])[1]
-        again = records.record([exited("x1"), entered("e1")])
-        assert [effect.summary for effect in again] == [None, recorded.summary]
-
-    @pytest.mark.parametrize("outcome", [Settled.RETRIED, Settled.FAILED])
-    def test_what_has_a_message_of_its_own_is_not_handed_out_again(self, records: Records, outcome: Settled) -> None:
-        stay: list[Event] = [entered("e1"), exited("x1")]
-        key = records.record(stay)[1].key
-        assert records.settle("http-csv", [key], outcome) == 1
-        assert records.record(stay)[1].sinks == ("sqlite",)
-        assert records.undelivered() == 2
-
-    def test_each_is_counted_once_for_each_thing_that_became_of_it(self, client: redis.Redis, records: Records) -> None:
-        keys = [
-            effect.key
-            for effect in records.record([entered("e1"), exited("x1"), exited("x2", "C1"), entered("e2", "C1")])
-        ]
-        keys = [keys[1], keys[3]]
-        field = "http-csv/exit/x1"
-        states = []
-        for outcome in (Settled.RETRIED, Settled.RETRIED, Settled.FAILED, Settled.FAILED, Settled.RETRIED):
-            assert records.settle("http-csv", keys, outcome) == 2
-            states.append(str(client.hget("carpark:undelivered", field)).split(" ")[0])
-        assert states == ["queued", "queued", "dead", "dead", "queued"]
-        assert records.settle("http-csv", keys, Settled.DELIVERED) == 2
-        assert records.settle("http-csv", keys, Settled.DELIVERED) == 0
-        assert records.settle("http-csv", keys, Settled.FAILED) == 0
-        counts = records.counts()
-        assert {name: n for name, n in counts.items() if name.startswith("summaries")} == {
-            "summaries": 2,
-            "summaries/http-csv/retried": 4,
-            "summaries/http-csv/failed": 2,
-            "summaries/http-csv/delivered": 2,
-        }
-        assert records.undelivered() == 2
-
-    def test_a_key_that_is_not_known_is_not_counted(self, records: Records) -> None:
-        assert records.settle("http-csv", ["exit/never", "exit/seen"], Settled.DELIVERED) == 0
-        assert records.settle("http-csv", [], Settled.DELIVERED) == 0
-        assert records.counts() == {}
-
-    def test_without_sinks_nothing_is_kept_for_them(self, client: redis.Redis, clock: Clock) -> None:
-        records = Records(client, RETENTION, (), clock)
-        recorded = records.record([entered("e1"), exited("x1")])
-        assert recorded[1].outcome is Outcome.MATCHED
-        assert recorded[1].summary
-        assert records.undelivered() == 0
-
-
-class TestCounts:
-    """Each event counts once, in the step that records it."""
-
-    def test_rejected_messages_are_counted_by_their_queue(self, records: Records) -> None:
-        for kind in ("entry", "exit", "exit"):
-            records.reject(kind)
-        assert records.counts() == {"entry/rejected": 1, "exit/rejected": 2}
-
-    def test_no_events_are_no_work(self, records: Records) -> None:
-        assert records.record([]) == []
-        assert not any(records.counts().values())
-
-    def test_a_key_of_another_kind_spoils_only_the_events_of_its_plate(
-        self, client: redis.Redis, records: Records
-    ) -> None:
-        client.set("SPOILT", "by hand")
-        events: list[Event] = [entered("e1"), entered("e2", "SPOILT"), exited("x2", "SPOILT"), exited("x1")]
-        recorded = records.record(events)
-        assert [effect.outcome for effect in recorded] == [Outcome.RECORDED, None, None, Outcome.MATCHED]
-        for effect in recorded[1:3]:
-            assert "WRONGTYPE" in effect.error
-            assert effect.summary is None
-        counts = records.counts()
-        assert counts == {"entry/recorded": 1, "exit/matched": 1, "summaries": 1}
-        assert client.get("SPOILT") == "by hand"
-        client.delete("SPOILT")
-        assert outcomes(records.record(events)) == ["duplicate", "recorded", "matched", "duplicate"]
-
-
-@pytest.mark.parametrize("retention", [1.0, 0.0001, 1e9])
-def test_any_retention_is_one_that_the_store_takes(client: redis.Redis, retention: float) -> None:
-    records = Records(client, retention, SINKS)
-    recorded = records.record([entered("e1"), exited("x1", microseconds=1), exited("x2", "C1")])
-    assert [effect.error for effect in recorded] == ["", "", ""]

@@ -1,0 +1,234 @@
+"""The whole car park in one process: cameras, broker, backend, records and writer, with no server and no root."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import dramatiq
+from dramatiq.errors import QueueNotFound
+
+from carpark.backend import Backend
+from carpark.broker import QUEUES, STUB, StubBroker
+from carpark.events import Event, StaySummary
+from carpark.plugins import Plugins
+from carpark.records import Recorded, forget_memory
+from carpark.report import Report
+from carpark.settings import Settings
+from generators.build import Plan, local_lanes
+from generators.clock import Clock
+from generators.lane import Lane
+from generators.publisher import Publisher
+from generators.service import Run, Watcher
+from generators.wire import message_body
+from writer.server import WriterServer
+
+GRACE = 30.0
+"""Seconds after the last event within which a sink that fails must have come round."""
+
+RETRY_MAX = 2.0
+"""Seconds between two attempts at a sink at most: a run does not wait for minutes."""
+
+WRITER_SINK = "http-csv"
+LATEST = 8
+_THREADS = 4
+_WAKE_MILLIS = 100
+_GLANCE = 0.05
+
+
+class StubPublisher(Publisher):
+    """Puts events on the queues of the in-process broker, in the messages that RabbitMQ would carry.
+
+    Args:
+        broker: The broker.
+    """
+
+    def __init__(self, broker: StubBroker) -> None:
+        self._broker = broker
+
+    def publish(self, events: Sequence[Event]) -> int:
+        """Put events on their queues.
+
+        Args:
+            events: What is sent, in this order.
+
+        Returns:
+            How many there are: the broker has them all.
+
+        Raises:
+            QueueNotFound: A queue was never declared.
+        """
+        for event in events:
+            self._broker.publish(event.queue, message_body(event))
+        return len(events)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a run looks like at one moment.
+
+    Args:
+        seconds: Since the start.
+        report: The numbers so far.
+        ready: Messages that wait, per queue.
+        delayed: Retries that wait for their time, per queue.
+        latest: The newest summaries, newest first.
+        waiting: Why a camera waits, for each that does.
+    """
+
+    seconds: float
+    report: Report
+    ready: dict[str, int]
+    delayed: dict[str, int]
+    latest: list[StaySummary]
+    waiting: list[str]
+
+
+class Embedded:
+    """A car park in this process. Enter it, `run` it, `finish` it.
+
+    Args:
+        settings: The process's settings; broker and records are in this process whatever they say.
+        plan: After how many events the cameras are done, and their seed.
+
+    Raises:
+        ConfigurationError: A setting, a plugin, a port or the CSV file cannot be used.
+    """
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self._memory = f"memory://{uuid.uuid4()}"
+        plugins = Plugins(settings.plugins)
+        settings = replace(
+            settings,
+            broker_url=STUB,
+            redis_url=self._memory,
+            sink_retry_min=min(settings.sink_retry_min, RETRY_MAX),
+            sink_retry_max=min(settings.sink_retry_max, RETRY_MAX),
+        )
+        self.writer: WriterServer | None = None
+        if WRITER_SINK in settings.sinks:
+            self.writer = WriterServer(settings, inside=self._inside)
+            settings = replace(settings, writer_url=self.writer.url)
+        self.settings, self._plan, self._plugins = settings, plan, plugins
+        self._latest: deque[StaySummary] = deque(maxlen=LATEST)
+        self._clock = Clock()
+        self.first_summary: float | None = None
+        try:
+            self._backend = Backend(settings, plugins, self._note)
+            self.broker = self._stub(self._backend)
+            self._lanes: list[Lane] = local_lanes(settings, plan, plugins=plugins, clock=self._clock)
+        except BaseException:
+            if self.writer:
+                self.writer.stop()
+            raise
+        self._worker = dramatiq.Worker(self.broker, worker_timeout=_WAKE_MILLIS, worker_threads=_THREADS)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.writer:
+            self.writer.start()
+        self._worker.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._worker.stop()
+        if self.writer:
+            self.writer.stop()
+        forget_memory(self._memory)
+
+    def run(self, stop: threading.Event, duration: float | None = None, watcher: Watcher | None = None) -> None:
+        """Let the cameras work until they are done, the time is up, or a stop is requested.
+
+        Args:
+            stop: Set when the cameras shall stop.
+            duration: After how many seconds they stop; None for never.
+            watcher: Hears why a camera waits.
+        """
+        now = self._clock.monotonic()
+        for lane in self._lanes:
+            lane.schedule.shift(now - self._started)
+        until = None if duration is None else now + duration
+        publisher = StubPublisher(self.broker)
+        Run(self._lanes, publisher, clock=self._clock, stop=stop, watcher=watcher, until=until).run()
+
+    def finish(self, abort: threading.Event) -> bool:
+        """Wait until everything that was published is processed and every sink has its summaries.
+
+        Args:
+            abort: Set when this shall not be waited for any more.
+
+        Returns:
+            Whether all is done; False after `abort`, or when a sink still fails `GRACE` seconds after the last event.
+        """
+        deadline = None
+        while not abort.is_set():
+            if self._is_idle():
+                return self._backend.records.undelivered() == 0
+            if self._is_recorded() and deadline is None:
+                deadline = time.monotonic() + GRACE
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            abort.wait(_GLANCE)
+        return False
+
+    def snapshot(self) -> Snapshot:
+        """Look at the run.
+
+        Returns:
+            The numbers at this moment; they are read one after another, so they may be a few events apart.
+        """
+        counts = {queue: self.broker.counts(queue) for queue in QUEUES}
+        return Snapshot(
+            seconds=time.monotonic() - self._started,
+            report=self.report(),
+            ready={queue: count["ready"] + count["unacked"] for queue, count in counts.items()},
+            delayed={queue: count["delayed"] for queue, count in counts.items()},
+            latest=list(self._latest),
+            waiting=[f"{lane.camera.kind}: {lane.tally.waiting}" for lane in self._lanes if lane.tally.waiting],
+        )
+
+    def report(self) -> Report:
+        """Count what happened so far.
+
+        Returns:
+            The numbers.
+        """
+        records = self._backend.records
+        return Report.of_counts(
+            records.counts(),
+            published=sum(lane.tally.published for lane in self._lanes),
+            inside=records.inside(),
+            undelivered=records.undelivered(),
+            dead=sum(self.broker.counts(queue)["dead"] for queue in QUEUES),
+        )
+
+    def _is_idle(self) -> bool:
+        return all(
+            not (count["ready"] or count["unacked"] or count["delayed"])
+            for count in (self.broker.counts(queue) for queue in QUEUES)
+        )
+
+    def _is_recorded(self) -> bool:
+        report = self.report()
+        return report.published <= report.recorded + report.matched + report.unmatched + report.rejected
+
+    def _note(self, effect: Recorded) -> None:
+        if effect.summary is not None:
+            if self.first_summary is None:
+                self.first_summary = time.monotonic() - self._started
+            self._latest.appendleft(effect.summary)
+
+    def _inside(self) -> int:
+        return self._backend.records.inside()
+
+    @staticmethod
+    def _stub(backend: Backend) -> StubBroker:
+        if not isinstance(backend.broker, StubBroker):
+            raise QueueNotFound("the embedded run has a broker of its own")
+        return backend.broker

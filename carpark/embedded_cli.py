@@ -1,0 +1,125 @@
+"""The command ``carpark run``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Self
+
+import click
+from rich.console import Console
+
+from carpark.embedded import Embedded
+from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+from carpark.settings import Settings
+from carpark.view import View
+from generators.build import Plan
+
+_TICK = 0.1
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark run",
+        "carpark run --rate 100 --events 300 --seed 7",
+        "carpark run --duration 60 --capacity 50 --csv stays.csv",
+        "carpark run --events 1000 --rate 500 --json",
+    ),
+)
+@settings_options(
+    "rate",
+    "match_ratio",
+    "capacity",
+    "plates",
+    "plates_file",
+    "sinks",
+    "plugins",
+    "csv",
+    "writer_token",
+    "writer_port",
+    "bind",
+    "sink_timeout",
+    "sink_retries",
+    "sink_retry_min",
+    "sink_retry_max",
+    "retention",
+)
+@click.option("--events", metavar="N", type=click.IntRange(0), help="End after so many events of each camera")
+@click.option("--duration", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="End after so long")
+@click.option("--seed", metavar="TEXT", help="Make plates, matches, and which vehicle leaves repeatable")
+@click.option("--json", "as_json", is_flag=True, help="Print the closing table as JSON, and nothing else, on stdout")
+def run(settings: Settings, events: int | None, duration: float | None, seed: str | None, as_json: bool) -> int:
+    """Run the whole car park in this process: both cameras, broker, backend, records and writer.
+
+    No Docker, no server, no root. It ends when --events or --duration is reached, or on Ctrl-C; either way everything
+    that was published is processed first. A second Ctrl-C ends it at once.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
+    console = Console(stderr=as_json)
+    with Embedded(settings, Plan(events=events, seed=seed)) as park, _Signals() as asked:
+        console.print(_headline(park), highlight=False, soft_wrap=True)
+        with View(console, park.snapshot) as view:
+            park.run(asked.stop, duration, view)
+            waiter = _Waiter(park, asked.abort)
+            while waiter.is_alive():
+                view.tick()
+                waiter.join(_TICK)
+        done = waiter.done
+        report = park.report()
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+    else:
+        console.print(report.table())
+        for text, right in report.sums():
+            console.print(f"{text} {'✓' if right else '✗ does not add up'}", style="green" if right else "bold red")
+    if not done:
+        why = "stopped before everything was done" if asked.abort.is_set() else _unfinished(report.undelivered)
+        console.print(f"carpark run: {why}", style="bold red", markup=False)
+    return EXIT_OK if done and (report.adds_up or asked.abort.is_set()) else EXIT_FAILED
+
+
+def _headline(park: Embedded) -> str:
+    settings = park.settings
+    where = f"{park.writer.url} appends to {settings.csv}" if park.writer else f"sinks: {', '.join(settings.sinks)}"
+    return f"car park: {settings.rate:g} entries and {settings.rate:g} exits a second; {where}"
+
+
+def _unfinished(undelivered: int) -> str:
+    return f"{undelivered} summaries are undelivered: a sink fails; see the warnings above"
+
+
+class _Waiter(threading.Thread):
+    """Waits for the end of the work, so that the main thread can go on showing it."""
+
+    def __init__(self, park: Embedded, abort: threading.Event) -> None:
+        super().__init__(name="finish", daemon=True)
+        self._park, self._abort = park, abort
+        self.done = False
+        self.start()
+
+    def run(self) -> None:
+        self.done = self._park.finish(self._abort)
+
+
+class _Signals:
+    """The first Ctrl-C or SIGTERM stops the cameras, the second one the waiting too."""
+
+    def __init__(self) -> None:
+        self.stop, self.abort = threading.Event(), threading.Event()
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if self.stop.is_set():
+            self.abort.set()
+        self.stop.set()

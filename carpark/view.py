@@ -1,0 +1,172 @@
+"""What ``carpark run`` shows while it runs: a live view in a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from carpark.embedded import LATEST, Snapshot
+from carpark.events import format_duration
+from carpark.report import Report
+from generators.lane import Lane
+from generators.service import Watcher
+
+LINE_SECONDS = 2.0
+"""Seconds between two lines, where there is no terminal."""
+
+_RATE_SECONDS = 3.0
+_FRAMES = 5
+
+
+class View(Watcher):
+    """Shows a run.
+
+    Args:
+        console: Where to.
+        look: Takes a snapshot of the run.
+    """
+
+    def __init__(self, console: Console, look: Callable[[], Snapshot]) -> None:
+        self._console, self._look = console, look
+        self._rates = _Rates()
+        self._last = time.monotonic()
+        self._live: Live | None = None
+        self._handler = _LogLines(console)
+        if console.is_terminal:
+            self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=_FRAMES, transient=True)
+
+    def __enter__(self) -> Self:
+        logging.getLogger().addHandler(self._handler)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+        logging.getLogger().removeHandler(self._handler)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the live view if there is one.
+
+        Args:
+            line: What people should know.
+        """
+        self._console.print(line, style="yellow", markup=False, highlight=False)
+
+    def progress(self, lanes: Sequence[Lane]) -> None:
+        """Hear that time has passed.
+
+        Args:
+            lanes: The cameras; the view looks at the whole run instead.
+        """
+        self.tick()
+
+    def tick(self) -> None:
+        """Print a line if it is time for one; a live view draws itself."""
+        if self._live or time.monotonic() - self._last < LINE_SECONDS:
+            return
+        self._last = time.monotonic()
+        snapshot = self._look()
+        self._console.print(self._line(snapshot), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, snapshot: Snapshot) -> str:
+        report, rates = snapshot.report, self._rates.of(snapshot)
+        return (
+            f"{snapshot.seconds:6.1f} s  published {report.published} ({rates['published']:.0f}/s)  "
+            f"inside {report.inside}  matched {report.matched} ({rates['matched']:.0f}/s)  "
+            f"unmatched {report.unmatched}  waiting in queues {sum(snapshot.ready.values())}"
+            + (f"  retries {sum(snapshot.delayed.values())}" if any(snapshot.delayed.values()) else "")
+        )
+
+    def _draw(self) -> RenderableType:
+        snapshot = self._look()
+        report, rates = snapshot.report, self._rates.of(snapshot)
+        numbers = Table.grid(padding=(0, 3))
+        for _ in range(4):
+            numbers.add_column(justify="right", min_width=12)
+        numbers.add_row(*(Text(name, style="dim") for name in ("inside", "published", "matched", "unmatched")))
+        numbers.add_row(
+            Text(f"{report.inside:,}", style="bold green"),
+            Text(f"{report.published:,}", style="bold"),
+            Text(f"{report.matched:,}", style="bold"),
+            Text(f"{report.unmatched:,}", style="bold"),
+        )
+        numbers.add_row("", *(f"{rates[name]:.1f}/s" for name in ("published", "matched", "unmatched")))
+        return Panel(
+            Group(numbers, Text(), self._queues(snapshot), Text(), self._stays(snapshot), *self._notes(snapshot)),
+            title=f"car park · {snapshot.seconds:.0f} s",
+            subtitle="Ctrl-C: stop the cameras and finish",
+            border_style="blue",
+        )
+
+    @staticmethod
+    def _queues(snapshot: Snapshot) -> RenderableType:
+        table = Table.grid(padding=(0, 3))
+        for queue, ready in snapshot.ready.items():
+            table.add_row(Text(queue, style="dim"), f"{ready:,} waiting", f"{snapshot.delayed[queue]:,} retries")
+        return table
+
+    @staticmethod
+    def _stays(snapshot: Snapshot) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("plate", "in (UTC)", "out (UTC)"):
+            table.add_column(name)
+        table.add_column("seconds", justify="right")
+        for stay in snapshot.latest:
+            table.add_row(
+                Text(stay.vehicle_plate, style="bold"),
+                stay.entry_date_time[11:23],
+                stay.exit_date_time[11:23],
+                format_duration(round(stay.duration, 3)),
+            )
+        for _ in range(LATEST - len(snapshot.latest)):
+            table.add_row("", "", "", "")
+        return table
+
+    @staticmethod
+    def _notes(snapshot: Snapshot) -> list[RenderableType]:
+        notes = [*snapshot.waiting]
+        if snapshot.report.dead:
+            notes.append(f"dead letters: {snapshot.report.dead}")
+        return [Text(note, style="yellow") for note in notes]
+
+
+class _Rates:
+    """How fast numbers grow, over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, Report]] = deque()
+
+    def of(self, snapshot: Snapshot) -> dict[str, float]:
+        """Note a snapshot and give the rates per second."""
+        self._seen.append((snapshot.seconds, snapshot.report))
+        while len(self._seen) > 2 and self._seen[1][0] < snapshot.seconds - _RATE_SECONDS:
+            self._seen.popleft()
+        before, report = self._seen[0]
+        seconds = max(snapshot.seconds - before, 0.001)
+        then, now = report.to_dict(), snapshot.report.to_dict()
+        return {name: (now[name] - then[name]) / seconds if len(self._seen) > 1 else 0.0 for name in now}
+
+
+class _LogLines(logging.Handler):
+    """Prints what the rest of the process logs, above the live view."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(
+            f"{record.levelname.lower()}: {record.getMessage()}", style="yellow", markup=False, highlight=False
+        )
