@@ -29,7 +29,14 @@ LONGEST_MODULE = 400
 LAYERS = (
     ("carpark", "carpark.canonical", "carpark.errors", "carpark.events", "carpark.settings", "carpark.values"),
     (
-        *("carpark.options", "carpark.ports", "carpark.records", "carpark.broker", "carpark.management"),
+        *(
+            "carpark.options",
+            "carpark.ports",
+            "carpark.serving",
+            "carpark.records",
+            "carpark.broker",
+            "carpark.management",
+        ),
         *("carpark.plugins", "carpark.metrics"),
     ),
     (

@@ -1,0 +1,136 @@
+"""A WSGI application on a port: in a thread of another process, or as a service of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from waitress.server import create_server
+
+from carpark.ports import IDENTITY, in_url
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+    from waitress.channel import HTTPChannel
+
+_DRAIN_SECONDS = 8.0  # within the 10 s that container engines give after SIGTERM
+
+
+class HttpServer:
+    """An HTTP server on a port that is open already. `start` or `run` it, then `stop` it.
+
+    Args:
+        app: What answers.
+        listener: The open port; it is this object's from now on.
+        host: The address that the port is bound to.
+        name: What its thread is called.
+        options: Further options of waitress.
+
+    Attributes:
+        port: The port.
+        url: Where it is.
+    """
+
+    def __init__(self, app: WSGIApplication, listener: socket.socket, host: str, name: str, **options: Any) -> None:
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._finished = False
+        self.port: int = listener.getsockname()[1]
+        self.url = f"http://{in_url(host)}:{self.port}"
+        self._server: Any = create_server(  # type: ignore[no-untyped-call]
+            app, sockets=[listener], asyncore_use_poll=True, ident=IDENTITY, **options
+        )
+
+    def start(self) -> Self:
+        """Serve in a thread of its own until `stop`.
+
+        Returns:
+            Itself.
+        """
+        self._thread = threading.Thread(target=self.run, name=self._name, daemon=True)
+        self._thread.start()
+        return self
+
+    def run(self) -> None:
+        """Serve until `stop` or `ask_to_stop` is called; then finish the requests in hand."""
+        server = self._server
+        try:
+            while not self._stopping.is_set():
+                server.asyncore.loop(timeout=1, map=server._map, use_poll=True, count=1)
+            self._drain()
+        finally:
+            self._finish()
+
+    def run_until_signal(self, ready: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then finish the requests in hand. A second signal ends the process at once.
+
+        Args:
+            ready: Called when a signal would be heeded: the time to say where the server is.
+        """
+
+        def end(number: int, frame: FrameType | None) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            self.ask_to_stop()
+
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            ready()
+            self.run()
+        finally:
+            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def ask_to_stop(self) -> None:
+        """Say that it is time to end, and return at once. May be called by a signal's handler."""
+        self._stopping.set()
+        with contextlib.suppress(OSError):  # it has ended by itself meanwhile
+            self._server.pull_trigger()
+
+    def stop(self) -> None:
+        """Finish the requests in hand and close the port. May be called again."""
+        self.ask_to_stop()
+        if self._thread is None:
+            self._finish()
+        else:
+            self._thread.join()
+
+    def close_behind(self) -> None:
+        """Let go of what the application worked with; called once, after the last answer."""
+
+    def _drain(self) -> None:
+        server = self._server
+        server.accepting = False
+        server.del_channel()
+        server.socket.close()
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while time.monotonic() < deadline and any(_in_hand(one) for one in list(server.active_channels.values())):
+            server.asyncore.loop(timeout=0.05, map=server._map, use_poll=True, count=1)
+
+    def _finish(self) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        self._server.task_dispatcher.shutdown()
+        self._server.asyncore.close_all(self._server._map, ignore_all=True)
+        self.close_behind()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _in_hand(channel: HTTPChannel) -> bool:
+    return bool(channel.requests or channel.request or channel.total_outbufs_len)
