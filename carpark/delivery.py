@@ -80,6 +80,7 @@ class Outlet:
         self.name, self._sink = name, sink
         self.failures = 0
         self._attempt = threading.Lock()
+        self._state = threading.Lock()
 
     @property
     def fails(self) -> bool:
@@ -114,16 +115,19 @@ class Outlet:
             raise
         except Exception as error:
             reason = error if isinstance(error, DeliveryError) else f"{type(error).__name__}: {error}"
-            if not self.fails:
+            with self._state:
+                self.failures += 1
+                is_news = self.failures == 1
+            if is_news:
                 log.warning("sink %s fails: %s; its summaries are kept and tried again", self.name, reason)
-            self.failures += 1
             raise SinkUnavailable(f"sink {self.name!r}: {reason}") from error
         self._is_well()
 
     def _is_well(self) -> None:
-        if self.fails:
+        with self._state:
+            failed, self.failures = self.failures, 0
+        if failed:
             log.warning("sink %s takes summaries again", self.name)
-        self.failures = 0
 
     def close(self) -> None:
         """Close the sink; what it raises is logged."""

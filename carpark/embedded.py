@@ -40,6 +40,7 @@ LATEST = 8
 _THREADS = 4
 _WAKE_MILLIS = 100
 _GLANCE = 0.05
+_STOP_MILLIS, _ABORT_MILLIS = 60_000, 1_000
 
 
 class StubPublisher(Publisher):
@@ -120,14 +121,15 @@ class Embedded:
         self._clock = Clock()
         self.first_summary: float | None = None
         try:
-            self._backend = Backend(settings, plugins, self._note)
-            self.broker = self._stub(self._backend)
+            self.backend = Backend(settings, plugins, self._note)
+            self.broker = self._stub(self.backend)
             self._lanes: list[Lane] = local_lanes(settings, plan, plugins=plugins, clock=self._clock)
         except BaseException:
             if self.writer:
                 self.writer.stop()
             raise
         self._worker = dramatiq.Worker(self.broker, worker_timeout=_WAKE_MILLIS, worker_threads=_THREADS)
+        self._stop_millis = _STOP_MILLIS
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -137,7 +139,7 @@ class Embedded:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._worker.stop()
+        self._worker.stop(self._stop_millis)
         if self.writer:
             self.writer.stop()
         forget_memory(self._memory)
@@ -169,12 +171,13 @@ class Embedded:
         deadline = None
         while not abort.is_set():
             if self._is_idle():
-                return self._backend.records.undelivered() == 0
+                return self.backend.records.undelivered() == 0
             if self._is_recorded() and deadline is None:
                 deadline = time.monotonic() + GRACE
             if deadline is not None and time.monotonic() > deadline:
                 return False
             abort.wait(_GLANCE)
+        self._stop_millis = _ABORT_MILLIS
         return False
 
     def snapshot(self) -> Snapshot:
@@ -199,7 +202,7 @@ class Embedded:
         Returns:
             The numbers.
         """
-        records = self._backend.records
+        records = self.backend.records
         return Report.of_counts(
             records.counts(),
             published=sum(lane.tally.published for lane in self._lanes),
@@ -225,7 +228,7 @@ class Embedded:
             self._latest.appendleft(effect.summary)
 
     def _inside(self) -> int:
-        return self._backend.records.inside()
+        return self.backend.records.inside()
 
     @staticmethod
     def _stub(backend: Backend) -> StubBroker:

@@ -12,13 +12,14 @@ from typing import Self
 import click
 from rich.console import Console
 
-from carpark.embedded import Embedded
+from carpark.embedded import GRACE, Embedded
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 from carpark.settings import Settings
 from carpark.view import View
 from generators.build import Plan
 
 _TICK = 0.1
+_SILENT = 1.0
 
 
 @click.command(
@@ -64,22 +65,30 @@ def run(settings: Settings, events: int | None, duration: float | None, seed: st
         console.print(_headline(park), highlight=False, soft_wrap=True)
         with View(console, park.snapshot) as view:
             park.run(asked.stop, duration, view)
-            waiter = _Waiter(park, asked.abort)
-            while waiter.is_alive():
-                view.tick()
-                waiter.join(_TICK)
-        done = waiter.done
+            done = _finish(park, asked.abort, view)
         report = park.report()
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:
         console.print(report.table())
         for text, right in report.sums():
-            console.print(f"{text} {'✓' if right else '✗ does not add up'}", style="green" if right else "bold red")
+            verdict, style = ("✓", "green") if right else ("✗ does not add up", "bold red")
+            console.print(f"{text} {verdict}", style=style, highlight=False, soft_wrap=True)
     if not done:
         why = "stopped before everything was done" if asked.abort.is_set() else _unfinished(report.undelivered)
-        console.print(f"carpark run: {why}", style="bold red", markup=False)
-    return EXIT_OK if done and (report.adds_up or asked.abort.is_set()) else EXIT_FAILED
+        console.print(f"carpark run: {why}", style="bold red", markup=False, soft_wrap=True)
+    return EXIT_OK if done and report.adds_up else EXIT_FAILED
+
+
+def _finish(park: Embedded, abort: threading.Event, view: View) -> bool:
+    waiter = _Waiter(park, abort)
+    waiter.join(_SILENT)
+    if waiter.is_alive():
+        view.say(f"finishing what was published; a sink that fails gets {GRACE:.0f} s; Ctrl-C ends it at once")
+    while waiter.is_alive():
+        view.tick()
+        waiter.join(_TICK)
+    return waiter.done
 
 
 def _headline(park: Embedded) -> str:

@@ -40,7 +40,13 @@ class Report:
 
     @classmethod
     def of_counts(
-        cls, counts: Mapping[str, int], *, published: int, inside: int, undelivered: int, dead: int
+        cls,
+        counts: Mapping[str, int],
+        *,
+        published: int = 0,
+        inside: int = 0,
+        undelivered: int = 0,
+        dead: int = 0,
     ) -> Report:
         """Make the report of the records' counts.
 

@@ -26,6 +26,8 @@ LINE_SECONDS = 2.0
 
 _RATE_SECONDS = 3.0
 _FRAMES = 5
+_WIDTH = 88
+_MARGIN = 4  # a terminal echoes ^C behind the last line: on a full line it would begin another one
 
 
 class View(Watcher):
@@ -62,7 +64,7 @@ class View(Watcher):
         Args:
             line: What people should know.
         """
-        self._console.print(line, style="yellow", markup=False, highlight=False)
+        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, lanes: Sequence[Lane]) -> None:
         """Hear that time has passed.
@@ -94,7 +96,7 @@ class View(Watcher):
         report, rates = snapshot.report, self._rates.of(snapshot)
         numbers = Table.grid(padding=(0, 3))
         for _ in range(4):
-            numbers.add_column(justify="right", min_width=12)
+            numbers.add_column(justify="right", min_width=10)
         numbers.add_row(*(Text(name, style="dim") for name in ("inside", "published", "matched", "unmatched")))
         numbers.add_row(
             Text(f"{report.inside:,}", style="bold green"),
@@ -108,6 +110,7 @@ class View(Watcher):
             title=f"car park · {snapshot.seconds:.0f} s",
             subtitle="Ctrl-C: stop the cameras and finish",
             border_style="blue",
+            width=min(_WIDTH, self._console.width - _MARGIN),
         )
 
     @staticmethod
@@ -146,7 +149,7 @@ class _Rates:
     """How fast numbers grow, over the last few seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, Report]] = deque()
+        self._seen: deque[tuple[float, Report]] = deque([(0.0, Report.of_counts({}))])
 
     def of(self, snapshot: Snapshot) -> dict[str, float]:
         """Note a snapshot and give the rates per second."""
@@ -156,7 +159,7 @@ class _Rates:
         before, report = self._seen[0]
         seconds = max(snapshot.seconds - before, 0.001)
         then, now = report.to_dict(), snapshot.report.to_dict()
-        return {name: (now[name] - then[name]) / seconds if len(self._seen) > 1 else 0.0 for name in now}
+        return {name: (now[name] - then[name]) / seconds for name in now}
 
 
 class _LogLines(logging.Handler):
@@ -167,6 +170,5 @@ class _LogLines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(
-            f"{record.levelname.lower()}: {record.getMessage()}", style="yellow", markup=False, highlight=False
-        )
+        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -28,7 +28,7 @@ class Recorder:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if recorder.status < 300:
-                    recorder.taken += [summary["id"] for summary in body]
+                    recorder.taken += [summary["id"] for summary in (body if isinstance(body, list) else [body])]
                 self.send_response(recorder.status)
                 self.send_header("Content-Length", "2")
                 self.end_headers()

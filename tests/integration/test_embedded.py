@@ -1,0 +1,199 @@
+"""``carpark run``: the whole car park in one process, as a user starts it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from carpark.embedded import Embedded
+from carpark.records import connect
+from carpark.settings import Settings
+from generators.build import Plan
+from tests.helpers import eventually
+from tests.processes import ROOT, Process, Processes
+from tests.recorder import Recorder
+
+NUMBERS = (
+    *("published", "duplicates", "rejected", "recorded", "matched", "unmatched", "abandoned", "inside"),
+    *("summaries", "undelivered", "dead"),
+)
+
+
+@pytest.fixture
+def run(processes: Processes, tmp_path: Path) -> Callable[..., Process]:
+    """Start `carpark run` with options, free ports and a CSV in the test's folder."""
+
+    def start(*options: str, **env: str) -> Process:
+        environ = {"CARPARK_CSV": str(tmp_path / "stays.csv"), "CARPARK_WRITER_PORT": "0", "CARPARK_METRICS_PORT": "0"}
+        return processes.start(["carpark", "run", *options], env={**environ, "CARPARK_DASHBOARD_PORT": "0", **env})
+
+    return start
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def table_of(process: Process) -> dict[str, int]:
+    found = {name: re.search(rf"^{name} +(\d+) ", process.output, re.MULTILINE) for name in NUMBERS}
+    return {name: int(match[1]) for name, match in found.items() if match}
+
+
+def test_it_ends_by_itself_and_everything_adds_up(run: Callable[..., Process], tmp_path: Path) -> None:
+    process = run("--events", "300", "--rate", "200", "--seed", "7")
+    assert process.wait(60) == 0
+    numbers = table_of(process)
+    assert list(numbers) == list(NUMBERS)
+    assert numbers["published"] == 600
+    assert numbers["recorded"] == 300
+    assert numbers["summaries"] == numbers["matched"] == 240
+    assert numbers["unmatched"] == numbers["inside"] == 60
+    assert process.output.count(" ✓") == 2
+    written = rows(tmp_path / "stays.csv")
+    assert len({row["id"] for row in written}) == len(written) == 240
+
+
+def test_a_seed_repeats_who_enters_and_who_leaves(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    def plates_of_a_run(name: str) -> tuple[list[str], set[str]]:
+        settings = make_settings(rate=400, csv=tmp_path / name)
+        with Embedded(settings, Plan(events=150, seed="7")) as park:
+            park.run(stop=_never())
+            assert park.finish(_never())
+            inside = set(connect(park.settings.redis_url).smembers("entry_plates"))
+        return [row["vehicle_plate"] for row in rows(tmp_path / name)], inside
+
+    left, inside = plates_of_a_run("1.csv")
+    left_again, inside_again = plates_of_a_run("2.csv")
+    assert sorted(left) == sorted(left_again)
+    assert inside == inside_again
+    assert len(left) == 120
+    assert len(inside) == 30
+
+
+def test_ctrl_c_ends_it_after_everything_was_processed(run: Callable[..., Process], tmp_path: Path) -> None:
+    process = run("--rate", "200")
+    csv_path = tmp_path / "stays.csv"
+    eventually(lambda: csv_path.exists() and len(rows(csv_path)) > 50, 30)
+    process.signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    numbers = table_of(process)
+    assert numbers["summaries"] == len(rows(csv_path))
+    assert numbers["undelivered"] == 0
+    assert process.output.count(" ✓") == 2
+
+
+def test_a_duration_ends_it(run: Callable[..., Process]) -> None:
+    process = run("--rate", "50", "--duration", "1.5")
+    assert process.wait(30) == 0
+    assert 100 <= table_of(process)["published"] <= 152
+
+
+def test_without_a_terminal_there_is_a_line_every_few_seconds(run: Callable[..., Process]) -> None:
+    process = run("--rate", "50")
+    process.wait_for_line(r"^ +[0-9.]+ s  published \d+ \((?!0/s)\d+/s\)  inside \d+  matched")
+    process.signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert "\x1b" not in process.output
+
+
+def test_json_is_all_that_stdout_gets(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "carpark", "run", "--events", "40", "--rate", "200", "--sinks", "jsonl", "--json"]
+    environ = {"PATH": "/usr/bin:/bin", "CARPARK_SINK_JSONL": str(tmp_path / "stays.jsonl")}
+    environ |= {"CARPARK_METRICS_PORT": "0", "CARPARK_DASHBOARD_PORT": "0"}
+    ended = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    numbers = json.loads(ended.stdout)
+    assert set(numbers) >= set(NUMBERS)
+    assert numbers["published"] == 80
+    assert len((tmp_path / "stays.jsonl").read_text(encoding="utf-8").splitlines()) == numbers["summaries"]
+
+
+def test_servers_that_the_environment_names_are_left_alone(run: Callable[..., Process]) -> None:
+    nowhere = {"CARPARK_BROKER_URL": "amqp://nobody@127.0.0.1:1", "CARPARK_REDIS_URL": "redis://127.0.0.1:1/0"}
+    assert run("--events", "5", "--rate", "100", CARPARK_WRITER_URL="http://127.0.0.1:1", **nowhere).wait(30) == 0
+
+
+def test_a_sink_that_comes_round_gets_all_of_it(run: Callable[..., Process]) -> None:
+    with Recorder() as sink:
+        sink.status = 503
+        process = run("--events", "30", "--rate", "200", "--sinks", "webhook", CARPARK_WEBHOOK_URL=sink.url)
+        process.wait_for_line("^finishing what was published")
+        sink.status = 201
+        assert process.wait(60) == 0
+    assert table_of(process)["undelivered"] == 0
+    assert len(sink.ids) == len(sink.taken) == 24
+
+
+def test_a_second_ctrl_c_ends_the_waiting_with_status_1(run: Callable[..., Process]) -> None:
+    with Recorder() as sink:
+        sink.status = 503
+        process = run("--rate", "200", "--sinks", "webhook", CARPARK_WEBHOOK_URL=sink.url)
+        process.wait_for_line("sink webhook fails")
+        process.signal(signal.SIGINT)
+        process.wait_for_line("Ctrl-C ends it at once")
+        process.signal(signal.SIGINT)
+        assert process.wait(20) == 1
+    assert table_of(process)["undelivered"] > 0
+    assert process.output.splitlines()[-1] == "carpark run: stopped before everything was done"
+
+
+def test_a_sink_that_gives_up_is_status_1(run: Callable[..., Process]) -> None:
+    with Recorder() as sink:
+        sink.status = 503
+        env = {"CARPARK_WEBHOOK_URL": sink.url, "CARPARK_SINK_RETRIES": "0"}
+        process = run("--events", "5", "--rate", "100", "--sinks", "webhook", **env)
+        assert process.wait(60) == 1
+    numbers = table_of(process)
+    assert numbers["undelivered"] == numbers["summaries"] == 4
+    assert numbers["dead"] > 0
+    assert "4 summaries are undelivered" in process.output
+
+
+def test_a_sink_that_still_fails_is_not_waited_for_for_ever(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carpark.embedded.GRACE", 0.5)
+    with Recorder() as sink:
+        sink.status = 503
+        monkeypatch.setenv("CARPARK_WEBHOOK_URL", sink.url)
+        settings = make_settings(sinks="webhook", webhook_url=sink.url, rate=100)
+        with Embedded(settings, Plan(events=5)) as park:
+            park.run(stop=_never())
+            assert not park.finish(_never())
+            report = park.report()
+            assert report.undelivered == report.summaries > 0
+
+
+def test_a_full_car_park_and_an_empty_one_are_said(run: Callable[..., Process]) -> None:
+    process = run("--rate", "100", "--match-ratio", "0", "--capacity", "10", "--duration", "2")
+    process.wait_for_line("entry camera waits: the car park is full: 10 inside, capacity 10")
+    assert process.wait(30) == 0
+    assert table_of(process)["inside"] == 10
+
+
+def test_a_taken_port_and_a_taken_file_are_status_2(run: Callable[..., Process]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        process = run("--events", "5", CARPARK_WRITER_PORT=str(held.getsockname()[1]))
+        assert process.wait(20) == 2
+    assert "CARPARK_WRITER_PORT" in process.output
+    holder = run("--rate", "1")
+    holder.wait_for_line("appends to")
+    process = run("--events", "5")
+    assert process.wait(20) == 2
+    assert "CARPARK_CSV" in process.output
+    assert len(process.output.splitlines()) == 1
+
+
+def _never() -> threading.Event:
+    return threading.Event()
