@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ class QueueTotals:
         unacked: Messages that consumers have in hand, or None when the broker does not say.
         durable: Whether it survives a restart of the broker.
         arguments: What it was declared with.
+        kind: ``classic``, ``quorum`` or ``stream``.
     """
 
     name: str
@@ -38,6 +40,7 @@ class QueueTotals:
     unacked: int | None
     durable: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "classic"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ class Connection:
     user: str
     host: str
     since: datetime | None
+
+
+@dataclass(frozen=True)
+class Peeked:
+    """A message of a queue, looked at.
+
+    Args:
+        body: Its beginning, perhaps all of it.
+        size: How many bytes the whole body has.
+        properties: Its AMQP properties as JSON has them, ``headers`` among them.
+    """
+
+    body: bytes
+    size: int
+    properties: Mapping[str, Any]
 
 
 class ManagementApi:
@@ -138,6 +156,7 @@ class ManagementApi:
                 each.get("messages_unacknowledged"),
                 bool(each.get("durable", True)),
                 each.get("arguments") or {},
+                str(each.get("type", "classic")),
             )
             for each in answer
         }
@@ -171,6 +190,43 @@ class ManagementApi:
         """
         return [_connection(each) for each in self._list(f"vhosts/{self._host}/connections")]
 
+    def in_hand(self) -> dict[str, int]:
+        """Count the messages that each connection has in hand.
+
+        Returns:
+            A connection's name, as `Consumer` has it, to its number; some seconds old.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        counts: dict[str, int] = {}
+        for each in self._list(f"vhosts/{self._host}/channels"):
+            name = (each.get("connection_details") or {}).get("name", "")
+            counts[name] = counts.get(name, 0) + int(each.get("messages_unacknowledged") or 0)
+        return counts
+
+    def peek(self, queue: str, count: int, cut: int) -> list[Peeked]:
+        """Look at the first messages of a queue. RabbitMQ takes them out and puts them back in their places.
+
+        That leaves a classic queue as it was. A quorum queue counts it as a delivery, of which it allows few.
+
+        Args:
+            queue: The queue's name.
+            count: How many messages at most.
+            cut: How many bytes of each body at most.
+
+        Returns:
+            The messages in their order; none when there is no such queue.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        wanted = {"count": count, "ackmode": "ack_requeue_true", "encoding": "base64", "truncate": cut}
+        answer = self._ask("POST", f"queues/{self._host}/{quote(queue, safe='')}/get", wanted, missing=[])
+        if not isinstance(answer, list):
+            raise self._foreign()
+        return [_peeked(each) for each in answer]
+
     def alarms(self) -> list[str]:
         """Ask for the alarms during which RabbitMQ takes no messages.
 
@@ -199,12 +255,19 @@ class ManagementApi:
         return answer
 
     def _get(self, path: str) -> Any:
+        return self._ask("GET", path)
+
+    def _ask(self, method: str, path: str, json: Any = None, missing: Any = None) -> Any:
         try:
-            response = self._session.get(f"{self._base}/api/{path}", timeout=self._timeout, allow_redirects=False)
+            response = self._session.request(
+                method, f"{self._base}/api/{path}", json=json, timeout=self._timeout, allow_redirects=False
+            )
         except OSError as error:  # every error of requests is one
             raise self._error(why(error), _ENABLE) from error
         if response.status_code == 401:
             raise self._error(*_refused(response))
+        if response.status_code == 404 and missing is not None and "no queue" in response.text:
+            return missing
         if response.status_code == 404 and self._host in path:
             raise self._error(f"there is no virtual host {unquote(self._host)!r}", "check CARPARK_BROKER_URL")
         if response.status_code >= 500:
@@ -239,6 +302,15 @@ def _refused(response: requests.Response) -> tuple[str, str]:
     if "management user" in response.text:
         return "the user may not use it", "rabbitmqctl set_user_tags USER monitoring"
     return "it refuses the user or the password", "check both in CARPARK_MANAGEMENT_URL"
+
+
+def _peeked(each: dict[str, Any]) -> Peeked:
+    properties = each.get("properties")
+    return Peeked(
+        base64.b64decode(each.get("payload", "")),
+        int(each.get("payload_bytes", 0)),
+        properties if isinstance(properties, dict) else {},  # an empty table comes as an empty list
+    )
 
 
 def _connection(each: dict[str, Any]) -> Connection:

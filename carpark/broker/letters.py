@@ -95,15 +95,14 @@ def shortened(body: bytes) -> str:
     return repr(body[:MAX_LOGGED])[1:] + more
 
 
-def with_reason(headers: Mapping[str, Any] | None, message: MessageProxy) -> dict[str, Any]:
-    """Add the reason to the headers that a message came with.
+def without_reason(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Take the reason off a dead letter's headers.
 
     Args:
-        headers: The headers as they came.
-        message: The message as the worker gives it up.
+        headers: The dead letter's headers.
 
     Returns:
-        Both; an older reason is replaced.
+        What the message came with.
     """
-    kept = {name: value for name, value in (headers or {}).items() if name != TRACEBACK_HEADER}
-    return {**kept, **reason_headers(message)}
+    reasons = (ERROR_HEADER, DEAD_AT_HEADER, TRACEBACK_HEADER)
+    return {name: value for name, value in (headers or {}).items() if name not in reasons}

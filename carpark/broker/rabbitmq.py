@@ -17,10 +17,8 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from carpark.broker import letters, topology
+from carpark.broker.properties import dead_properties
 from carpark.broker.reading import OWN_HEADER, RejectedMessage, read_body
-
-MAX_HEADER_BYTES = 100_000
-"""The most that a dead letter's properties may take: they must fit into one AMQP frame of 128 KiB, with room."""
 
 _BURY_ATTEMPTS = 3
 
@@ -200,32 +198,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             letters.reason(message),
             letters.shortened(message.body),
         )
-        self.broker.publish(xq_name(self.queue_name), message.body, _dead_properties(message))
-        self.ack(message)
-
-
-def _dead_properties(message: Delivery) -> pika.BasicProperties:
-    """Copy a message's properties and add the reason.
-
-    Four that would do harm are kept as headers instead: an expiration would make the dead letter vanish, RabbitMQ
-    refuses another user's id, and CC and BCC would send the copy elsewhere as well.
-    """
-    came = message.properties
-    headers = letters.with_reason(came.headers, message)
-    for name in ("CC", "BCC"):
-        if name in headers:
-            headers[f"x-carpark-{name.lower()}"] = headers.pop(name)
-    for name in ("expiration", "user_id"):
-        if getattr(came, name) is not None:
-            headers[f"x-carpark-{name.replace('_', '-')}"] = getattr(came, name)
-    copy = pika.BasicProperties(**{
-        name: getattr(came, name)
-        for name in (
-            "content_type", "content_encoding", "delivery_mode", "priority", "correlation_id", "reply_to",
-            "message_id", "timestamp", "type", "app_id", "cluster_id",
+        self.broker.publish(
+            xq_name(self.queue_name), message.body, dead_properties(message.properties, letters.reason_headers(message))
         )
-    })  # fmt: skip
-    copy.headers = headers
-    if sum(len(part) for part in copy.encode()) > MAX_HEADER_BYTES:
-        copy.headers = {**letters.reason_headers(message), "x-carpark-headers": "dropped: too long to keep"}
-    return copy
+        self.ack(message)

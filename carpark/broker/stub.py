@@ -192,5 +192,6 @@ class EventConsumer(Consumer):
             letters.reason(message),
             letters.shortened(letter.body),
         )
-        self._dead.append(Letter(letter.body, letters.with_reason(letter.headers, message)))
+        headers = {**letters.without_reason(letter.headers), **letters.reason_headers(message)}
+        self._dead.append(Letter(letter.body, headers))
         self.ack(message)

@@ -1,0 +1,63 @@
+"""AMQP properties of a dead letter, and of the message that it becomes again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pika
+
+from carpark.broker import letters
+
+MAX_HEADER_BYTES = 100_000
+"""The most that a message's properties may take: they must fit into one AMQP frame of 128 KiB, with room."""
+
+_KEPT = (
+    *("content_type", "content_encoding", "delivery_mode", "priority", "correlation_id", "reply_to"),
+    *("message_id", "timestamp", "type", "app_id", "cluster_id"),
+)
+
+
+def dead_properties(came: pika.BasicProperties, reasons: Mapping[str, Any]) -> pika.BasicProperties:
+    """Make the properties of a dead letter.
+
+    Args:
+        came: The message's own, as they came.
+        reasons: The headers that say why it is dead; older ones are replaced.
+
+    Returns:
+        Both. Headers that are too long to be sent again are left out, which a header says.
+    """
+    copy = _harmless(came, {**letters.without_reason(came.headers), **reasons})
+    if sum(len(part) for part in copy.encode()) > MAX_HEADER_BYTES:
+        copy.headers = {**reasons, "x-carpark-headers": "dropped: too long to keep"}
+    return copy
+
+
+def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
+    """Make the properties of a dead letter that goes back to its queue.
+
+    Args:
+        came: The dead letter's.
+
+    Returns:
+        The same without the reason.
+    """
+    return _harmless(came, letters.without_reason(came.headers))
+
+
+def _harmless(came: pika.BasicProperties, headers: dict[str, Any]) -> pika.BasicProperties:
+    """Copy properties for a message that is published again.
+
+    Four that would do harm are kept as headers instead: an expiration would make the copy vanish, RabbitMQ refuses
+    another user's id, and CC and BCC would send the copy elsewhere as well.
+    """
+    for name in ("CC", "BCC"):
+        if name in headers:
+            headers[f"x-carpark-{name.lower()}"] = headers.pop(name)
+    for name in ("expiration", "user_id"):
+        if getattr(came, name) is not None:
+            headers[f"x-carpark-{name.replace('_', '-')}"] = getattr(came, name)
+    copy = pika.BasicProperties(**{name: getattr(came, name) for name in _KEPT})
+    copy.headers = headers
+    return copy
