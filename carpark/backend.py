@@ -20,6 +20,7 @@ from carpark.broker.retries import Retries
 from carpark.delivery import Delivery, Parcel
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable, ServiceError
 from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
+from carpark.metrics import Meter
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
 from carpark.settings import Settings
@@ -60,10 +61,11 @@ class Backend:
         self._records: Records | None = None
         self._away = False
         self._sinks = plugins.make_sinks(PluginContext(settings))
+        self.meter = Meter(tuple(self._sinks))
         self.broker: RabbitmqBroker | StubBroker = make_broker(
             settings.broker_url, [_Lifecycle(self), Retries(), CurrentMessage()]
         )
-        self._delivery = Delivery(settings, self._sinks, self.broker)
+        self._delivery = Delivery(settings, self._sinks, self.broker, self.meter)
         self.actors = self._declare_actors()
 
     def _declare_actors(self) -> dict[str, dramatiq.Actor[..., None]]:
@@ -101,10 +103,13 @@ class Backend:
             Retry: Records or broker cannot be reached; Dramatiq queues the event again.
             NotRecorded: The records refused this event for good.
         """
+        started = time.perf_counter()
         recorded = self._when_possible(lambda: self.records.record([event]))
+        self.meter.recorded(event.kind, recorded, [_sent_at()])
         if recorded[0].error:
             raise NotRecorded(recorded[0].error)
         self._when_possible(lambda: self._delivery.send(self.records, _wanted(recorded)))
+        self.meter.processed(event.kind, 1, time.perf_counter() - started)
         if self._watch is not None:
             self._watch(recorded[0])
 
@@ -135,6 +140,8 @@ class Backend:
             self._when_possible(lambda: self.records.reject(EVENT_OF_QUEUE[queue].kind))
         except Retry as error:
             log.error("a rejected message of %s was not counted: %s", queue, error)
+        else:
+            self.meter.rejected(queue)
 
     def stop(self) -> None:
         """Stop waiting for servers: the process is about to end."""
@@ -194,6 +201,10 @@ class _Lifecycle(Middleware):
 
 def _is_transient(retries: int, error: BaseException) -> bool:
     return isinstance(error, Retry | ServiceError | BrokerConnectionError)
+
+
+def _sent_at() -> float | None:
+    return getattr(CurrentMessage.get_current_message(), "sent_at", None)
 
 
 def _wanted(recorded: Sequence[Recorded]) -> dict[str, list[Parcel]]:

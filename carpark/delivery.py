@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from dramatiq.message import Message
 from carpark.broker.reading import DELIVER
 from carpark.errors import DeliveryError, MessageError, SinkUnavailable, SummaryRefused
 from carpark.events import StaySummary, VehicleExited
+from carpark.metrics import Meter
 from carpark.plugins.base import Sink
 from carpark.records import Records, Settled
 from carpark.settings import Settings
@@ -74,10 +76,11 @@ class Outlet:
     Args:
         name: The sink's name.
         sink: The sink.
+        meter: Times each delivery.
     """
 
-    def __init__(self, name: str, sink: Sink) -> None:
-        self.name, self._sink = name, sink
+    def __init__(self, name: str, sink: Sink, meter: Meter) -> None:
+        self.name, self._sink, self._meter = name, sink, meter
         self.failures = 0
         self._attempt = threading.Lock()
         self._state = threading.Lock()
@@ -108,8 +111,10 @@ class Outlet:
             self._attempt.release()
 
     def _offer(self, parcels: Sequence[Parcel]) -> None:
+        started, failed = time.perf_counter(), True
         try:
             self._sink.deliver([parcel.summary for parcel in parcels])
+            failed = False
         except SummaryRefused:
             self._is_well()
             raise
@@ -121,6 +126,8 @@ class Outlet:
             if is_news:
                 log.warning("sink %s fails: %s; its summaries are kept and tried again", self.name, reason)
             raise SinkUnavailable(f"sink {self.name!r}: {reason}") from error
+        finally:
+            self._meter.delivery(self.name, time.perf_counter() - started, failed)
         self._is_well()
 
     def _is_well(self) -> None:
@@ -144,11 +151,12 @@ class Delivery:
         settings: The retries of the sinks.
         sinks: Name to sink.
         queue: Where retries and dead letters go.
+        meter: Counts what becomes of summaries.
     """
 
-    def __init__(self, settings: Settings, sinks: Mapping[str, Sink], queue: Queue) -> None:
-        self._outlets = {name: Outlet(name, sink) for name, sink in sinks.items()}
-        self._queue = queue
+    def __init__(self, settings: Settings, sinks: Mapping[str, Sink], queue: Queue, meter: Meter) -> None:
+        self._outlets = {name: Outlet(name, sink, meter) for name, sink in sinks.items()}
+        self._queue, self._meter = queue, meter
         self._retries = settings.sink_retries
         self._backoff = (int(settings.sink_retry_min * 1000), int(settings.sink_retry_max * 1000))
 
@@ -173,10 +181,10 @@ class Delivery:
             except DeliveryError:
                 delay = self._delay(self._outlets[name].failures)
                 self._queue.enqueue(_message(name, parcels), delay=delay)
-                records.settle(name, _keys(parcels), Settled.RETRIED)
+                self._settle(records, name, parcels, Settled.RETRIED)
                 continue
             if parcels:
-                records.settle(name, _keys(parcels), Settled.DELIVERED)
+                self._settle(records, name, parcels, Settled.DELIVERED)
 
     def send_again(self, records: Records, message: Message[Any]) -> None:
         """Work on a retry.
@@ -207,12 +215,12 @@ class Delivery:
             parcels = self._bury(records, name, parcels, error)
         except SinkUnavailable as error:
             if retries >= self._retries:
-                records.settle(name, _keys(parcels), Settled.FAILED)
+                self._settle(records, name, parcels, Settled.FAILED)
                 raise SinkUnavailable(f"{error}; given up after {retries} retries") from error
-            records.settle(name, _keys(parcels), Settled.RETRIED)
+            self._settle(records, name, parcels, Settled.RETRIED)
             raise Retry(str(error), delay=self._delay(retries + 1)) from error
         if parcels:
-            records.settle(name, _keys(parcels), Settled.DELIVERED)
+            self._settle(records, name, parcels, Settled.DELIVERED)
 
     def close(self) -> None:
         """Close the sinks."""
@@ -224,8 +232,11 @@ class Delivery:
         refused = [p for p in parcels if not error.ids or p.summary.id in error.ids]
         if refused:
             self._queue.dead_letter(_message(name, refused), f"sink {name!r} refused: {error}")
-            records.settle(name, _keys(refused), Settled.FAILED)
+            self._settle(records, name, refused, Settled.FAILED)
         return [p for p in parcels if error.ids and p.summary.id not in error.ids]
+
+    def _settle(self, records: Records, name: str, parcels: Sequence[Parcel], outcome: Settled) -> None:
+        self._meter.settled(name, outcome, records.settle(name, _keys(parcels), outcome))
 
     def _delay(self, retries: int) -> int:
         """Say after how many milliseconds to try again: doubled with each failure, with jitter."""

@@ -3,7 +3,8 @@
 --
 -- KEYS  entry_plates, carpark:counts, carpark:seen:entry, carpark:seen:exit, carpark:undelivered
 -- ARGV  now (s), retention (s), number of sinks, the sinks' names, then per event: kind, id, plate, time, JSON
--- Returns per event {outcome, stay, sinks that still want it ...}, or {"error", reason}.
+-- Returns per event {outcome, stay, sinks that still want it ...}, {"recorded", "", "abandoned"} where an entry is
+-- superseded, or {"error", reason}.
 --
 -- A plate's hash has entry_time, parking_enter_data and parking_exit_data of its newest stay, or parking_exit_data alone
 -- of an exit when no stay is known; and beside them:
@@ -158,9 +159,10 @@ local function record_entry(record, id, time, data)
   if later then
     count('entry/abandoned')
     add(record, 'open', time, id, later)
-    return {'recorded', ''}
+    return {'recorded', '', 'abandoned'}
   end
-  if record.inside then
+  local superseded = record.inside and 'abandoned' or nil
+  if superseded then
     count('entry/abandoned')
     add(record, 'open', record.entry_time, record.entry_id, time)
   end
@@ -169,7 +171,7 @@ local function record_entry(record, id, time, data)
   redis.call('SADD', INSIDE, record.plate)
   remember('entry', id, true)
   record.inside = true
-  return {'recorded', ''}
+  return {'recorded', '', superseded}
 end
 
 local function record_exit(record, id, time, data)

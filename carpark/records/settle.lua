@@ -2,16 +2,15 @@
 --
 -- KEYS  carpark:undelivered, carpark:counts
 -- ARGV  sink, outcome (delivered, retried or failed), then the keys (kind/id of the event that finished the stay)
--- Returns how many were still open at this sink.
+-- Returns how many it counted.
 
 local STATE = {retried = 'queued ', failed = 'dead '}
 local sink, outcome = ARGV[1], ARGV[2]
-local known = 0
+local counted = 0
 for i = 3, #ARGV do
   local field = sink .. '/' .. ARGV[i]
   local value = redis.call('HGET', KEYS[1], field)
   if value then
-    known = known + 1
     local state = STATE[outcome]
     if not state or string.sub(value, 1, #state) ~= state then
       -- Counted first: it is refused where Redis takes no writes now, and then nothing has changed.
@@ -21,7 +20,8 @@ for i = 3, #ARGV do
       else
         redis.call('HDEL', KEYS[1], field)
       end
+      counted = counted + 1
     end
   end
 end
-return known
+return counted

@@ -50,6 +50,7 @@ class Recorded:
         summary: The summary of the stay that it finished, if it did and a sink still wants it.
         sinks: The sinks that have neither got the summary nor been promised a retry.
         error: Why the step failed for this event alone; then nothing was recorded.
+        abandoned: Whether an entry is superseded by this one, or this one by a later one that is known already.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Recorded:
     summary: StaySummary | None = None
     sinks: tuple[str, ...] = ()
     error: str = ""
+    abandoned: bool = False
 
 
 class Records:
@@ -115,7 +117,7 @@ class Records:
                 out with a repeated event any more.
 
         Returns:
-            How many were still open at this sink.
+            How many it counted.
 
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now.
@@ -193,14 +195,14 @@ def _script(name: str) -> str:
 
 def _recorded(event: Event, result: list[str]) -> Recorded:
     key = f"{event.kind}/{event.id}"
-    outcome, stay, *sinks = result
+    outcome, stay, *further = result
     if outcome == "error":
         return Recorded(key, None, error=stay)
     if not stay:
-        return Recorded(key, Outcome(outcome))
+        return Recorded(key, Outcome(outcome), abandoned=bool(further))
     entry, exit_ = stay[:TIME_LENGTH], stay[TIME_LENGTH + 1 : 2 * TIME_LENGTH + 1]
     plate, _, id_ = stay[2 * TIME_LENGTH + 2 :].partition(" ")
-    return Recorded(key, Outcome(outcome), StaySummary.of_stay(id_, plate, entry, exit_), tuple(sinks))
+    return Recorded(key, Outcome(outcome), StaySummary.of_stay(id_, plate, entry, exit_), tuple(further))
 
 
 @contextmanager

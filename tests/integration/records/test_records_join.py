@@ -87,6 +87,7 @@ class Run:
         assert counts["summaries"] == len(self.summaries)
         assert len(entries) == len(self.summaries) + len(self.inside) + abandoned
         assert len(exits) == len(self.summaries) + unmatched
+        assert counts["entry/abandoned"] == sum(result.abandoned for result in self.results)
         told = Counter(f"{result.key.split('/')[0]}/{result.outcome}" for result in self.results)
         assert all(
             counts[name] == told[name] for kind in ("entry", "exit") for o in Outcome for name in [f"{kind}/{o}"]

@@ -1,0 +1,170 @@
+"""What the backend counts and times, under ``go_backend``.
+
+A worker process of Dramatiq must not import prometheus_client before it has booted, because only then it is known
+where the numbers of all worker processes come together. So a meter is silent until it is started.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from carpark.events import EVENT_OF_QUEUE
+from carpark.records import Outcome, Recorded, Settled
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Seconds: from an idle system to one that has minutes to catch up."""
+
+REJECTED, ABANDONED = "rejected", "abandoned"
+
+OUTCOMES = {
+    "entry": (Outcome.RECORDED, Outcome.MATCHED, Outcome.DUPLICATE, REJECTED, ABANDONED),
+    "exit": (Outcome.MATCHED, Outcome.UNMATCHED, Outcome.DUPLICATE, REJECTED),
+}
+"""What can become of an event, per kind; each is shown from the start, or its first increase would go unseen."""
+
+
+class Meter:
+    """The numbers of one process. Its methods take what became of many events at once; before `start` they do nothing.
+
+    Args:
+        sinks: The names of the sinks in use.
+    """
+
+    def __init__(self, sinks: Sequence[str]) -> None:
+        self._sinks = tuple(sinks)
+        self._on = False
+
+    def start(self, registry: CollectorRegistry) -> None:
+        """Begin to count.
+
+        Args:
+            registry: Where the metrics are registered.
+        """
+        from prometheus_client import Counter, Histogram
+
+        events = Counter(
+            "go_backend_events_total",
+            "Events by what became of them; each once, and abandoned beside it for the entry that one supersedes",
+            ["event", "outcome"],
+            registry=registry,
+        )
+        processing = Histogram(
+            "go_backend_event_processing_seconds",
+            "Time from taking an event up to having recorded it and brought its summary to the sinks",
+            ["event"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        latency = Histogram(
+            "go_backend_event_latency_seconds",
+            "Time from the sending of an event to its effect in the records; bare events do not say when that was",
+            ["event"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        summaries = Counter(
+            "go_backend_summaries_total",
+            "Summaries by sink and outcome: delivered, retried (waits for a retry), failed (dead-lettered)",
+            ["sink", "outcome"],
+            registry=registry,
+        )
+        delivery = Histogram(
+            "go_backend_summary_delivery_seconds",
+            "Time of one delivery to a sink, of one summary or of a list, whether the sink took it or not",
+            ["sink"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        failures = Counter(
+            "go_backend_delivery_failures_total",
+            "Deliveries to a sink that it did not take, the retries among them",
+            ["sink"],
+            registry=registry,
+        )
+        # Looked up once: finding a child by its labels costs as much as counting.
+        self._events = {(kind, str(out)): events.labels(kind, str(out)) for kind in OUTCOMES for out in OUTCOMES[kind]}
+        self._processing = {kind: processing.labels(kind) for kind in OUTCOMES}
+        self._latency = {kind: latency.labels(kind) for kind in OUTCOMES}
+        self._summaries = {(sink, out): summaries.labels(sink, str(out)) for sink in self._sinks for out in Settled}
+        self._delivery = {sink: delivery.labels(sink) for sink in self._sinks}
+        self._failures = {sink: failures.labels(sink) for sink in self._sinks}
+        self._on = True
+
+    def recorded(self, kind: str, effects: Sequence[Recorded], sent: Sequence[float | None]) -> None:
+        """Count events that have just been recorded, and how long they took to get there.
+
+        Args:
+            kind: ``entry`` or ``exit``: what the events are.
+            effects: What became of each.
+            sent: When each was sent, in seconds since the epoch; None for one that does not say.
+        """
+        if not self._on:
+            return
+        now = time.time()
+        tally = Tally(str(effect.outcome) for effect in effects if effect.outcome is not None)
+        tally[ABANDONED] = sum(effect.abandoned for effect in effects)
+        for outcome, count in tally.items():
+            if count:
+                self._events[kind, outcome].inc(count)
+        _observe(self._latency[kind], [max(0.0, now - at) for at in sent if at is not None])
+
+    def processed(self, kind: str, count: int, seconds: float) -> None:
+        """Time events that were worked on together: each of them took as long as all of them.
+
+        Args:
+            kind: ``entry`` or ``exit``: what the events are.
+            count: How many.
+            seconds: From taking them up to having them done.
+        """
+        if self._on:
+            _observe(self._processing[kind], [seconds], count)
+
+    def rejected(self, queue: str, count: int = 1) -> None:
+        """Count messages that were not events.
+
+        Args:
+            queue: The queue that they came on.
+            count: How many.
+        """
+        if self._on:
+            self._events[EVENT_OF_QUEUE[queue].kind, REJECTED].inc(count)
+
+    def delivery(self, sink: str, seconds: float, failed: bool) -> None:
+        """Time one delivery to a sink, of one summary or of many.
+
+        Args:
+            sink: The sink's name.
+            seconds: How long it took.
+            failed: Whether the sink did not take it.
+        """
+        if self._on:
+            self._delivery[sink].observe(seconds)
+            if failed:
+                self._failures[sink].inc()
+
+    def settled(self, sink: str, outcome: Settled, count: int) -> None:
+        """Count what became of summaries at a sink.
+
+        Args:
+            sink: The sink's name.
+            outcome: Delivered, retried or failed.
+            count: How many `Records.settle` has counted.
+        """
+        if self._on and count:
+            self._summaries[sink, outcome].inc(count)
+
+
+def _observe(child: Any, seconds: Sequence[float], weight: int = 1) -> None:
+    """Put many values into a histogram at the price of the buckets that they fall into, not of each value."""
+    if seconds:
+        bounds = child._upper_bounds
+        child._sum.inc(sum(seconds) * weight)
+        for place, count in Tally(bisect_left(bounds, value) for value in seconds).items():
+            child._buckets[place].inc(count * weight)
