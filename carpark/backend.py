@@ -63,7 +63,7 @@ class Backend:
         self._sinks = plugins.make_sinks(PluginContext(settings))
         self.meter = Meter(tuple(self._sinks))
         self.broker: RabbitmqBroker | StubBroker = make_broker(
-            settings.broker_url, [_Lifecycle(self), Retries(), CurrentMessage()]
+            settings.broker_url, [_Lifecycle(self), Retries(), CurrentMessage()], settings.queue_type
         )
         self._delivery = Delivery(settings, self._sinks, self.broker, self.meter)
         self.actors = self._declare_actors()

@@ -158,7 +158,7 @@ class QueueMismatch(ConfigurationError):
     def __init__(self, queue: str, reason: str) -> None:
         super().__init__(
             f"queue {shown(queue)} exists with other arguments than carpark's ({reason}); "
-            "delete it once it is empty, or use another virtual host in CARPARK_BROKER_URL"
+            "delete it once it is empty, use another virtual host in CARPARK_BROKER_URL, or correct CARPARK_QUEUE_TYPE"
         )
         self.queue, self.reason = queue, reason
 

@@ -98,7 +98,7 @@ class QueueConfigurator:
     """Declares the queues, counts what is in them, and declares again what vanished.
 
     Args:
-        settings: Of these, ``broker_url`` and ``management_url`` are used.
+        settings: Of these, ``broker_url``, ``queue_type`` and ``management_url`` are used.
         metrics: Takes the numbers.
         say: Prints a line.
         interval: Seconds between two looks.
@@ -120,7 +120,7 @@ class QueueConfigurator:
             wanted = "RabbitMQ, amqp://user:password@host:port; the in-process broker declares its own queues"
             raise InvalidSetting("CARPARK_BROKER_URL", settings.broker_url, wanted)
         self._url, self._timeout, self._interval = settings.broker_url, timeout, interval
-        self._metrics, self._say = metrics, say
+        self._metrics, self._say, self._queue_type = metrics, say, settings.queue_type
         self._management = ManagementApi.of(settings, timeout)
         self._ask_management_at = 0.0
         self._unacked_known = True
@@ -231,7 +231,7 @@ class QueueConfigurator:
         """Declare a queue, or ask whether it is there; give its ready messages and its consumers."""
         try:
             channel = self._open()
-            arguments = None if passive else queue_arguments(name)
+            arguments = None if passive else queue_arguments(name, self._queue_type)
             method = channel.queue_declare(name, passive=passive, durable=True, arguments=arguments).method
             return method.message_count, method.consumer_count
         except exceptions.ChannelClosedByBroker as error:
@@ -329,7 +329,7 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, text: str) -> float
         "carpark queues --broker-url amqp://guest:guest@localhost:5672 --metrics-port 0",
     ),
 )
-@settings_options("broker_url", "management_url", "bind", "metrics_port")
+@settings_options("broker_url", "queue_type", "management_url", "bind", "metrics_port")
 @click.option("--interval", default="2", metavar="SECONDS", callback=_seconds, help="Time between two looks; default 2")
 @click.option("--once", is_flag=True, help="Declare and end; status 1 when RabbitMQ cannot be reached")
 def queues(settings: Settings, interval: float, once: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from carpark import values
 from carpark.errors import InvalidSetting
+from carpark.sentinels import redis_url
 from carpark.values import MASK as MASK
 from carpark.values import management_url_of as management_url_of
 from carpark.values import mask_url as mask_url
@@ -100,6 +101,14 @@ SETTINGS: tuple[Setting, ...] = (
         "url",
     ),
     Setting(
+        "queue_type",
+        "classic",
+        "classic or quorum",
+        values.one_of("classic", "quorum"),
+        "kind of RabbitMQ queue: `quorum` for queues that a cluster keeps on several nodes; the same for all services",
+        "TYPE",
+    ),
+    Setting(
         "management_url",
         "",
         "http://user:password@host:port",
@@ -111,9 +120,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "redis_url",
         "redis://localhost:6379/0",
-        "redis://host:port/0, or memory://",
-        values.url("redis", "rediss", "unix", "memory"),
-        "Redis, where the records are; `memory://` for the in-process store",
+        "redis://host:port/0, redis+sentinel://host:port,host:port/name/0, or memory://",
+        redis_url,
+        "Redis, where the records are; `redis+sentinel://` for the primary that Sentinels name; `memory://` for the "
+        "in-process store",
         "URL",
         "url",
     ),
@@ -291,6 +301,7 @@ class Settings:
     """The values of all settings; see `SETTINGS` for what each means."""
 
     broker_url: str
+    queue_type: str
     management_url: str
     redis_url: str
     writer_url: str

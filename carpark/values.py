@@ -97,7 +97,7 @@ def url(*schemes: str, several: bool = False) -> Callable[[str], str]:
         text = text.strip()
         parts = [part.strip() for part in text.split(";")] if several else [text]
         for part in parts:
-            split = _split(part)
+            split = split_url(part)
             if split.scheme not in schemes or (split.scheme in _NO_HOST and len(parts) > 1):
                 raise ValueError
         return ";".join(parts)
@@ -118,7 +118,18 @@ def optional_url(*schemes: str) -> Callable[[str], str]:
     return lambda text: parse(text) if text.strip() else ""
 
 
-def _split(text: str) -> SplitResult:
+def split_url(text: str) -> SplitResult:
+    """Split a URL, strictly.
+
+    Args:
+        text: The URL.
+
+    Returns:
+        Its parts.
+
+    Raises:
+        ValueError: It is none: a character, host, port or path that cannot be right.
+    """
     # urlsplit drops line breaks and tabs without a word, so that what is checked is not what is used.
     if not text.isprintable() or any(c.isspace() for c in text):
         raise ValueError
@@ -180,6 +191,25 @@ def word(text: str) -> str:
     if not text or not text.isprintable() or " " in text:
         raise ValueError
     return text
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """Make a parser of one of some words.
+
+    Args:
+        words: The words that are right.
+
+    Returns:
+        The parser; upper case is as good as lower case.
+    """
+
+    def parse(text: str) -> str:
+        found = text.strip().lower()
+        if found not in words:
+            raise ValueError
+        return found
+
+    return parse
 
 
 def path(text: str) -> Path:
@@ -282,7 +312,7 @@ def mask_url(text: str) -> str:
         return f"{scheme}//{user}{colon and ':' + MASK}@{_mask_query(rest)}"
     scheme, slashes, rest = text.partition("//")
     host, colon, tail = rest.partition(":")
-    if colon and "[" not in host and not re.match(r"[0-9]{1,5}([/?#]|$)", tail):
+    if colon and "[" not in host and not re.match(r"[0-9]{1,5}([/?#,]|$)", tail):
         return f"{scheme}//{host}:{MASK}"  # a port that is none may be the password of a URL whose host was forgotten
     return scheme + slashes + _mask_query(rest)
 

@@ -14,6 +14,7 @@ from carpark.settings import BY_NAME, Settings
 
 _SETTINGS = (
     "broker_url",
+    "queue_type",
     "redis_url",
     "writer_url",
     "writer_token",

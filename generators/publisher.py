@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import pika
 import pika.exceptions
 
-from carpark.broker.topology import declare_queues
+from carpark.broker.topology import CLASSIC, declare_queues
 from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.events import Event
 from carpark.ports import why
@@ -62,11 +62,20 @@ class RabbitmqPublisher(Publisher):
         stop: Set when the process shall end: then a broker that is away is waited for only a few seconds more.
         say: Takes a line for people, when the broker goes away and when it is back.
         name: What the connection is called in RabbitMQ.
+        queue_type: How RabbitMQ keeps the queues, classic or quorum: a missing one is declared so.
     """
 
-    def __init__(self, urls: str, stop: threading.Event, say: Callable[[str], None], name: str = "carpark") -> None:
+    def __init__(
+        self,
+        urls: str,
+        stop: threading.Event,
+        say: Callable[[str], None],
+        name: str = "carpark",
+        queue_type: str = CLASSIC,
+    ) -> None:
         self._parameters = connection_parameters(urls, name)
         self._shown = ";".join(mask_url(url) for url in urls.split(";"))
+        self._queue_type = queue_type
         self._stop = stop
         self._say = say
         self._link: Link | None = None
@@ -170,10 +179,9 @@ class RabbitmqPublisher(Publisher):
         self._say(f"queue {', '.join(sorted(queues))} was missing; declared it")
         return ""
 
-    @staticmethod
-    def _declare_one(channel: pika.adapters.blocking_connection.BlockingChannel, queue: str) -> None:
+    def _declare_one(self, channel: pika.adapters.blocking_connection.BlockingChannel, queue: str) -> None:
         try:
-            declare_queues(channel, (queue,))
+            declare_queues(channel, (queue,), self._queue_type)
         except pika.exceptions.ChannelClosedByBroker as error:
             if error.reply_code == 406:
                 raise QueueMismatch(queue, error.reply_text) from None

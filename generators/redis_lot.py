@@ -11,7 +11,7 @@ import redis
 from carpark.errors import RecordsUnavailable
 from carpark.events import Event, format_time
 from carpark.ports import why
-from carpark.records.connection import connect
+from carpark.records.connection import address, connect
 from generators import claims
 from generators.clock import Clock
 from generators.lot import Crowd, Lot, Refusal
@@ -45,7 +45,7 @@ class RedisLot(Lot):
         self._capacity = capacity
         self._retention = retention
         self._records_database = client.connection_pool.connection_kwargs.get("db") or 0
-        self._where = _address(client)
+        self._where = address(client)
         self._cursor = "0"
         self._fruitless = True
         self._ahead = 0
@@ -180,8 +180,3 @@ class RedisLot(Lot):
             return script(args=[*common, *arguments])
         except redis.RedisError as error:
             raise RecordsUnavailable(f"Redis at {self._where} is away ({why(error)})") from error
-
-
-def _address(client: redis.Redis) -> str:
-    known = client.connection_pool.connection_kwargs
-    return str(known.get("path") or f"{known.get('host', 'memory')}:{known.get('port', '')}")

@@ -52,7 +52,8 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         page = MetricsPage(registry, settings.bind, port)
         stack.callback(page.close)
         stack.enter_context(_Signals(stop))
-        publisher = RabbitmqPublisher(settings.broker_url, stop, console.say, f"carpark {kind} generator")
+        name = f"carpark {kind} generator"
+        publisher = RabbitmqPublisher(settings.broker_url, stop, console.say, name, settings.queue_type)
         stack.callback(publisher.close)
         console.say(f"{kind} generator: {settings.rate:g} events/s; metrics at {page.url}")
         stack.callback(console.end, [lane])

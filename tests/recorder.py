@@ -15,11 +15,13 @@ class Recorder:
     Attributes:
         status: What it answers.
         taken: The ids that it took, in their order, repeats included.
+        refused: How many requests it refused.
     """
 
     def __init__(self) -> None:
         self.status = 201
         self.taken: list[str] = []
+        self.refused = 0
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,6 +31,8 @@ class Recorder:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if recorder.status < 300:
                     recorder.taken += [summary["id"] for summary in (body if isinstance(body, list) else [body])]
+                else:
+                    recorder.refused += 1
                 self.send_response(recorder.status)
                 self.send_header("Content-Length", "2")
                 self.end_headers()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from carpark.records.connection import connect
+
 if TYPE_CHECKING:
     import redis
 
@@ -82,13 +84,7 @@ class _Asker:
         self._client: redis.Redis | None = None
 
     def __call__(self) -> int:
-        # Loaded by the first page that is looked at: it is a good part of the writer's memory and of its start.
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
+        # Loaded by the first page that is looked at: redis is a good part of the writer's memory and of its start.
         if self._client is None:
-            self._client = redis.Redis.from_url(
-                self._url, socket_connect_timeout=1, socket_timeout=1, retry=Retry(NoBackoff(), 0)
-            )
+            self._client = connect(self._url, attempts=0, timeout=1.0)
         return int(self._client.scard(_KEY))

@@ -29,10 +29,18 @@ class RabbitmqBroker(base.RabbitmqBroker):
     Args:
         url: One AMQP URL, or several of a cluster separated by ``;``, tried in their order.
         middleware: What Dramatiq shall call on the way.
+        queue_type: How RabbitMQ keeps the queues, classic or quorum.
         name: What the connections are called in RabbitMQ's management UI, before host and process id.
     """
 
-    def __init__(self, url: str, middleware: list[Middleware], name: str = "carpark backend") -> None:
+    def __init__(
+        self,
+        url: str,
+        middleware: list[Middleware],
+        queue_type: str = topology.CLASSIC,
+        name: str = "carpark backend",
+    ) -> None:
+        self.queue_type = queue_type
         super().__init__(confirm_delivery=True, url=[part.strip() for part in url.split(";")], middleware=middleware)
         for parameters in self.parameters:
             parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
@@ -104,10 +112,10 @@ class RabbitmqBroker(base.RabbitmqBroker):
         self.publish(xq_name(message.queue_name), message.encode(), properties)
 
     def _declare_queue(self, queue_name: str) -> Any:
-        return topology.declare_queue(self.channel, queue_name)
+        return topology.declare_queue(self.channel, queue_name, self.queue_type)
 
     def _declare_dq_queue(self, queue_name: str) -> Any:
-        return topology.declare_queue(self.channel, topology.with_companions(queue_name)[1])
+        return topology.declare_queue(self.channel, topology.with_companions(queue_name)[1], self.queue_type)
 
     def _declare_xq_queue(self, queue_name: str) -> Any:
         return topology.declare_queue(self.channel, xq_name(queue_name))

@@ -15,19 +15,41 @@ if TYPE_CHECKING:
 QUEUES: tuple[str, ...] = tuple(EVENT_OF_QUEUE)
 """The two queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
 
+CLASSIC, QUORUM = "classic", "quorum"
 
-def queue_arguments(name: str) -> dict[str, Any]:
-    """Say with which arguments a queue is declared; they are those of Dramatiq's own broker.
+DELIVERY_LIMIT = 100
+"""How often a message of a quorum queue is delivered before RabbitMQ itself makes it a dead letter.
+
+Each crash of a worker delivers all that it had in hand once more. RabbitMQ 4's own limit of 20 is soon reached by a
+worker that cannot start, for no fault of the messages.
+"""
+
+_QUORUM = {
+    "x-queue-type": QUORUM,
+    "x-delivery-limit": DELIVERY_LIMIT,
+    # What the limit makes a dead letter stays in its queue until it is in the other; this is the overflow it wants.
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+
+
+def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
+    """Say with which arguments a queue is declared; for classic queues they are those of Dramatiq's own broker.
+
+    Dead letters are always in a classic queue: looking at a message of a quorum queue counts as a delivery, and after
+    some of these the message would be gone.
 
     Args:
         name: A queue or one of its companions.
+        queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
 
     Returns:
         The AMQP arguments. RabbitMQ refuses to declare an existing queue with any others.
     """
     if name == xq_name(name):
         return {"x-message-ttl": DEAD_MESSAGE_TTL}
-    return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(name)}
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(name)}
+    return {**arguments, **_QUORUM} if queue_type == QUORUM else arguments
 
 
 def with_companions(name: str) -> tuple[str, str, str]:
@@ -42,12 +64,13 @@ def with_companions(name: str) -> tuple[str, str, str]:
     return q_name(name), dq_name(name), xq_name(name)
 
 
-def declare_queue(channel: BlockingChannel, name: str) -> int:
+def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC) -> int:
     """Declare one queue of RabbitMQ, durable.
 
     Args:
         channel: An open channel; RabbitMQ closes it when the queue exists with other arguments.
         name: A queue or one of its companions.
+        queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
 
     Returns:
         How many messages are ready in it.
@@ -55,21 +78,22 @@ def declare_queue(channel: BlockingChannel, name: str) -> int:
     Raises:
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
-    declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name))
+    declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name, queue_type))
     count: int = declared.method.message_count
     return count
 
 
-def declare_queues(channel: BlockingChannel, names: tuple[str, ...] = QUEUES) -> None:
+def declare_queues(channel: BlockingChannel, names: tuple[str, ...] = QUEUES, queue_type: str = CLASSIC) -> None:
     """Declare queues with their companions.
 
     Args:
         channel: An open channel.
         names: The queues, without companions.
+        queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
 
     Raises:
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
     for name in names:
         for each in with_companions(name):
-            declare_queue(channel, each)
+            declare_queue(channel, each, queue_type)

@@ -54,7 +54,7 @@ def check_broker(settings: Settings) -> list[Finding]:
         except exceptions.AMQPError as error:
             reason, remedy = explain(error)
             return [*findings, problem("queues", reason, remedy)]
-    return findings + _judge_queues(answers, totals)
+    return findings + _judge_queues(answers, totals, settings.queue_type)
 
 
 def _look_at_queues(connection: BlockingConnection) -> dict[str, tuple[int, int]]:
@@ -77,12 +77,14 @@ def _totals(settings: Settings) -> dict[str, QueueTotals]:
         return management.queues()
 
 
-def _judge_queues(answers: Mapping[str, tuple[int, int]], asked: Future[dict[str, QueueTotals]]) -> list[Finding]:
+def _judge_queues(
+    answers: Mapping[str, tuple[int, int]], asked: Future[dict[str, QueueTotals]], queue_type: str
+) -> list[Finding]:
     try:
         totals: Mapping[str, QueueTotals] | None = asked.result(TIMEOUT)
     except (BrokerUnavailable, TimeoutError):
         totals = None
-    findings = _judge_declarations(answers, totals)
+    findings = _judge_declarations(answers, totals, queue_type)
     for queue in QUEUES:
         if queue in answers and not answers[queue][1]:
             found = f"nobody consumes {queue}, where {answers[queue][0]} wait"
@@ -99,15 +101,17 @@ def _judge_queues(answers: Mapping[str, tuple[int, int]], asked: Future[dict[str
     return findings
 
 
-def _judge_declarations(answers: Mapping[str, object], totals: Mapping[str, QueueTotals] | None) -> list[Finding]:
+def _judge_declarations(
+    answers: Mapping[str, object], totals: Mapping[str, QueueTotals] | None, queue_type: str
+) -> list[Finding]:
     names = [each for queue in QUEUES for each in with_companions(queue)]
     findings = []
     missing = [name for name in names if name not in answers]
     if missing:
         findings.append(warning("queues", f"not there: {', '.join(missing)}", "declare them: `carpark queues --once`"))
     for name in names:
-        if totals and name in totals and (difference := _difference(totals[name])):
-            advice = "delete it once it is empty, or use another virtual host in CARPARK_BROKER_URL"
+        if totals and name in totals and (difference := _difference(totals[name], queue_type)):
+            advice = "delete it once it is empty, or correct CARPARK_BROKER_URL or CARPARK_QUEUE_TYPE"
             findings.append(problem("queues", f"{name} has other arguments than carpark's: {difference}", advice))
     if not findings:
         unseen = "" if totals else "; `carpark queues --once` checks their arguments"
@@ -115,8 +119,8 @@ def _judge_declarations(answers: Mapping[str, object], totals: Mapping[str, Queu
     return findings
 
 
-def _difference(queue: QueueTotals) -> str:
-    wanted = queue_arguments(queue.name)
+def _difference(queue: QueueTotals, queue_type: str) -> str:
+    wanted = queue_arguments(queue.name, queue_type)
     # A virtual host with a default type writes that type into every queue's arguments, and compares it with itself.
     found = {key: value for key, value in queue.arguments.items() if key in wanted or key != "x-queue-type"}
     parts = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from carpark.sentinels import is_sentinel_url, sentinels_of
 
 if TYPE_CHECKING:
     import fakeredis
@@ -12,18 +14,23 @@ if TYPE_CHECKING:
 TIMEOUT = 5.0
 """Seconds that connecting, and each answer, may take."""
 
+SENTINEL_TIMEOUT = 1.0
+"""Seconds that one Sentinel may take to say where the primary is, before the next one is asked."""
+
 _memory: dict[str, fakeredis.FakeServer] = {}
 
 
-def connect(url: str, *, database: int | None = None, attempts: int = 3) -> redis.Redis:
+def connect(url: str, *, database: int | None = None, attempts: int = 3, timeout: float = TIMEOUT) -> redis.Redis:
     """Make a client; it connects when it is first used.
 
     Args:
-        url: ``redis://host:port/0``, ``rediss://…``, ``unix://…``; ``memory://`` or ``memory://name`` for a store in
-            this process, the same one for the same name.
+        url: ``redis://host:port/0``, ``rediss://…``, ``unix://…``; ``redis+sentinel://host:port,host:port/name/0``
+            for the primary that Sentinels name, asked anew for each connection; ``memory://`` or ``memory://name`` for
+            a store in this process, the same one for the same name.
         database: Which database, where it is not the URL's own.
         attempts: How often a command is tried again after a lost connection, with 0.05 s to 1 s between. After
-            `TIMEOUT` it is not: a Redis that hangs has the command already and does it when it goes on.
+            `timeout` it is not: a Redis that hangs has the command already and does it when it goes on.
+        timeout: Seconds that connecting, and each answer, may take.
 
     Returns:
         A client that gives text, not bytes, safe to use from several threads.
@@ -40,14 +47,50 @@ def connect(url: str, *, database: int | None = None, attempts: int = 3) -> redi
     from redis.exceptions import ConnectionError as LostConnection
     from redis.retry import Retry
 
-    client: redis.Redis = redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), attempts, (LostConnection,)),
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), attempts, (LostConnection,)),
         **({} if database is None else {"db": database}),
-    )
+    }
+    client: redis.Redis = _primary(url, options) if is_sentinel_url(url) else redis.Redis.from_url(url, **options)
+    return client
+
+
+def address(client: redis.Redis) -> str:
+    """Say where a client's Redis is.
+
+    Args:
+        client: A client that `connect` made.
+
+    Returns:
+        ``host:port``, a socket's path, or the primary's name at its Sentinels.
+    """
+    pool = client.connection_pool
+    known = pool.connection_kwargs
+    if name := getattr(pool, "service_name", None):
+        return f"{name} (by Sentinel)"
+    return str(known.get("path") or f"{known.get('host', 'memory')}:{known.get('port', '')}")
+
+
+def _primary(url: str, options: dict[str, Any]) -> redis.Redis:
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+
+    where = sentinels_of(url)
+    asking = {
+        "username": where.sentinel_user,
+        "password": where.sentinel_password,
+        "ssl": where.tls,
+        "socket_timeout": SENTINEL_TIMEOUT,
+        "socket_connect_timeout": SENTINEL_TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    reaching = {"db": where.database, "username": where.user, "password": where.password, "ssl": where.tls, **options}
+    sentinel = Sentinel(list(where.hosts), sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(where.name, **reaching)  # type: ignore[no-untyped-call]
     return client
 
 

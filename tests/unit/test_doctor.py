@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
+from carpark.broker.topology import CLASSIC, QUORUM, queue_arguments
 from carpark.doctor import command, doctor
 from carpark.doctor.findings import (
     Check,
@@ -361,7 +362,16 @@ def test_an_address_that_is_not_this_machines_is_said_once(make_settings: Callab
     ],
 )
 def test_other_arguments_are_named(queue: QueueTotals, difference: str) -> None:
-    assert _difference(queue) == difference
+    assert _difference(queue, "classic") == difference
+
+
+def test_a_queue_of_the_other_type_is_named() -> None:
+    classic, quorum = (
+        QueueTotals("vehicle_exit", 0, 0, True, queue_arguments("vehicle_exit", each)) for each in (CLASSIC, QUORUM)
+    )
+    assert _difference(classic, "classic") == _difference(quorum, "quorum") == ""
+    assert "x-queue-type is 'missing', wanted 'quorum'" in _difference(classic, "quorum")
+    assert "x-delivery-limit is 100, wanted 'none'" in _difference(quorum, "classic")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ EXAMPLES = [
     (
         QueueMismatch("vehicle_entry", "x-max-priority"),
         "queue 'vehicle_entry' exists with other arguments than carpark's (x-max-priority); "
-        "delete it once it is empty, or use another virtual host in CARPARK_BROKER_URL",
+        "delete it once it is empty, use another virtual host in CARPARK_BROKER_URL, or correct CARPARK_QUEUE_TYPE",
     ),
     (InvalidEvent("id", "is missing"), "id: is missing"),
     (InvalidSummary("id", "is missing"), "id: is missing"),

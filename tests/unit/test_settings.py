@@ -50,6 +50,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ("amqp://a ; amqp://[::1]:5672", "amqp://a;amqp://[::1]:5672"),
         ("stub://", "stub://"),
     ],
+    "queue_type": [("classic", "classic"), (" Quorum ", "quorum")],
     "management_url": [("http://u:p@h:15672", "http://u:p@h:15672"), ("https://h/rabbit", "https://h/rabbit")],
     "redis_url": [
         ("redis://h:6379/0", "redis://h:6379/0"),
@@ -57,6 +58,8 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
         ("memory://", "memory://"),
         ("memory://one", "memory://one"),
+        (" redis+sentinel://:p%40ss@a:1,[::1]:2,c/stays/0 ", "redis+sentinel://:p%40ss@a:1,[::1]:2,c/stays/0"),
+        ("rediss+sentinel://h/stays?sentinel_password=x", "rediss+sentinel://h/stays?sentinel_password=x"),
     ],
     "writer_url": [("http://localhost:40000", "http://localhost:40000"), ("https://h/base/", "https://h/base/")],
     "writer_token": [("", ""), ("abc.~!", "abc.~!")],
@@ -87,9 +90,13 @@ NO_HTTP = [*NO_URLS, "amqp://h", "stub://", "memory://"]
 BAD: dict[str, list[str]] = {
     "broker_url": [*NO_URLS, "http://h", "amqp://h;", ";", "amqp://h;stub://", "stub://;stub://", "amqp:///vhost",
                    "amqp://h,amqp://i", "memory://"],
+    "queue_type": ["", "stream", "classic,quorum"],
     "management_url": [url for url in NO_HTTP if url.strip()],
     "redis_url": [*NO_URLS, "http://h", "stub://", "redis:///0", "redis://h/zero", "redis://h/1/2", "redis://h/99999",
-                  "unix://", "unix:///"],
+                  "unix://", "unix:///", "redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel:///stays",
+                  "redis+sentinel://h,/stays", "redis+sentinel://h:0/stays", "redis+sentinel://h/stays/zero",
+                  "redis+sentinel://h/st ays", "redis+sentinel://h/stays/0?db=1", "redis+sentinel:h/stays",
+                  "redis+sentinel://h/stays#x", "redis://a:1,b:2/0", "unix+sentinel://h/stays"],
     "writer_url": NO_HTTP,
     "writer_token": ["a b", "a\n", "ä", "\x7f", "\ud800"],
     "csv": NO_FILES,
@@ -168,6 +175,7 @@ def test_the_defaults_are_those_of_the_contract_and_right_by_their_own_rules(set
 def test_the_contracts_defaults() -> None:
     assert load_settings({}).shown() == {
         "CARPARK_BROKER_URL": "amqp://guest:***@localhost:5672",
+        "CARPARK_QUEUE_TYPE": "classic",
         "CARPARK_MANAGEMENT_URL": "http://guest:***@localhost:15672",
         "CARPARK_REDIS_URL": "redis://localhost:6379/0",
         "CARPARK_WRITER_URL": "http://localhost:40000",
