@@ -161,7 +161,7 @@ def test_a_server_that_fails_while_a_list_is_split_makes_the_whole_list_wait(
 
 
 def test_a_server_that_is_not_there_is_waited_for(free_port: int, make: Callable[..., Sink]) -> None:
-    with pytest.raises(SinkUnavailable, match=f"http://127.0.0.1:{free_port}: ConnectionError"):
+    with pytest.raises(SinkUnavailable, match=f"http://127.0.0.1:{free_port}: connection refused"):
         make("http-csv", writer_url=f"http://127.0.0.1:{free_port}").deliver([make_summary()])
 
 
@@ -169,7 +169,7 @@ def test_a_server_that_hangs_is_left_in_time(make: Callable[..., Sink]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sink = make("http-csv", writer_url=f"http://127.0.0.1:{silent.getsockname()[1]}", sink_timeout="0.2")
         start = time.monotonic()
-        with pytest.raises(SinkUnavailable, match="Timeout"):
+        with pytest.raises(SinkUnavailable, match="no answer in time"):
             sink.deliver([make_summary()])
         assert time.monotonic() - start < 3
 

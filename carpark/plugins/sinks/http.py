@@ -17,6 +17,7 @@ from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
 from carpark.events import StaySummary
 from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.spec import hookimpl
+from carpark.ports import why
 
 if TYPE_CHECKING:
     import requests
@@ -116,7 +117,7 @@ class HttpSink(Sink):
                 status = response.status_code
                 text = b"".join(_read(response, deadline)).decode("utf-8", "replace")
         except OSError as error:  # every error of requests is one
-            raise SinkUnavailable(f"{self._shown}: {type(error).__name__}") from error
+            raise SinkUnavailable(f"{self._shown}: {why(error)}") from error
         if 200 <= status < 300:
             return None
         answer = " ".join(text.split())[:_SHOWN_CHARACTERS]
