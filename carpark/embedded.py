@@ -119,7 +119,6 @@ class Embedded:
         self.settings, self._plan, self._plugins = settings, plan, plugins
         self._latest: deque[StaySummary] = deque(maxlen=LATEST)
         self._clock = Clock()
-        self.first_summary: float | None = None
         try:
             self.backend = Backend(settings, plugins, self._note)
             self.broker = self._stub(self.backend)
@@ -223,8 +222,6 @@ class Embedded:
 
     def _note(self, effect: Recorded) -> None:
         if effect.summary is not None:
-            if self.first_summary is None:
-                self.first_summary = time.monotonic() - self._started
             self._latest.appendleft(effect.summary)
 
     def _inside(self) -> int:
