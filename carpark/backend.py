@@ -17,10 +17,11 @@ from dramatiq.middleware import CurrentMessage, Middleware
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.reading import DELIVER, RejectedMessage
 from carpark.broker.retries import Retries
-from carpark.delivery import Delivery, Parcel
+from carpark.delivery import Delivery
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable, ServiceError
 from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
 from carpark.metrics import Meter
+from carpark.outlet import Parcel
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
 from carpark.settings import Settings

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dramatiq.common import compute_backoff
@@ -17,15 +13,10 @@ from carpark.broker.reading import DELIVER
 from carpark.errors import DeliveryError, MessageError, SinkUnavailable, SummaryRefused
 from carpark.events import StaySummary, VehicleExited
 from carpark.metrics import Meter
+from carpark.outlet import Outlet, Parcel, SinkBusy
 from carpark.plugins.base import Sink
 from carpark.records import Records, Settled
 from carpark.settings import Settings
-
-log = logging.getLogger(__name__)
-
-
-class SinkBusy(DeliveryError):
-    """The sink fails, and somebody else in this process is trying it already."""
 
 
 class Queue(Protocol):
@@ -57,93 +48,6 @@ class Queue(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """A summary with the key under which the records know it as undelivered.
-
-    Args:
-        key: ``kind/id`` of the event that finished the stay.
-        summary: The stay.
-    """
-
-    key: str
-    summary: StaySummary
-
-
-class Outlet:
-    """One sink in use. While it fails, only one attempt at a time is made, so that it cannot fill the threads.
-
-    Args:
-        name: The sink's name.
-        sink: The sink.
-        meter: Times each delivery.
-    """
-
-    def __init__(self, name: str, sink: Sink, meter: Meter) -> None:
-        self.name, self._sink, self._meter = name, sink, meter
-        self.failures = 0
-        self._attempt = threading.Lock()
-        self._state = threading.Lock()
-
-    @property
-    def fails(self) -> bool:
-        """Whether the last attempt failed."""
-        return self.failures > 0
-
-    def offer(self, parcels: Sequence[Parcel]) -> None:
-        """Deliver summaries to the sink.
-
-        Args:
-            parcels: What is delivered, as one list.
-
-        Raises:
-            SinkBusy: The sink fails and is being tried; nothing was offered.
-            SummaryRefused: The sink will never take them, or those that the error names.
-            SinkUnavailable: The sink failed in any other way.
-        """
-        if not self.fails:
-            return self._offer(parcels)
-        if not self._attempt.acquire(blocking=False):
-            raise SinkBusy(f"sink {self.name!r} fails and is being tried")
-        try:
-            return self._offer(parcels)
-        finally:
-            self._attempt.release()
-
-    def _offer(self, parcels: Sequence[Parcel]) -> None:
-        started, failed = time.perf_counter(), True
-        try:
-            self._sink.deliver([parcel.summary for parcel in parcels])
-            failed = False
-        except SummaryRefused:
-            self._is_well()
-            raise
-        except Exception as error:
-            reason = error if isinstance(error, DeliveryError) else f"{type(error).__name__}: {error}"
-            with self._state:
-                self.failures += 1
-                is_news = self.failures == 1
-            if is_news:
-                log.warning("sink %s fails: %s; its summaries are kept and tried again", self.name, reason)
-            raise SinkUnavailable(f"sink {self.name!r}: {reason}") from error
-        finally:
-            self._meter.delivery(self.name, time.perf_counter() - started, failed)
-        self._is_well()
-
-    def _is_well(self) -> None:
-        with self._state:
-            failed, self.failures = self.failures, 0
-        if failed:
-            log.warning("sink %s takes summaries again", self.name)
-
-    def close(self) -> None:
-        """Close the sink; what it raises is logged."""
-        try:
-            self._sink.close()
-        except Exception:
-            log.exception("sink %s could not be closed", self.name)
-
-
 class Delivery:
     """Brings summaries to all sinks in use.
 
@@ -171,20 +75,23 @@ class Delivery:
             BrokerConnectionError: A retry could not be queued; sending again later is safe.
             RecordsUnavailable: The outcome could not be noted; sending again later is safe.
         """
-        # Those that fail come last: their timeouts must not keep the others waiting.
-        for name in sorted(wanted, key=lambda name: self._outlets[name].fails):
-            parcels = list(wanted[name])
+        calls = [(self._outlets[name], parcels, self._outlets[name].begin(parcels)) for name, parcels in wanted.items()]
+        # Those that fail come last: what is done for them must not keep the others waiting.
+        for outlet, parcels, call in sorted(calls, key=lambda each: each[0].fails):
+            taken = parcels
             try:
-                self._outlets[name].offer(parcels)
+                outlet.wait(call)
             except SummaryRefused as error:
-                parcels = self._bury(records, name, parcels, error)
-            except DeliveryError:
-                delay = self._delay(self._outlets[name].failures)
-                self._queue.enqueue(_message(name, parcels), delay=delay)
-                self._settle(records, name, parcels, Settled.RETRIED)
+                taken = self._refuse(records, outlet.name, parcels, error)
+            except DeliveryError as error:
+                if isinstance(error, SinkUnavailable) and self._retries == 0:
+                    self._bury(records, outlet.name, parcels, f"{error}; no retry is wanted")
+                else:
+                    self._queue.enqueue(_message(outlet.name, parcels), delay=self._delay(0, outlet))
+                    self._settle(records, outlet.name, parcels, Settled.RETRIED)
                 continue
-            if parcels:
-                self._settle(records, name, parcels, Settled.DELIVERED)
+            if taken:
+                self._settle(records, outlet.name, taken, Settled.DELIVERED)
 
     def send_again(self, records: Records, message: Message[Any]) -> None:
         """Work on a retry.
@@ -204,21 +111,22 @@ class Delivery:
         outlet = self._outlets.get(name)
         if outlet is None:
             raise MessageError(f"sink {name!r} is not in use any more: add it to CARPARK_SINKS and send this again")
-        retries = int(message.options.get("retries", 0))
+        retry = int(message.options.get("retries", 0)) + 1
         try:
             outlet.offer(parcels)
         except SinkBusy:
             # Nothing was tried, so it does not count as a retry.
-            self._queue.enqueue(message.copy(), delay=self._delay(outlet.failures))
+            self._queue.enqueue(message.copy(), delay=self._delay(0, outlet))
             return
         except SummaryRefused as error:
-            parcels = self._bury(records, name, parcels, error)
+            parcels = self._refuse(records, name, parcels, error)
         except SinkUnavailable as error:
-            if retries >= self._retries:
+            if retry >= self._retries:
                 self._settle(records, name, parcels, Settled.FAILED)
-                raise SinkUnavailable(f"{error}; given up after {retries} retries") from error
+                times = "1 retry" if retry == 1 else f"{retry} retries"
+                raise SinkUnavailable(f"{error}; given up after {times}") from error
             self._settle(records, name, parcels, Settled.RETRIED)
-            raise Retry(str(error), delay=self._delay(retries + 1)) from error
+            raise Retry(str(error), delay=self._delay(retry)) from error
         if parcels:
             self._settle(records, name, parcels, Settled.DELIVERED)
 
@@ -227,21 +135,30 @@ class Delivery:
         for outlet in self._outlets.values():
             outlet.close()
 
-    def _bury(self, records: Records, name: str, parcels: Sequence[Parcel], error: SummaryRefused) -> list[Parcel]:
+    def _refuse(self, records: Records, name: str, parcels: Sequence[Parcel], error: SummaryRefused) -> list[Parcel]:
         """Keep what was refused as a dead letter; give back what the sink took."""
         refused = [p for p in parcels if not error.ids or p.summary.id in error.ids]
         if refused:
-            self._queue.dead_letter(_message(name, refused), f"sink {name!r} refused: {error}")
-            self._settle(records, name, refused, Settled.FAILED)
+            self._bury(records, name, refused, f"sink {name!r} refused: {error}")
         return [p for p in parcels if error.ids and p.summary.id not in error.ids]
+
+    def _bury(self, records: Records, name: str, parcels: Sequence[Parcel], why: str) -> None:
+        self._queue.dead_letter(_message(name, parcels), why)
+        self._settle(records, name, parcels, Settled.FAILED)
 
     def _settle(self, records: Records, name: str, parcels: Sequence[Parcel], outcome: Settled) -> None:
         self._meter.settled(name, outcome, records.settle(name, _keys(parcels), outcome))
 
-    def _delay(self, retries: int) -> int:
-        """Say after how many milliseconds to try again: doubled with each failure, with jitter."""
+    def _delay(self, retries: int, outlet: Outlet | None = None) -> int:
+        """Say after how many milliseconds to try again: doubled with each retry, with jitter.
+
+        What is queued because its sink fails waits as long as the sink has failed for: that is what the doubling of an
+        earlier summary has got to.
+        """
         low, high = self._backoff
-        delay: int = compute_backoff(min(retries, 32), factor=low, max_backoff=high)[1]
+        if outlet is not None:
+            low = max(low, min(high, int(outlet.failing * 1000)))
+        delay: int = compute_backoff(retries, factor=low, max_backoff=high)[1]
         return delay
 
 

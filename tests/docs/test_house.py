@@ -43,8 +43,8 @@ LAYERS = (
         *("carpark.plugins", "carpark.metrics"),
     ),
     (
-        *("carpark.backend", "carpark.delivery", "carpark.actors", "carpark.queues", "carpark.dashboard"),
-        *("carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),
+        *("carpark.backend", "carpark.delivery", "carpark.outlet", "carpark.actors", "carpark.queues"),
+        *("carpark.dashboard", "carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),
     ),
 )
 TOP = len(LAYERS)
