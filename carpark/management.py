@@ -84,11 +84,13 @@ class Peeked:
     Args:
         body: Its beginning, perhaps all of it.
         size: How many bytes the whole body has.
-        properties: Its AMQP properties as JSON has them, ``headers`` among them.
+        headers: Its AMQP headers.
+        properties: Its other AMQP properties.
     """
 
     body: bytes
     size: int
+    headers: Mapping[str, Any]
     properties: Mapping[str, Any]
 
 
@@ -305,12 +307,10 @@ def _refused(response: requests.Response) -> tuple[str, str]:
 
 
 def _peeked(each: dict[str, Any]) -> Peeked:
-    properties = each.get("properties")
-    return Peeked(
-        base64.b64decode(each.get("payload", "")),
-        int(each.get("payload_bytes", 0)),
-        properties if isinstance(properties, dict) else {},  # an empty table comes as an empty list
-    )
+    properties = dict(each.get("properties") or {})  # an empty table comes as an empty list
+    headers = dict(properties.pop("headers", None) or {})
+    body = base64.b64decode(each.get("payload", ""))
+    return Peeked(body, int(each.get("payload_bytes", len(body))), headers, properties)
 
 
 def _connection(each: dict[str, Any]) -> Connection:

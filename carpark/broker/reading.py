@@ -28,7 +28,9 @@ DELIVER = "deliver_summaries"
 MAX_OWN_BYTES = 16 * 1024 * 1024
 """The longest body of a retry of our own: it carries a list of summaries, or an event with a traceback."""
 
-_KEYS = {"queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp"}
+ENVELOPE = {"queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp"}
+"""The keys that make an object a Dramatiq message."""
+
 _OWN_OPTIONS = {"eta": (int, float), "retries": (int,), "traceback": (str,), "requeue_timestamp": (int,)}
 _MAX_MILLIS = 253_402_300_800_000  # the year 10000
 
@@ -54,7 +56,7 @@ class EventMessage(Message[None]):
         Returns:
             The body.
         """
-        fields = {name: getattr(self, name) for name in _KEYS}
+        fields = {name: getattr(self, name) for name in ENVELOPE}
         options = self.options if self.sent_at is not None else {**self.options, "bare": True}
         encoded: bytes = get_encoder().encode(
             {**fields, "args": [], "kwargs": self.event.to_dict(), "options": options}
@@ -105,7 +107,7 @@ def _read_event(queue_name: str, fields: Any) -> EventMessage:
     actor_name = q_name(queue_name)
     if not isinstance(fields, dict):
         raise InvalidBody(f"the body is {_kind(fields)}; wanted an object")
-    if not fields.keys() >= _KEYS:
+    if not fields.keys() >= ENVELOPE:
         return _event_message(queue_name, str(uuid.uuid4()), int(time.time() * 1000), fields, {}, None)
     if fields["actor_name"] != actor_name:
         raise InvalidBody(f"actor_name: wanted {actor_name!r} on this queue")
@@ -131,7 +133,7 @@ def _event_message(
 
 
 def _read_own(queue_name: str, fields: Any) -> Message[None]:
-    if not isinstance(fields, dict) or not fields.keys() >= _KEYS:
+    if not isinstance(fields, dict) or not fields.keys() >= ENVELOPE:
         raise InvalidBody(f"the header {OWN_HEADER} is set, but the body is not a Dramatiq message")
     message_id, timestamp = _checked_envelope(fields)
     options = _checked_options(fields["options"])

@@ -11,7 +11,7 @@ from typing import Any
 
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers import stub as base
-from dramatiq.common import current_millis, dq_name, q_name
+from dramatiq.common import current_millis, dq_name, q_name, xq_name
 from dramatiq.errors import QueueNotFound
 from dramatiq.logging import get_logger
 from dramatiq.message import Message
@@ -44,6 +44,7 @@ class StubBroker(base.StubBroker):
     def __init__(self, middleware: list[Middleware]) -> None:
         super().__init__(middleware, fail_fast_default=False)
         self.dead: defaultdict[str, list[Letter]] = defaultdict(list)
+        self.in_hand: defaultdict[str, dict[int, Letter]] = defaultdict(dict)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Put a message of the backend's own on its queue.
@@ -109,7 +110,23 @@ class StubBroker(base.StubBroker):
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        return EventConsumer(self.queues[queue_name], queue_name, self.dead[q_name(queue_name)], prefetch, timeout)
+        dead, in_hand = self.dead[q_name(queue_name)], self.in_hand[queue_name]
+        return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout)
+
+    def letters(self, queue_name: str) -> list[Letter]:
+        """Look at what waits in a queue; that changes nothing.
+
+        Args:
+            queue_name: A queue or a companion.
+
+        Returns:
+            The letters in their order, those in a worker's hand left out.
+        """
+        if queue_name == xq_name(queue_name):
+            return list(self.dead[q_name(queue_name)])
+        queue = self.queues[queue_name]
+        with queue.mutex:
+            return list(queue.queue)
 
     def counts(self, queue_name: str) -> dict[str, int]:
         """Count a queue's messages.
@@ -151,12 +168,22 @@ class EventConsumer(Consumer):
         queue: Where letters come from.
         queue_name: Its name.
         dead: Where dead letters go.
+        in_hand: Where it is noted what the consumer has taken and not let go of.
         prefetch: How many messages are held at most.
         timeout: Milliseconds that one is waited for.
     """
 
-    def __init__(self, queue: Queue[Letter], queue_name: str, dead: list[Letter], prefetch: int, timeout: int) -> None:
+    def __init__(
+        self,
+        queue: Queue[Letter],
+        queue_name: str,
+        dead: list[Letter],
+        in_hand: dict[int, Letter],
+        prefetch: int,
+        timeout: int,
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
+        self._in_hand = in_hand
         self._queue, self._queue_name, self._dead, self._timeout = queue, queue_name, dead, timeout / 1000
         self._free = threading.Semaphore(prefetch)
 
@@ -168,6 +195,7 @@ class EventConsumer(Consumer):
         except Empty:
             self._free.release()
             return None
+        self._in_hand[id(letter)] = letter
         return Delivery(read_body(self._queue_name, letter.body, letter.headers), letter)
 
     def ack(self, message: Any) -> None:
@@ -176,6 +204,7 @@ class EventConsumer(Consumer):
         Args:
             message: The message that is done.
         """
+        self._in_hand.pop(id(message.letter), None)
         self._queue.task_done()
         self._free.release()
 

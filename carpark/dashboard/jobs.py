@@ -1,0 +1,290 @@
+"""A message of a queue as people see it: whatever its body and its headers are, it can be shown."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from dramatiq.common import dq_name, q_name
+from dramatiq.message import get_encoder
+
+from carpark.broker import letters
+from carpark.broker.reading import ENVELOPE, MAX_OWN_BYTES, OWN_HEADER
+from carpark.errors import MessageError
+from carpark.events import MAX_BODY_BYTES, format_time, load_json
+
+CUT = 4096
+"""How many bytes of a body are looked at in a list; a message's id is made of them."""
+
+SHOWN = 64 * 1024
+"""How many characters of a body a page shows."""
+
+_LINE = 160
+_VALUE = 40
+
+
+@dataclass(frozen=True)
+class Job:
+    """A message, as far as it can be understood. Times are UTC.
+
+    Args:
+        message_id: What it is called here: made of its body and of why and when it died, the same each time.
+        queue_name: The queue that it is in, ``vehicle_exit.XQ`` for one.
+        body: Its beginning, perhaps all of it.
+        size: How many bytes the whole body has.
+        headers: Its AMQP headers.
+        properties: Its other AMQP properties.
+        actor_name: The actor that it is for, or empty.
+        kwargs: What the actor gets, or None when the body is not understood.
+        own_id: The id that it gave itself, or empty.
+        timestamp: When it was sent, if it says so.
+        eta: When it will be worked on, if it is delayed.
+        retries: How often it was tried again.
+    """
+
+    message_id: str
+    queue_name: str
+    body: bytes
+    size: int
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    actor_name: str = ""
+    kwargs: Mapping[str, Any] | None = None
+    own_id: str = ""
+    timestamp: datetime | None = None
+    eta: datetime | None = None
+    retries: int = 0
+
+    @property
+    def error(self) -> str:
+        """Why it is dead, in one line; empty when nobody said."""
+        said = self.headers.get(letters.ERROR_HEADER)
+        if said:
+            return printable(str(said))
+        death = _death(self.headers)
+        return printable(f"RabbitMQ: {death.get('reason', '?')} in {death.get('queue', '?')}") if death else ""
+
+    @property
+    def dead_at(self) -> datetime | None:
+        """When it died."""
+        try:
+            return datetime.fromisoformat(str(self.headers.get(letters.DEAD_AT_HEADER))).astimezone(UTC)
+        except ValueError:
+            return _time(_death(self.headers).get("time"))
+
+    @property
+    def traceback(self) -> str:
+        """The traceback of our own code's failure, or nothing."""
+        return printable(str(self.headers.get(letters.TRACEBACK_HEADER) or ""))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether `body` is only the beginning."""
+        return len(self.body) < self.size
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is short enough, and text, so that it can be mended by hand."""
+        try:
+            self.body.decode()
+        except UnicodeDecodeError:
+            return False
+        return not self.is_cut and self.size <= MAX_BODY_BYTES
+
+    @property
+    def body_now(self) -> bytes:
+        """The body with which it goes back to its queue: that of a delayed retry must not say when it is due."""
+        if self.queue_name != dq_name(self.queue_name) or OWN_HEADER not in self.headers:
+            return self.body
+        try:
+            fields = load_json(self.body, MAX_OWN_BYTES)
+        except MessageError:
+            return self.body
+        if not isinstance(fields, dict) or not isinstance(fields.get("options"), dict):
+            return self.body
+        fields["options"].pop("eta", None)
+        encoded: bytes = get_encoder().encode({**fields, "queue_name": q_name(self.queue_name)})
+        return encoded
+
+    @property
+    def text(self) -> str:
+        """The body as it is, as text; bytes that are none are escaped."""
+        return printable(self.body[:SHOWN].decode("utf-8", "backslashreplace"))
+
+    @property
+    def shown(self) -> str:
+        """The body, laid out when it is JSON, and not longer than `SHOWN`."""
+        try:
+            laid_out = json.dumps(load_json(self.body, MAX_OWN_BYTES), indent=2, ensure_ascii=False)
+        except (MessageError, ValueError):
+            return self.text
+        return printable(laid_out[:SHOWN])
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether `shown` leaves something out."""
+        return self.is_cut or len(self.body) > SHOWN
+
+    @property
+    def summary(self) -> str:
+        """The arguments, or the beginning of the body, in one line."""
+        if self.kwargs is None:
+            return _short(" ".join(self.text[: 4 * _LINE].split()), _LINE) or "(empty)"
+        return _short(", ".join(f"{name}={_value(value)}" for name, value in self.kwargs.items()), _LINE)
+
+    def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
+        """Give it as JSON has it.
+
+        Args:
+            whole: With the body, the properties and the traceback.
+
+        Returns:
+            Names to values.
+        """
+        fields: dict[str, Any] = {
+            "id": self.message_id,
+            "queue": self.queue_name,
+            "actor": self.actor_name or None,
+            "message_id": self.own_id or None,
+            "error": self.error or None,
+            "dead_at": self.dead_at and format_time(self.dead_at),
+            "enqueued_at": self.timestamp and format_time(self.timestamp),
+            "retries": self.retries,
+            "size": self.size,
+            "arguments": self.kwargs,
+        }
+        if not whole:
+            return fields
+        try:
+            body = {"body": self.body.decode(), "body_base64": None}
+        except UnicodeDecodeError:
+            body = {"body": None, "body_base64": base64.b64encode(self.body).decode()}
+        plain = {"headers": _plain(self.headers), "properties": _plain(self.properties)}
+        return {**fields, "traceback": self.traceback or None, **body, **plain}
+
+
+def read_job(
+    queue_name: str, body: bytes, size: int, headers: Mapping[str, Any] | None, properties: Mapping[str, Any]
+) -> Job:
+    """Understand a message as far as that goes.
+
+    Args:
+        queue_name: The queue that it is in.
+        body: Its beginning, `CUT` bytes at least, or all of it.
+        size: How many bytes the whole body has.
+        headers: Its AMQP headers.
+        properties: Its other AMQP properties.
+
+    Returns:
+        The message; nothing in it makes this fail.
+    """
+    headers = headers or {}
+    parts = (
+        *(body[:CUT], str(size).encode()),
+        *(
+            str(value or "").encode("utf-8", "replace")
+            for value in (
+                headers.get(letters.ERROR_HEADER),
+                headers.get(letters.DEAD_AT_HEADER),
+                properties.get("message_id"),
+            )
+        ),
+    )
+    digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+    understood = _understand(queue_name, body) or _guess(body)
+    understood.setdefault("timestamp", _time(properties.get("timestamp")))
+    return Job(digest, queue_name, body, size, headers, properties, **understood)
+
+
+def printable(text: str) -> str:
+    """Make text harmless to look at.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The same with everything unprintable escaped, line breaks and tabs apart.
+    """
+    if text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def _understand(queue_name: str, body: bytes) -> dict[str, Any]:
+    try:
+        fields = load_json(body, MAX_OWN_BYTES)
+    except MessageError:
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    if not fields.keys() >= ENVELOPE:
+        known = fields.keys() & {"vehicle_plate"}
+        own = {"actor_name": q_name(queue_name), "own_id": _text(fields.get("id"))} if known else {}
+        return {"kwargs": fields, **own}
+    options = fields["options"] if isinstance(fields["options"], dict) else {}
+    kwargs, retries = fields["kwargs"], options.get("retries")
+    return {
+        "actor_name": _text(fields["actor_name"]),
+        "kwargs": kwargs if isinstance(kwargs, dict) else {"kwargs": kwargs},
+        "own_id": _text(fields["message_id"]),
+        "timestamp": _time(fields["message_timestamp"], 1000),
+        "eta": _time(options.get("eta"), 1000),
+        "retries": retries if type(retries) is int else 0,
+    }
+
+
+def _guess(body: bytes) -> dict[str, Any]:
+    """Find the actor in the beginning of a long body."""
+    found = re.search(rb'"actor_name": ?"(\w{1,100})"', body)
+    return {"actor_name": found[1].decode("ascii", "replace")} if found else {}
+
+
+def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    deaths = headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    return first if isinstance(first, dict) else {}
+
+
+def _time(value: object, unit: int = 1) -> datetime | None:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return datetime.fromtimestamp(value / unit, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _text(value: object) -> str:
+    return _short(printable(value), _LINE) if isinstance(value, str) else ""
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list) and len(value) > 1:
+        return f"[{len(value)} items]"
+    return _short(printable(json.dumps(value, ensure_ascii=False)), _VALUE)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _plain(value: object) -> Any:
+    """Make what AMQP can carry into what JSON can."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime):
+        return format_time(value.astimezone(UTC))
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,279 @@
+"""Reads queues of RabbitMQ in their order, and moves messages without ever having none of them safe.
+
+AMQP cannot look: what is read is taken out, and goes back to its place when it is not acknowledged. So all that is
+read here is taken on one channel, which gives the rest back in its order when it is closed, or when this process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pika
+from dramatiq.common import q_name
+from pika import exceptions, spec
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+
+from carpark.broker.connection import explain, open_connection
+from carpark.broker.properties import requeued_properties
+from carpark.dashboard.base import Wanted
+from carpark.dashboard.jobs import CUT, Job, read_job
+from carpark.errors import BrokerUnavailable
+from carpark.values import mask_urls
+
+BATCH = 100
+"""How many messages are published before their confirms are waited for; a crash leaves at most so many twice."""
+
+BATCH_BYTES = 8 * 1024 * 1024
+
+PATIENCE = 30.0
+"""Seconds that a confirm may take."""
+
+_GLANCE = 0.005
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A message that was taken out of its queue, for now.
+
+    Args:
+        tag: RabbitMQ's delivery tag.
+        job: What it is.
+        properties: As they came.
+    """
+
+    tag: int
+    job: Job
+    properties: pika.BasicProperties
+
+
+class Mover:
+    """Reads and moves the messages of queues; each call connects anew.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+        name: What the connection is called in RabbitMQ.
+    """
+
+    def __init__(self, urls: str, name: str = "carpark dashboard") -> None:
+        self._urls, self._name = urls, name
+
+    def count(self, queue_name: str) -> int:
+        """Count the messages that are ready in a queue.
+
+        Args:
+            queue_name: A queue or a companion.
+
+        Returns:
+            How many; none when there is no such queue.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ cannot be used.
+        """
+        with self._opened() as connection, _Reader(connection, queue_name) as reader:
+            return reader.count
+
+    def read(
+        self, queue_name: str, wanted: Wanted, start: int = 0, limit: int = 1, *, whole: bool = True
+    ) -> tuple[list[Job], bool]:
+        """Read messages; every one is back in its place when this returns.
+
+        Args:
+            queue_name: A queue or a companion.
+            wanted: Tells which.
+            start: How many of those are skipped.
+            limit: How many at most.
+            whole: Whether whole bodies are kept, or only as much of each as a list shows.
+
+        Returns:
+            The messages, and whether there are more.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ cannot be used.
+        """
+        found: list[Job] = []
+        with self._opened() as connection, _Reader(connection, queue_name) as reader:
+            for taken in reader:
+                if not wanted(taken.job):
+                    continue
+                if start > 0:
+                    start -= 1
+                elif len(found) == limit:
+                    return found, True
+                else:
+                    found.append(taken.job if whole else replace(taken.job, body=taken.job.body[:CUT]))
+        return found, False
+
+    def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
+        """Send messages to their queue again, in their order: see `carpark.dashboard.base.Interface.requeue`.
+
+        Args:
+            queue_name: A ``.DQ`` or ``.XQ``.
+            wanted: Tells which.
+            limit: How many at most.
+            body: What is sent instead of their own bodies.
+
+        Returns:
+            How many were sent.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
+        """
+        with self._opened() as connection:
+            sender = _Sender(connection)
+
+            def send(batch: Sequence[Taken]) -> None:
+                sender.send(
+                    q_name(queue_name),
+                    [
+                        (one.job.body_now if body is None else body, requeued_properties(one.properties))
+                        for one in batch
+                    ],
+                )
+
+            return self._work(connection, queue_name, wanted, limit, send)
+
+    def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
+        """Take messages away for good.
+
+        Args:
+            queue_name: A ``.DQ`` or ``.XQ``.
+            wanted: Tells which.
+            limit: How many at most.
+
+        Returns:
+            How many were taken away.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ cannot be used.
+        """
+        with self._opened() as connection:
+            return self._work(connection, queue_name, wanted, limit, lambda batch: None)
+
+    @staticmethod
+    def _work(
+        connection: BlockingConnection,
+        queue_name: str,
+        wanted: Wanted,
+        limit: int,
+        settle: Callable[[Sequence[Taken]], None],
+    ) -> int:
+        """Settle the wanted messages batch by batch, and acknowledge each batch once it is settled."""
+        done = held = 0
+        batch: list[Taken] = []
+        with _Reader(connection, queue_name) as reader:
+            for taken in reader if limit else ():
+                if wanted(taken.job):
+                    batch.append(taken)
+                    held += taken.job.size
+                full = len(batch) >= BATCH or held >= BATCH_BYTES or done + len(batch) == limit
+                if batch and full:
+                    settle(batch)
+                    reader.acknowledge(batch)
+                    done, held, batch = done + len(batch), 0, []
+                if done == limit:
+                    break
+            if batch:
+                settle(batch)
+                reader.acknowledge(batch)
+        return done + len(batch)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BlockingConnection]:
+        connection = open_connection(self._urls, self._name)
+        try:
+            yield connection
+        except exceptions.AMQPError as error:
+            reason, remedy = explain(error)
+            raise BrokerUnavailable(f"RabbitMQ at {mask_urls(self._urls)}: {reason}; {remedy}") from error
+        finally:
+            with contextlib.suppress(exceptions.AMQPError):
+                connection.close()
+
+
+def _others(properties: pika.BasicProperties) -> dict[str, Any]:
+    """Give all properties but the headers, those that are set."""
+    return {name: value for name, value in vars(properties).items() if name != "headers" and value is not None}
+
+
+class _Reader:
+    """Takes as many messages of a queue as there were at the start, and gives back what is not acknowledged."""
+
+    def __init__(self, connection: BlockingConnection, queue_name: str) -> None:
+        self._queue_name = queue_name
+        self._channel: BlockingChannel = connection.channel()
+        self.count = 0
+        try:
+            self.count = self._channel.queue_declare(queue_name, passive=True).method.message_count
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != _NOT_FOUND:
+                raise
+
+    def __iter__(self) -> Iterator[Taken]:
+        for _ in range(self.count):
+            method, properties, body = self._channel.basic_get(self._queue_name)
+            if method is None or properties is None or body is None:
+                return
+            job = read_job(self._queue_name, body, len(body), properties.headers, _others(properties))
+            yield Taken(method.delivery_tag, job, properties)
+
+    def acknowledge(self, batch: Sequence[Taken]) -> None:
+        for taken in batch:
+            self._channel.basic_ack(taken.tag)
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._channel.is_open:
+            self._channel.close()  # answered when the acknowledgements before it are done and the rest is back
+
+
+class _Sender:
+    """Publishes batches, and waits for the confirms of each.
+
+    `BlockingChannel` has a confirm mode too, which waits for each message before the next is sent; so the channel
+    below it is used.
+    """
+
+    def __init__(self, connection: BlockingConnection) -> None:
+        self._connection = connection
+        self._channel: Any = connection.channel()
+        self._unconfirmed: set[int] = set()
+        self._tag = 0
+        self._problem = ""
+        ready: list[object] = []
+        self._channel._impl.add_on_return_callback(self._returned)
+        self._channel._impl.confirm_delivery(self._settled, callback=ready.append)
+        self._wait(lambda: bool(ready))
+
+    def send(self, queue_name: str, messages: Sequence[tuple[bytes, pika.BasicProperties]]) -> None:
+        for body, properties in messages:
+            self._tag += 1
+            self._unconfirmed.add(self._tag)
+            self._channel.basic_publish("", queue_name, body, properties, mandatory=True)
+        self._wait(lambda: not self._unconfirmed)
+        if self._problem:
+            raise BrokerUnavailable(f"RabbitMQ did not take a message for {queue_name}: {self._problem}")
+
+    def _settled(self, frame: Any) -> None:
+        method = frame.method
+        last = method.delivery_tag
+        self._unconfirmed -= {tag for tag in self._unconfirmed if tag <= last} if method.multiple else {last}
+        if isinstance(method, spec.Basic.Nack):
+            self._problem = self._problem or "it refused it; look into its log"
+
+    def _returned(self, *_: object) -> None:
+        self._problem = self._problem or "there is no such queue; declare it with `carpark queues`"
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"RabbitMQ did not confirm within {PATIENCE:g} s; look into its log and disks")
+            self._connection.process_data_events(_GLANCE)
+            self._channel._raise_if_not_open()

@@ -1,0 +1,179 @@
+"""The dashboard's view of RabbitMQ: the management API to look, an AMQP connection of its own to take and to move."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+
+from dramatiq.common import dq_name, q_name, xq_name
+
+from carpark.broker.topology import QUEUES, with_companions
+from carpark.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
+from carpark.dashboard.jobs import CUT, Job, read_job
+from carpark.dashboard.moving import Mover
+from carpark.management import Connection, ManagementApi, QueueTotals
+from carpark.settings import Settings
+
+_TITLE = re.compile(r"(?P<name>.+) (?P<host>[^ :]+):(?P<process>\d+)")
+
+_QUORUM = (
+    "Not listed: this is a quorum queue, which counts each look at a message as a delivery and gives it up after a "
+    "few. Dead letters can be looked at as often as you like."
+)
+_CONSUMED = (
+    "Not listed: a worker takes messages from this queue right now, and looking at them would put them out of order. "
+    "Stop the workers to look."
+)
+_HELD = "Workers have {} delayed messages in hand until their time comes; only what is in the queue can be listed."
+
+
+class RabbitmqInterface(Interface):
+    """Queues, workers and messages of RabbitMQ.
+
+    Args:
+        settings: Of these, ``broker_url`` and ``management_url`` are used.
+    """
+
+    title = "RabbitMQ"
+
+    def __init__(self, settings: Settings) -> None:
+        self._management = ManagementApi.of(settings)
+        self._mover = Mover(settings.broker_url)
+        # Two who take messages of one queue at the same time see gaps where the other one holds them.
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    @property
+    def queues(self) -> list[Queue]:
+        """The two queues, also those that are not declared yet."""
+        totals = self._management.queues()
+        return [_queue(name, totals) for name in QUEUES]
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The processes that consume from our queues."""
+        ours = {companion for name in QUEUES for companion in with_companions(name)}
+        consuming = {each.connection for each in self._management.consumers() if each.queue in ours}
+        in_hand = self._management.in_hand() if consuming else {}
+        processes: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
+        for connection in self._management.connections() if consuming else ():
+            if connection.name in consuming:
+                processes[connection.title or connection.name, connection.host].append(connection)
+        return [_worker(title, connections, in_hand) for (title, _), connections in sorted(processes.items())]
+
+    def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
+        """List a page of messages; see `Interface.get_jobs`.
+
+        Args:
+            queue_name: A queue or a companion.
+            cursor: The place of the first, from 0, among those that are listed.
+            wanted: Tells which are listed; all by default.
+
+        Returns:
+            Where the next page starts, or None; and the messages, or why they are not listed.
+        """
+        totals = self._management.queues().get(queue_name)
+        if totals is None:
+            return None, Jobs(note="This queue is not declared yet: carpark queues declares it.")
+        note = self._why_not(totals)
+        if note:
+            return None, Jobs(note=note)
+        ready = totals.ready or 0
+        jobs = self._peek(queue_name, page_of(ready, cursor)[1] if wanted is None else min(ready, REACH))
+        if wanted is not None:
+            jobs = [job for job in jobs if wanted(job)]
+            ready = len(jobs)
+        start, stop, following = page_of(ready, cursor)
+        held = totals.unacked if queue_name == dq_name(queue_name) else 0
+        return following, Jobs(jobs[start:stop], start, ready, _HELD.format(held) if held else "")
+
+    def _peek(self, queue_name: str, count: int) -> list[Job]:
+        with self._locks[queue_name]:
+            peeked = self._management.peek(queue_name, count, CUT) if count else []
+        return [read_job(queue_name, each.body, each.size, each.headers, each.properties) for each in peeked]
+
+    def _why_not(self, totals: QueueTotals) -> str:
+        if totals.kind != "classic":
+            return _QUORUM if totals.ready else ""
+        if totals.name == q_name(totals.name) and any(
+            each.queue == totals.name for each in self._management.consumers()
+        ):
+            return _CONSUMED
+        return ""
+
+    def get_job(self, queue_name: str, message_id: str) -> Job | None:
+        """Find a message; see `Interface.get_job`.
+
+        Args:
+            queue_name: The queue or companion that it is in.
+            message_id: Its id here.
+
+        Returns:
+            The message with its whole body, or None.
+        """
+        if queue_name != xq_name(queue_name):
+            totals = self._management.queues().get(queue_name)
+            if totals is None or self._why_not(totals):
+                return None
+        with self._locks[queue_name]:
+            found, _ = self._mover.read(queue_name, has_id(message_id), 0, 1)
+        return found[0] if found else None
+
+    def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
+        """Send messages to their queue again; see `Interface.requeue`.
+
+        Args:
+            queue_name: A queue's ``.DQ`` or ``.XQ``.
+            wanted: Tells which.
+            limit: How many at most.
+            body: What is sent instead of their own bodies.
+
+        Returns:
+            How many were sent.
+        """
+        with self._locks[queue_name]:
+            return self._mover.requeue(queue_name, wanted, limit, body)
+
+    def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
+        """Take messages away for good; see `Interface.delete`.
+
+        Args:
+            queue_name: A queue's ``.DQ`` or ``.XQ``.
+            wanted: Tells which.
+            limit: How many at most.
+
+        Returns:
+            How many were taken away.
+        """
+        with self._locks[queue_name]:
+            return self._mover.delete(queue_name, wanted, limit)
+
+
+def _queue(name: str, totals: Mapping[str, QueueTotals]) -> Queue:
+    main, delayed, dead = (totals.get(each) for each in with_companions(name))
+    return Queue(
+        name,
+        jobs=(main and main.ready) or 0,
+        jobs_unacked=(main and main.unacked) or 0,
+        jobs_delayed=_all(delayed),
+        jobs_dead=_all(dead),
+        is_declared=None not in (main, delayed, dead),
+    )
+
+
+def _all(totals: QueueTotals | None) -> int:
+    return (totals.ready or 0) + (totals.unacked or 0) if totals else 0
+
+
+def _worker(title: str, connections: list[Connection], in_hand: Mapping[str, int]) -> Worker:
+    match = _TITLE.fullmatch(title)
+    since: datetime | None = min((each.since for each in connections if each.since), default=None)
+    return Worker(
+        name=match["name"] if match else title,
+        host=match["host"] if match else connections[0].host,
+        process=match["process"] if match else connections[0].name.partition(" ")[0].rpartition(":")[2],
+        since=since,
+        jobs_in_flight=sum(in_hand.get(each.name, 0) for each in connections),
+    )

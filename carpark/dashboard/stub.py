@@ -1,0 +1,140 @@
+"""The dashboard's view of the in-process broker: it is looked at directly."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+from dramatiq.common import dq_name, q_name, xq_name
+
+from carpark.broker import QUEUES, StubBroker
+from carpark.broker.letters import without_reason
+from carpark.broker.stub import Letter
+from carpark.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
+from carpark.dashboard.jobs import Job, read_job
+
+_HELD = "The worker has delayed messages in hand until their time comes: they can be looked at, not moved."
+
+
+class StubInterface(Interface):
+    """Queues, worker and messages of the in-process broker.
+
+    Args:
+        broker: The broker.
+        name: What the process is called.
+    """
+
+    title = "in-process broker"
+
+    def __init__(self, broker: StubBroker, name: str = "carpark run") -> None:
+        self._broker, self._name = broker, name
+        self._since = datetime.now(UTC)
+        self._moving = threading.Lock()
+
+    @property
+    def queues(self) -> list[Queue]:
+        """The two queues."""
+        counts = {name: self._broker.counts(name) for name in QUEUES}
+        return [
+            Queue(name, jobs=each["ready"], jobs_unacked=each["unacked"], jobs_delayed=each["delayed"],
+                  jobs_dead=each["dead"])
+            for name, each in counts.items()
+        ]  # fmt: skip
+
+    @property
+    def workers(self) -> list[Worker]:
+        """This process."""
+        in_hand = sum(queue.jobs_unacked + queue.jobs_delayed for queue in self.queues)
+        return [Worker(self._name, socket.gethostname(), str(os.getpid()), self._since, in_hand)]
+
+    def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
+        """List a page of messages; see `Interface.get_jobs`.
+
+        Args:
+            queue_name: A queue or a companion.
+            cursor: The place of the first, from 0, among those that are listed.
+            wanted: Tells which are listed; all by default.
+
+        Returns:
+            Where the next page starts, or None; and the messages.
+        """
+        letters = self._letters(queue_name)
+        if wanted is None:
+            start, stop, following = page_of(len(letters), cursor)
+            jobs, total = [_job(queue_name, letter) for letter in letters[start:stop]], len(letters)
+        else:
+            found = [job for job in (_job(queue_name, letter) for letter in letters) if wanted(job)]
+            start, stop, following = page_of(len(found), cursor)
+            jobs, total = found[start:stop], len(found)
+        is_delayed = queue_name == dq_name(queue_name)
+        return following, Jobs(jobs, start, total, _HELD if is_delayed and jobs else "", is_fixed=is_delayed)
+
+    def get_job(self, queue_name: str, message_id: str) -> Job | None:
+        """Find a message; see `Interface.get_job`.
+
+        Args:
+            queue_name: The queue or companion that it is in.
+            message_id: Its id here.
+
+        Returns:
+            The message, or None.
+        """
+        wanted = has_id(message_id)
+        jobs = (_job(queue_name, letter) for letter in self._letters(queue_name))
+        return next((job for job in jobs if wanted(job)), None)
+
+    def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
+        """Send dead letters to their queue again; see `Interface.requeue`.
+
+        Args:
+            queue_name: A queue's ``.XQ``.
+            wanted: Tells which.
+            limit: How many at most.
+            body: What is sent instead of their own bodies.
+
+        Returns:
+            How many were sent.
+        """
+
+        def send(letter: Letter) -> None:
+            own = letter.body if body is None else body
+            self._broker.publish(q_name(queue_name), own, without_reason(letter.headers))
+
+        return self._work(queue_name, wanted, limit, send)
+
+    def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
+        """Take dead letters away for good; see `Interface.delete`.
+
+        Args:
+            queue_name: A queue's ``.XQ``.
+            wanted: Tells which.
+            limit: How many at most.
+
+        Returns:
+            How many were taken away.
+        """
+        return self._work(queue_name, wanted, limit, lambda letter: None)
+
+    def _work(self, queue_name: str, wanted: Wanted, limit: int, settle: Any) -> int:
+        if queue_name != xq_name(queue_name):
+            return 0  # delayed messages are in the worker's hand
+        dead = self._broker.dead[q_name(queue_name)]
+        with self._moving:
+            # Workers append meanwhile; only this takes away, so places stay right when the last ones go first.
+            places = [place for place, letter in enumerate(list(dead)) if wanted(_job(queue_name, letter))][:limit]
+            for place in places:
+                settle(dead[place])
+            for place in reversed(places):
+                del dead[place]
+        return len(places)
+
+    def _letters(self, queue_name: str) -> list[Letter]:
+        held = list(self._broker.in_hand[queue_name].values()) if queue_name == dq_name(queue_name) else []
+        return held + self._broker.letters(queue_name)
+
+
+def _job(queue_name: str, letter: Letter) -> Job:
+    return read_job(queue_name, letter.body, len(letter.body), letter.headers, {})
