@@ -282,6 +282,23 @@ SETTINGS: tuple[Setting, ...] = (
         "dashboard_port", "40001", _PORT, values.integer(0, 65535), "the dashboard's port; 0 for a free one", "PORT"
     ),
     Setting(
+        "dashboard_login",
+        "",
+        "user:password in printable ASCII characters",
+        values.login,
+        "user:password that the dashboard asks for; needed where other machines can reach it",
+        "USER:PASSWORD",
+        "all",
+    ),
+    Setting(
+        "dashboard_links",
+        "",
+        "name=http://host pairs, comma-separated",
+        values.links,
+        "where the dashboard links to, comma-separated (`Grafana=http://localhost:3000`); else RabbitMQ and the writer",
+        "LINKS",
+    ),
+    Setting(
         "metrics_port",
         "",
         _PORT,
@@ -327,6 +344,8 @@ class Settings:
     bind: str
     writer_port: int
     dashboard_port: int
+    dashboard_login: str
+    dashboard_links: tuple[str, ...]
     metrics_port: int | None
 
     def shown(self) -> dict[str, str]:

@@ -248,6 +248,46 @@ def optional_path(text: str) -> Path | None:
     return path(text) if text.strip() else None
 
 
+def login(text: str) -> str:
+    """Read a user and a password, as HTTP's basic authentication can send them.
+
+    Args:
+        text: ``user:password``, or nothing.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: One of the two is empty, or has a character that is not printable ASCII.
+    """
+    user, _, password = secret(text).partition(":")
+    if text and not (user and password):
+        raise ValueError
+    return text
+
+
+def links(text: str) -> tuple[str, ...]:
+    """Read links for people, ``name=URL`` separated by commas.
+
+    Args:
+        text: The links, perhaps none.
+
+    Returns:
+        ``name=URL`` each, in their order.
+
+    Raises:
+        ValueError: A name is missing, or a URL is not one for a browser.
+    """
+    parse = url("http", "https")
+    found = []
+    for part in names(text):
+        name, equals, address = part.partition("=")
+        if not equals or not name.strip() or not name.isprintable():
+            raise ValueError
+        found.append(f"{name.strip()}={parse(address)}")
+    return tuple(found)
+
+
 def token(text: str) -> str:
     """Read a bearer token, which has to fit into an HTTP header.
 

@@ -84,6 +84,14 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "bind": [("0.0.0.0", "0.0.0.0"), ("::1", "::1"), ("localhost", "localhost")],
     "writer_port": PORTS,
     "dashboard_port": PORTS,
+    "dashboard_login": [("", ""), ("me:two words:", "me:two words:")],
+    "dashboard_links": [
+        ("", ()),
+        (
+            " Our Grafana = http://h:3000/d?a=b , Writer=https://w",
+            ("Our Grafana=http://h:3000/d?a=b", "Writer=https://w"),
+        ),
+    ],
     "metrics_port": [("", None), *PORTS],
 }
 NO_HTTP = [*NO_URLS, "amqp://h", "stub://", "memory://"]
@@ -120,6 +128,8 @@ BAD: dict[str, list[str]] = {
     "bind": ["", " ", "a b", "::1\n::2"],
     "writer_port": NO_PORTS,
     "dashboard_port": NO_PORTS,
+    "dashboard_login": ["me", "me:", ":secret", "me:ä", "me:a\nb"],
+    "dashboard_links": ["Grafana", "=http://h", "Grafana=javascript:alert(1)", "Grafana=http://", "a\x07=http://h"],
     "metrics_port": [port for port in NO_PORTS if port],
 }  # fmt: skip
 
@@ -201,6 +211,8 @@ def test_the_contracts_defaults() -> None:
         "CARPARK_BIND": "127.0.0.1",
         "CARPARK_WRITER_PORT": "40000",
         "CARPARK_DASHBOARD_PORT": "40001",
+        "CARPARK_DASHBOARD_LOGIN": "",
+        "CARPARK_DASHBOARD_LINKS": "",
         "CARPARK_METRICS_PORT": "",
     }
 
@@ -263,6 +275,7 @@ HOLDERS = {
     "writer_token": "{}",
     "webhook_url": "https://u:{}@h/hook?key={}",
     "webhook_secret": "{}",
+    "dashboard_login": "me:{}",
 }
 
 
@@ -289,7 +302,7 @@ def test_a_secret_is_not_shown_by_an_error_either(name: str, damage: str) -> Non
 
 def test_every_setting_that_may_hold_a_secret_is_masked() -> None:
     for setting in SETTINGS:
-        held = any(word in setting.name for word in ("url", "token", "secret", "password"))
+        held = any(word in setting.name for word in ("url", "token", "secret", "login"))
         assert bool(setting.secret) == held
         assert (setting.name in HOLDERS) == held
 
