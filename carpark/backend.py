@@ -20,7 +20,7 @@ from carpark.broker.retries import Retries
 from carpark.delivery import Delivery
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable, ServiceError
 from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
-from carpark.metrics import Meter
+from carpark.metrics import Meter, Prometheus
 from carpark.outlet import Parcel
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
@@ -63,8 +63,9 @@ class Backend:
         self._away = False
         self._sinks = plugins.make_sinks(PluginContext(settings))
         self.meter = Meter(tuple(self._sinks))
+        self.prometheus = Prometheus(settings, self.meter)
         self.broker: RabbitmqBroker | StubBroker = make_broker(
-            settings.broker_url, [_Lifecycle(self), Retries(), CurrentMessage()], settings.queue_type
+            settings.broker_url, [_Lifecycle(self), Retries(), CurrentMessage(), self.prometheus], settings.queue_type
         )
         self._delivery = Delivery(settings, self._sinks, self.broker, self.meter)
         self.actors = self._declare_actors()

@@ -24,6 +24,19 @@ _BACKLOG = 64
 _CLOSE_SECONDS = 2.0
 
 
+def metrics_port(service: str, given: int | None) -> int:
+    """Say on which port a service shows its metrics.
+
+    Args:
+        service: A service of `METRICS_PORTS`.
+        given: ``CARPARK_METRICS_PORT``, if it is set.
+
+    Returns:
+        The port; 0 for a free one.
+    """
+    return METRICS_PORTS[service] if given is None else given
+
+
 def listen(host: str, port: int, setting: str, backlog: int = _BACKLOG) -> socket.socket:
     """Open a port.
 

@@ -19,7 +19,7 @@ from carpark.broker.topology import QUEUES, queue_arguments, with_companions
 from carpark.errors import BrokerUnavailable, InvalidSetting, QueueMismatch
 from carpark.management import ManagementApi, QueueTotals
 from carpark.options import CONTEXT, examples, settings_options
-from carpark.ports import METRICS_PORTS, MetricsPage
+from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
 from carpark.values import mask_urls, number
 
@@ -345,7 +345,7 @@ def queues(settings: Settings, interval: float, once: bool) -> None:
         if once:
             _say(_declared(settings.broker_url, configurator.declare()))
             return
-        port = METRICS_PORTS["queues"] if settings.metrics_port is None else settings.metrics_port
+        port = metrics_port("queues", settings.metrics_port)
         with contextlib.closing(MetricsPage(registry, settings.bind, port)) as page, _until_signal():
             _say(f"queues: metrics at {page.url}")
             configurator.watch()

@@ -10,6 +10,7 @@ import click
 from carpark.errors import InvalidSetting
 from carpark.options import CONTEXT, examples, settings_options
 from carpark.plugins import PluginContext, Plugins
+from carpark.ports import METRICS_SETTING, listen, metrics_port
 from carpark.settings import BY_NAME, Settings
 
 _SETTINGS = (
@@ -54,6 +55,8 @@ def worker(ctx: click.Context, settings: Settings, dramatiq_options: tuple[str, 
         )
     for sink in Plugins(settings.plugins).make_sinks(PluginContext(settings)).values():
         sink.close()
+    port = metrics_port("backend", settings.metrics_port)
+    listen(settings.bind, port, METRICS_SETTING).close()
     environ = {**os.environ, **_as_environ(ctx)}
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
     os.execve(sys.executable, command, environ)  # noqa: S606 - no shell is wanted

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
-from carpark.ports import METRICS_PORTS, MetricsPage
+from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import BY_NAME, Settings
 from generators.build import Plan, make_lane
 from generators.clock import Clock
@@ -48,7 +48,7 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         stack.callback(lot.close)
         lane = make_lane(kind, settings, plan, plugins=plugins, lot=lot, clock=clock, registry=registry)
         stack.callback(lane.close)
-        port = METRICS_PORTS[kind] if settings.metrics_port is None else settings.metrics_port
+        port = metrics_port(kind, settings.metrics_port)
         page = MetricsPage(registry, settings.bind, port)
         stack.callback(page.close)
         stack.enter_context(_Signals(stop))

@@ -15,6 +15,7 @@ from carpark.backend import Backend
 from carpark.broker.reading import DELIVER
 from carpark.errors import ConfigurationError
 from carpark.events import VehicleEntered, VehicleExited
+from carpark.metrics import join_master
 from carpark.plugins import Plugins
 from carpark.settings import load_settings
 
@@ -24,6 +25,7 @@ __all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_e
 def _start() -> Backend:
     try:
         settings = load_settings()
+        join_master()  # before a plugin can import prometheus_client
         return Backend(settings, Plugins(settings.plugins))
     except ConfigurationError as error:
         print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -89,10 +88,10 @@ class Meter:
             registry=registry,
         )
         # Looked up once: finding a child by its labels costs as much as counting.
-        self._events = {(kind, str(out)): events.labels(kind, str(out)) for kind in OUTCOMES for out in OUTCOMES[kind]}
+        self._events = {(kind, out): events.labels(kind, out) for kind in OUTCOMES for out in OUTCOMES[kind]}
         self._processing = {kind: processing.labels(kind) for kind in OUTCOMES}
         self._latency = {kind: latency.labels(kind) for kind in OUTCOMES}
-        self._summaries = {(sink, out): summaries.labels(sink, str(out)) for sink in self._sinks for out in Settled}
+        self._summaries = {(sink, out): summaries.labels(sink, out) for sink in self._sinks for out in Settled}
         self._delivery = {sink: delivery.labels(sink) for sink in self._sinks}
         self._failures = {sink: failures.labels(sink) for sink in self._sinks}
         self._on = True
@@ -108,12 +107,15 @@ class Meter:
         if not self._on:
             return
         now = time.time()
-        tally = Tally(str(effect.outcome) for effect in effects if effect.outcome is not None)
-        tally[ABANDONED] = sum(effect.abandoned for effect in effects)
+        tally: dict[str, int] = {}
+        for effect in effects:
+            if effect.outcome is not None:
+                tally[effect.outcome] = tally.get(effect.outcome, 0) + 1
+            if effect.abandoned:
+                tally[ABANDONED] = tally.get(ABANDONED, 0) + 1
         for outcome, count in tally.items():
-            if count:
-                self._events[kind, outcome].inc(count)
-        _observe(self._latency[kind], [max(0.0, now - at) for at in sent if at is not None])
+            self._events[kind, outcome].inc(count)
+        observe(self._latency[kind], [max(0.0, now - at) for at in sent if at is not None])
 
     def processed(self, kind: str, count: int, seconds: float) -> None:
         """Time events that were worked on together: each of them took as long as all of them.
@@ -124,7 +126,7 @@ class Meter:
             seconds: From taking them up to having them done.
         """
         if self._on:
-            _observe(self._processing[kind], [seconds], count)
+            observe(self._processing[kind], [seconds], count)
 
     def rejected(self, queue: str, count: int = 1) -> None:
         """Count messages that were not events.
@@ -161,10 +163,20 @@ class Meter:
             self._summaries[sink, outcome].inc(count)
 
 
-def _observe(child: Any, seconds: Sequence[float], weight: int = 1) -> None:
-    """Put many values into a histogram at the price of the buckets that they fall into, not of each value."""
-    if seconds:
+def observe(child: Any, values: Sequence[float], weight: int = 1) -> None:
+    """Put many values into a histogram at the price of the buckets that they fall into, not of each value.
+
+    Args:
+        child: A histogram, with its labels' values.
+        values: What is observed.
+        weight: How often each of them.
+    """
+    if values:
         bounds = child._upper_bounds
-        child._sum.inc(sum(seconds) * weight)
-        for place, count in Tally(bisect_left(bounds, value) for value in seconds).items():
-            child._buckets[place].inc(count * weight)
+        child._sum.inc(sum(values) * weight)
+        places: dict[int, int] = {}
+        for value in values:
+            place = bisect_left(bounds, value)
+            places[place] = places.get(place, 0) + weight
+        for place, count in places.items():
+            child._buckets[place].inc(count)

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
 from carpark.metrics import Meter
-from carpark.metrics.meter import BUCKETS, OUTCOMES, _observe
+from carpark.metrics.meter import BUCKETS, OUTCOMES, observe
 from carpark.records import Outcome, Recorded, Settled
 
 
@@ -93,7 +93,7 @@ def test_many_values_fall_into_the_buckets_that_each_would_fall_into(registry: C
     one_by_one, at_once = (Histogram(name, name, buckets=BUCKETS, registry=registry) for name in ("one", "all"))
     for each in values:
         one_by_one.observe(each)
-    _observe(at_once, values)
+    observe(at_once, values)
     samples = [[(s.name[3:], s.labels, s.value) for s in h.collect()[0].samples if "created" not in s.name]
                for h in (one_by_one, at_once)]  # fmt: skip
     assert samples[0] == samples[1]

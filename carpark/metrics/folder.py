@@ -1,0 +1,146 @@
+"""The folder in which the numbers of all processes of one Dramatiq master come together.
+
+Each master has its own, named after its process id. Every process that uses it holds a shared lock on a file in it for
+as long as it lives, so a folder that nobody holds belongs to a dead master and is removed, and one that a dead master
+of the same id left behind is emptied before it is used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from carpark.errors import InvalidSetting
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client looks for the folder, when it is first imported."""
+
+REFUSED = "refused"
+"""The file that says that a worker process has already complained about the port."""
+
+_LOCK = "lock"
+_held: dict[Path, tuple[IO[str], bool]] = {}
+
+
+def master_pid() -> int | None:
+    """Find the process that started this one as a part of itself.
+
+    Returns:
+        The process id of Dramatiq's master in its worker processes and forks; None where there is no such process.
+    """
+    parent = multiprocessing.parent_process()
+    return None if parent is None else parent.pid
+
+
+def join_master() -> None:
+    """Have prometheus_client keep its numbers in the master's folder, whoever imports it first; no-op without a master.
+
+    Raises:
+        InvalidSetting: The system's temporary folder cannot be used.
+    """
+    master = master_pid()
+    if master is not None:
+        os.environ[VARIABLE] = str(enter(master)[0])
+
+
+def enter(master: int) -> tuple[Path, bool]:
+    """Use a master's folder from now on until this process ends. May be called again.
+
+    The folders of dead masters are removed.
+
+    Args:
+        master: The master's process id.
+
+    Returns:
+        The folder, and whether this is the first process in it.
+
+    Raises:
+        InvalidSetting: The system's temporary folder cannot be used.
+    """
+    try:
+        base = _base()
+        folder = base / str(master)
+        if folder not in _held:
+            for other in base.iterdir():
+                if other != folder:
+                    _remove_dead(other)
+            _held[folder] = _hold(folder)
+        return folder, _held[folder][1]
+    except OSError as error:
+        raise _unusable(str(error)) from error
+
+
+def _base() -> Path:
+    base = Path(tempfile.gettempdir()) / f"carpark-metrics-{os.getuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    if base.is_symlink() or base.stat().st_uid != os.getuid():
+        raise _unusable(f"{base} belongs to somebody else")
+    return base
+
+
+def _unusable(reason: str) -> InvalidSetting:
+    return InvalidSetting("TMPDIR", tempfile.gettempdir(), f"a folder in which metrics can be kept ({reason})")
+
+
+def _hold(folder: Path) -> tuple[IO[str], bool]:
+    """Lock a folder against its removal; tell whether nobody else had."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        lock = _open(folder)
+        first = lock is not None and _is_alone(lock)
+        if lock is not None and first:
+            _empty(folder)
+        # From alone to shared there is a moment without a lock, in which the folder may be removed: then once more.
+        if lock is not None and _share(folder, lock):
+            return lock, first
+
+
+def _open(folder: Path) -> IO[str] | None:
+    try:
+        return (folder / _LOCK).open("a", encoding="ascii")
+    except FileNotFoundError:
+        return None
+
+
+def _is_alone(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _share(folder: Path, lock: IO[str]) -> bool:
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    if _is_same(folder, lock):
+        return True
+    lock.close()
+    return False
+
+
+def _is_same(folder: Path, lock: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (folder / _LOCK).stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_dead(folder: Path) -> None:
+    lock = _open(folder)
+    if lock is None:
+        return
+    with lock:
+        if _is_alone(lock) and _is_same(folder, lock):
+            _empty(folder)
+            (folder / _LOCK).unlink()
+            folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            path.unlink()

@@ -1,0 +1,238 @@
+"""Dramatiq's Prometheus middleware with our namespace beside its own, on a page that is ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import dramatiq
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.common import dq_name
+from dramatiq.message import Message
+from dramatiq.middleware import prometheus as base
+
+from carpark.errors import ConfigurationError
+from carpark.metrics import folder, page
+from carpark.metrics.meter import Meter, observe
+from carpark.ports import METRICS_SETTING, listen, metrics_port
+from carpark.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+class Prometheus(base.Prometheus):
+    """Counts messages as Dramatiq does, starts the meter, and has both shown on one page by a process of its own.
+
+    In a worker process it starts by itself when that has booted; elsewhere, where there is but one process, `start`
+    does it, and whoever calls it shows the page.
+
+    Args:
+        settings: Of these, ``bind`` and ``metrics_port`` are used.
+        meter: Counts events and summaries.
+    """
+
+    def __init__(self, settings: Settings, meter: Meter) -> None:
+        super().__init__()
+        self._settings, self._meter = settings, meter
+        self._is_one_of_many = False
+        self._labelled: dict[tuple[str, str], _Labelled] = {}
+
+    @property
+    def forks(self) -> list[Callable[[], int]]:
+        """What Dramatiq's master runs in a process of its own."""
+        return [page.serve]
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Begin to count in a worker process.
+
+        Args:
+            broker: The broker.
+
+        Raises:
+            SystemExit: The port is taken, or numbers cannot be kept: one line, and status 2 for the master too.
+        """
+        try:
+            here = self._enter()
+        except ConfigurationError as error:
+            print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - as the actors do with any wrong setting
+            raise SystemExit(2) from None
+        base.DB_PATH = str(here)
+        os.environ[folder.VARIABLE] = str(here)
+        from prometheus_client import CollectorRegistry
+
+        self._is_one_of_many = True
+        self.start(broker, CollectorRegistry())
+
+    def _enter(self) -> Path:
+        """Enter the folder; the first one there looks whether the page can be shown, before anything is worked on."""
+        here, is_first = folder.enter(folder.master_pid() or os.getpid())
+        if is_first:
+            try:
+                port = metrics_port("backend", self._settings.metrics_port)
+                listen(self._settings.bind, port, METRICS_SETTING).close()
+            except ConfigurationError:
+                (here / folder.REFUSED).touch()
+                raise
+        return here
+
+    def start(self, broker: Broker, registry: CollectorRegistry) -> None:
+        """Begin to count.
+
+        Args:
+            broker: The broker, with its actors.
+            registry: Where the metrics are registered.
+        """
+        from prometheus_client import Gauge
+        from prometheus_client.metrics import MetricWrapperBase
+
+        with _variables_kept():
+            super().after_process_boot(broker)  # type: ignore[no-untyped-call]
+        # Dramatiq's own shows each process id that there ever was, and counts down only where a message was held.
+        self.inprogress_delayed_messages = Gauge(
+            "dramatiq_delayed_messages_inprogress",
+            "The number of delayed messages in memory.",
+            ["queue_name", "actor_name"],
+            multiprocess_mode="livesum",
+            registry=None,
+        )
+        for metric in vars(self).values():
+            if isinstance(metric, MetricWrapperBase):
+                registry.register(metric)
+        self._labelled = {
+            (queue, actor.actor_name): labelled
+            for actor in broker.actors.values()
+            for labelled in [_Labelled(self, actor.queue_name, actor.actor_name)]
+            for queue in (actor.queue_name, dq_name(actor.queue_name))
+        }
+        self._meter.start(registry)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Count a message, or those of a batch, as in progress.
+
+        Args:
+            broker: The broker.
+            message: What a worker begins with.
+        """
+        if labelled := self._of(message):
+            count = _count(message)
+            labelled.in_progress.inc(count)
+            vars(message)["begun"] = (time.perf_counter(), count)
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Count a message, or those of a batch, and time it.
+
+        Args:
+            broker: The broker.
+            message: What a worker is done with.
+            result: What its actor returned.
+            exception: What its actor raised.
+        """
+        if labelled := self._of(message):
+            begun, in_progress = vars(message).pop("begun", (time.perf_counter(), 0))
+            count = _count(message)
+            observe(labelled.duration, [(time.perf_counter() - begun) * 1000], count)
+            labelled.in_progress.dec(in_progress)
+            labelled.total.inc(count)
+            if exception is not None:
+                labelled.errored.inc(count)
+
+    after_skip_message = after_process_message
+
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        """Count a message as dead-lettered.
+
+        Args:
+            broker: The broker.
+            message: What was given up.
+        """
+        if labelled := self._of(message):
+            labelled.rejected.inc(_count(message))
+
+    def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Count a message that is queued for a retry.
+
+        Args:
+            broker: The broker.
+            message: What was queued.
+            delay: Milliseconds before it is worked on; None for what goes back to its queue after that.
+        """
+        if delay is not None and "retries" in message.options and (labelled := self._of(message)):
+            labelled.retried.inc()
+
+    def before_delay_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Count a message that waits in this process for its time.
+
+        Args:
+            broker: The broker.
+            message: What waits.
+        """
+        if labelled := self._of(message):
+            labelled.waiting[id(message)] = message
+            labelled.delayed.set(len(labelled.waiting))
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        """Note that a message waits no longer.
+
+        Args:
+            broker: The broker.
+            message: What was acknowledged.
+        """
+        if "eta" in message.options and (labelled := self._of(message)):
+            labelled.waiting.pop(id(message), None)
+            labelled.delayed.set(len(labelled.waiting))
+
+    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        """Take this process out of the sums of what is there now.
+
+        Args:
+            broker: The broker.
+            worker: The process's worker.
+        """
+        if self._is_one_of_many:
+            super().after_worker_shutdown(broker, worker)  # type: ignore[no-untyped-call]
+
+    def _of(self, message: MessageProxy | Message[Any]) -> _Labelled | None:
+        # None before the start, and for an actor that there is not: its name is the message's, and so no label.
+        return self._labelled.get((message.queue_name, message.actor_name))
+
+
+class _Labelled:
+    """Dramatiq's metrics for one queue and actor: finding them by these labels would cost as much as counting."""
+
+    def __init__(self, metrics: Prometheus, queue: str, actor: str) -> None:
+        labels = (queue, actor)
+        self.total = metrics.total_messages.labels(*labels)
+        self.errored = metrics.total_errored_messages.labels(*labels)
+        self.retried = metrics.total_retried_messages.labels(*labels)
+        self.rejected = metrics.total_rejected_messages.labels(*labels)
+        self.in_progress = metrics.inprogress_messages.labels(*labels)
+        self.delayed = metrics.inprogress_delayed_messages.labels(*labels)
+        self.duration = metrics.message_durations.labels(*labels)
+        # Those that a lost connection took away are counted no longer when they are let go.
+        self.waiting: WeakValueDictionary[int, MessageProxy] = WeakValueDictionary()
+
+
+@contextmanager
+def _variables_kept() -> Iterator[None]:
+    """Undo what Dramatiq does to the environment, which others in this process read too."""
+    before = {name: os.environ.get(name) for name in (folder.VARIABLE, folder.VARIABLE.lower())}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _count(message: MessageProxy) -> int:
+    return len(vars(message).get("parts", (message,)))

@@ -1,0 +1,211 @@
+"""The backend's page: one scrape shows Dramatiq's numbers and ours, summed over all worker processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+import redis
+
+from carpark.broker.topology import declare_queues
+from generators.wire import message_body
+from tests.garbage import bare, dramatiq_body
+from tests.helpers import eventually, find_free_port, is_listening
+from tests.processes import Process, Processes
+from tests.recorder import Recorder
+from tests.scraping import PAGE, Page
+from tests.stays import entered, exited
+
+TWO = ("--processes", "2", "--threads", "4")
+ONE = ("--processes", "1", "--threads", "2")
+MATCHED = {"entry": ("recorded", "matched"), "exit": ("unmatched", "matched")}
+
+
+@pytest.fixture
+def sink() -> Iterator[Recorder]:
+    with Recorder() as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def environ(server_environ: dict[str, str], sink: Recorder, tmp_path: Path) -> dict[str, str]:
+    """With a temporary folder of the test's own, so that the folders of numbers are those of its masters."""
+    (tmp_path / "tmp").mkdir()
+    return {**server_environ, "CARPARK_WRITER_URL": sink.url, "TMPDIR": str(tmp_path / "tmp")}
+
+
+@pytest.fixture
+def channel(broker_url: str) -> Iterator[Any]:
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    declare_queues(channel)
+    yield channel
+    connection.close()
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def start(processes: Processes, environ: dict[str, str], *options: str, **more: str) -> tuple[Process, str]:
+    worker = processes.start(["dramatiq", "carpark.actors", *options], env={**environ, **more})
+    return worker, worker.wait_for_line(PAGE, 40)[1]
+
+
+def publish_stays(channel: Any, first: int, count: int) -> None:
+    """Publish entries and exits as our generators do."""
+    messages = []
+    for number in range(first, first + count):
+        plate = f"PL{number:05}"
+        events = (entered(f"e{number}", plate), exited(f"x{number}", plate))
+        messages += [(event.queue, message_body(event)) for event in events]
+    random.shuffle(messages)
+    for queue, body in messages:
+        channel.basic_publish("", queue, body)
+
+
+def counted(page: Page, kind: str) -> float:
+    return sum(page.total("go_backend_events_total", event=kind, outcome=outcome) for outcome in MATCHED[kind])
+
+
+def folders(environ: dict[str, str]) -> set[str]:
+    return {path.name for base in Path(environ["TMPDIR"]).glob("carpark-metrics-*") for path in base.iterdir()}
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def test_the_page_adds_up_two_processes_and_grows_by_no_series(
+    processes: Processes, environ: dict[str, str], channel: Any, store: redis.Redis
+) -> None:
+    _, url = start(processes, environ, *TWO)
+    before = Page.get(url)
+    publish_stays(channel, 0, 200)
+    for body in (b"nope", dramatiq_body(actor_name="made_up"), dramatiq_body(kwargs={"vehicle_plate": "NEVER1"})):
+        channel.basic_publish("", "vehicle_entry", body)
+    channel.basic_publish("", "vehicle_exit", message_body(exited("alone", "ALONE1")))
+    channel.basic_publish("", "vehicle_entry", bare(id="in", vehicle_plate="INSIDE1"))
+    channel.basic_publish("", "vehicle_entry", bare(id="in", vehicle_plate="INSIDE1"))
+    eventually(lambda: Page.get(url).total("dramatiq_messages_total") == 406, 40)
+    eventually(lambda: Page.get(url).total("go_backend_summaries_total", outcome="delivered") == 200)
+    page = Page.get(url)
+    assert (counted(page, "entry"), counted(page, "exit")) == (201, 201)
+    counts = {name: int(value) for name, value in store.hgetall("carpark:counts").items()}
+    events = {
+        f"{event}/{outcome}": page.total("go_backend_events_total", event=event, outcome=outcome)
+        for event in ("entry", "exit")
+        for outcome in ("recorded", "matched", "unmatched", "duplicate", "rejected", "abandoned")
+    }
+    assert {name: value for name, value in events.items() if value} == {
+        name: value for name, value in counts.items() if value and not name.startswith("summaries")
+    }
+    assert events["entry/duplicate"] == 1
+    assert events["entry/rejected"] == 3
+    assert page.total("dramatiq_message_rejects_total", queue_name="vehicle_entry", actor_name="vehicle_entry") == 3
+    assert page.total("go_backend_vehicles_inside") == store.scard("entry_plates") == 1
+    assert page.total("go_backend_event_latency_seconds_count", event="entry") == 200, "bare events are left out"
+    assert page.total("go_backend_event_latency_seconds_count", event="exit") == 201
+    assert page.total("go_backend_event_processing_seconds_count") == 403
+    assert page.total("dramatiq_messages_inprogress") == 0
+    assert page.series().keys() == before.series().keys(), "each series is there from the start, and there are no more"
+    for text in ("PL000", "made_up", "NEVER1", "INSIDE1", "http://", "amqp://", '"e1', "pid="):
+        assert text not in page.text
+
+
+def test_each_master_has_a_folder_of_its_own_and_removes_those_of_the_dead(
+    processes: Processes, environ: dict[str, str], channel: Any
+) -> None:
+    first, url = start(processes, environ, *ONE)
+    second, other = start(processes, environ, *ONE)
+    assert folders(environ) == {str(first.pid), str(second.pid)}
+    publish_stays(channel, 0, 50)
+    eventually(lambda: sum(counted(Page.get(each), "entry") for each in (url, other)) == 50, 30)
+    first.kill()
+    third, url = start(processes, environ, *ONE)
+    assert folders(environ) == {str(second.pid), str(third.pid)}
+    assert counted(Page.get(url), "entry") == 0
+
+
+def test_when_a_worker_process_is_killed_all_end_and_the_page_closes(
+    processes: Processes, environ: dict[str, str]
+) -> None:
+    port = find_free_port()
+    worker, _ = start(processes, environ, *TWO, CARPARK_METRICS_PORT=str(port))
+    os.kill(children(worker.pid)[0], signal.SIGKILL)
+    assert worker.wait(20) != 0
+    eventually(lambda: not is_listening(port))
+    start(processes, environ, *TWO, CARPARK_METRICS_PORT=str(port))
+
+
+def test_when_the_master_is_killed_the_page_closes(processes: Processes, environ: dict[str, str]) -> None:
+    port = find_free_port()
+    worker, _ = start(processes, environ, *ONE, CARPARK_METRICS_PORT=str(port))
+    worker.signal(signal.SIGKILL)
+    eventually(lambda: not is_listening(port))
+
+
+def test_a_folder_that_a_dead_master_of_the_same_id_left_is_emptied(
+    processes: Processes, environ: dict[str, str], channel: Any
+) -> None:
+    """SIGHUP makes the master start anew under its own process id, as a container's first process always has one."""
+    worker, url = start(processes, environ, *ONE)
+    publish_stays(channel, 0, 10)
+    eventually(lambda: counted(Page.get(url), "entry") == 10, 30)
+    worker.signal(signal.SIGHUP)
+    eventually(lambda: len(re.findall(PAGE, worker.output)) == 2, 30)
+    assert folders(environ) == {str(worker.pid)}
+    assert counted(Page.get(re.findall(PAGE, worker.output)[1]), "entry") == 0
+
+
+@pytest.mark.parametrize("command", [["dramatiq", "carpark.actors"], ["carpark", "worker"]])
+def test_a_port_that_is_taken_is_one_line_and_status_2(
+    processes: Processes, environ: dict[str, str], command: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        worker = processes.start([*command, *TWO], env={**environ, "CARPARK_METRICS_PORT": str(port)})
+        assert worker.wait(30) == 2
+    said = [line for line in worker.output.splitlines() if "CARPARK_METRICS_PORT" in line]
+    assert said == [
+        f"carpark: CARPARK_METRICS_PORT: 127.0.0.1:{port} is already in use; choose another port, or 0 for a free one"
+    ]
+    assert "Traceback" not in worker.output
+
+
+def test_the_page_is_there_without_the_numbers_of_records_that_are_away(
+    processes: Processes, environ: dict[str, str], channel: Any, private_redis: Any
+) -> None:
+    _, url = start(processes, environ, *ONE, CARPARK_REDIS_URL=private_redis.url)
+    assert "\ngo_backend_vehicles_inside 0.0" in Page.get(url).text
+    private_redis.kill()
+    page = Page.get(url)
+    assert "go_backend_vehicles_inside" not in page.text
+    assert "go_backend_events_total" in page.text
+    private_redis.start()
+    eventually(lambda: "\ngo_backend_vehicles_inside 0.0" in Page.get(url).text)
+
+
+def test_a_plugin_that_imports_prometheus_client_spoils_nothing(
+    processes: Processes, environ: dict[str, str], channel: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "counting_plugin.py").write_text(
+        "from prometheus_client import Counter\nfrom carpark.plugins import hookimpl\n"
+        "Counter('my_plugin_loads_total', 'Times it was loaded').inc()\n"
+        "@hookimpl\ndef carpark_register_sinks():\n    return []\n",
+        encoding="utf-8",
+    )
+    _, url = start(processes, environ, *TWO, CARPARK_PLUGINS="counting_plugin", PYTHONPATH=str(tmp_path))
+    publish_stays(channel, 0, 20)
+    eventually(lambda: counted(Page.get(url), "exit") == 20, 30)
+    assert "\nmy_plugin_loads_total 2.0" in Page.get(url).text
