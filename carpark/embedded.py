@@ -16,6 +16,7 @@ from dramatiq.errors import QueueNotFound
 
 from carpark.backend import Backend
 from carpark.broker import QUEUES, STUB, StubBroker
+from carpark.embedded_metrics import EmbeddedMetrics
 from carpark.events import Event, StaySummary
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
@@ -112,9 +113,10 @@ class Embedded:
             sink_retry_min=min(settings.sink_retry_min, RETRY_MAX),
             sink_retry_max=min(settings.sink_retry_max, RETRY_MAX),
         )
+        numbers = EmbeddedMetrics()
         self.writer: WriterServer | None = None
         if WRITER_SINK in settings.sinks:
-            self.writer = WriterServer(settings, inside=self._inside)
+            self.writer = WriterServer(settings, numbers.writer, inside=self._inside)
             settings = replace(settings, writer_url=self.writer.url)
         self.settings, self._plan, self._plugins = settings, plan, plugins
         self._latest: deque[StaySummary] = deque(maxlen=LATEST)
@@ -122,7 +124,11 @@ class Embedded:
         try:
             self.backend = Backend(settings, plugins, self._note)
             self.broker = self._stub(self.backend)
-            self._lanes: list[Lane] = local_lanes(settings, plan, plugins=plugins, clock=self._clock)
+            self._lanes: list[Lane] = local_lanes(
+                settings, plan, plugins=plugins, clock=self._clock, registry=numbers.registry
+            )
+            numbers.watch(self.backend, self.broker)
+            self.metrics = numbers.show(settings)
         except BaseException:
             if self.writer:
                 self.writer.stop()
@@ -139,6 +145,7 @@ class Embedded:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._worker.stop(self._stop_millis)
+        self.metrics.close()
         if self.writer:
             self.writer.stop()
         forget_memory(self._memory)

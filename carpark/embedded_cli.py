@@ -42,6 +42,7 @@ _SILENT = 1.0
     "csv",
     "writer_token",
     "writer_port",
+    "metrics_port",
     "bind",
     "sink_timeout",
     "sink_retries",
@@ -62,7 +63,7 @@ def run(settings: Settings, events: int | None, duration: float | None, seed: st
     logging.getLogger().setLevel(logging.WARNING)
     console = Console(stderr=as_json)
     with Embedded(settings, Plan(events=events, seed=seed)) as park, _Signals() as asked:
-        console.print(_headline(park), highlight=False, soft_wrap=True)
+        console.print(f"{_headline(park)}\nmetrics at {park.metrics.url}", highlight=False, soft_wrap=True)
         with View(console, park.snapshot) as view:
             park.run(asked.stop, duration, view)
             done = _finish(park, asked.abort, view)

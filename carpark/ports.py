@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 METRICS_SETTING = "CARPARK_METRICS_PORT"
-METRICS_PORTS = {"backend": 9191, "entry": 9201, "exit": 9202, "queues": 9203}
-"""Where each service shows its metrics when ``CARPARK_METRICS_PORT`` is not set."""
+METRICS_PORTS = {"backend": 9191, "entry": 9201, "exit": 9202, "queues": 9203, "run": 9190}
+"""Where each service shows its metrics when ``CARPARK_METRICS_PORT`` is not set.
+
+The embedded run has a port that no service uses, so that it can be tried out beside them.
+"""
 
 IDENTITY = "carpark"
 """What our own pages say in the header ``Server``."""
@@ -102,9 +105,10 @@ class MetricsPage:
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
         # Imported here: a worker must not import prometheus_client before it has booted (its numbers would be lost).
-        from prometheus_client import make_wsgi_app
+        from prometheus_client import disable_created_metrics, make_wsgi_app
         from waitress.server import create_server
 
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each one, which nobody asks for
         listener = listen(host, port, METRICS_SETTING)
         self.url = f"http://{in_url(host)}:{listener.getsockname()[1]}/metrics"
         self._ended = False

@@ -304,7 +304,7 @@ SETTINGS: tuple[Setting, ...] = (
         _PORT,
         values.optional_port,
         "port of a service's metrics; by default backend 9191, entry generator 9201, exit generator 9202, "
-        "queue configurator 9203; 0 for a free one",
+        "queue configurator 9203, embedded run 9190; 0 for a free one",
         "PORT",
     ),
 )

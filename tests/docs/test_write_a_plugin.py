@@ -30,7 +30,7 @@ def commands(content: str) -> Iterator[tuple[str, list[str]]]:
 def test_every_step_of_the_page_works(tmp_path: Path) -> None:
     outside, folder = Outside(tmp_path / "venv"), tmp_path / "plugin"
     folder.mkdir()
-    environ = {"CARPARK_WRITER_PORT": "0"}
+    environ = {"CARPARK_WRITER_PORT": "0", "CARPARK_METRICS_PORT": "0"}
     done = []
     for language, name, content in steps():
         if name:

@@ -55,6 +55,7 @@ def test_a_run_that_names_it_gives_it_its_summaries_and_takes_its_plates(outside
         CARPARK_SINKS="json-folder,jsonl",
         CARPARK_PLATES="netherlands",
         CARPARK_WRITER_PORT="0",
+        CARPARK_METRICS_PORT="0",
         CARPARK_SINK_JSONL="ours.jsonl",
         EXAMPLE_FOLDER=str(folder),
     )

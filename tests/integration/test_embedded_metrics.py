@@ -1,0 +1,75 @@
+"""The page of an embedded run: the numbers of all services, under the names that they have as processes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from carpark.embedded import Embedded
+from carpark.errors import PortTaken
+from carpark.settings import Settings
+from generators.build import Plan
+from tests.helpers import is_listening
+from tests.scraping import Page
+
+
+def run(settings: Settings, events: int) -> tuple[Page, Page, dict[str, int]]:
+    """Run to the end; give the page, the writer's page and the closing table."""
+    with Embedded(settings, Plan(events=events, seed="7")) as park:
+        park.run(threading.Event())
+        assert park.finish(threading.Event())
+        assert park.writer
+        pages = Page.get(park.metrics.url), Page.get(f"{park.writer.url}/metrics")
+        report = park.report().to_dict()
+    assert not is_listening(int(park.metrics.url.split(":")[2].split("/")[0]))
+    return *pages, {name: int(value) for name, value in report.items()}
+
+
+def test_one_page_shows_every_service_and_says_what_the_closing_table_says(
+    make_settings: Callable[..., Settings],
+) -> None:
+    page, own, report = run(make_settings(rate=500), 100)
+    published = {kind: page.total(f"vehicle_{kind}_events_total", outcome="published") for kind in ("entry", "exit")}
+    assert published == {"entry": 100, "exit": 100}
+    assert sum(published.values()) == report["published"] == page.total("dramatiq_messages_total")
+    assert page.total("vehicle_exit_events_total", plate="matched") == report["matched"] == 80
+    assert page.total("go_backend_summaries_total", outcome="delivered") == report["summaries"] == 80
+    assert page.total("web_backend_summaries_total", outcome="written") == 80
+    assert page.total("go_backend_vehicles_inside") == report["inside"]
+    assert page.total("go_backend_event_latency_seconds_count") == 200
+    assert page.total("queue_configurator_declarations_total", outcome="declared") == 2
+    assert page.total("queue_configurator_queue_consumers", queue="vehicle_exit") == 1
+    assert page.total("queue_configurator_queue_messages") == 0
+    assert "\nprocess_resident_memory_bytes" in page.text
+    assert "_created" not in page.text
+    assert {family.name.split("_")[0] for family in own.families()} == {"web"}
+
+
+def test_a_second_run_in_the_same_process_begins_at_zero(make_settings: Callable[..., Settings]) -> None:
+    for events in (10, 20):
+        page, _, report = run(make_settings(rate=500), events)
+        assert page.total("dramatiq_messages_total") == report["published"] == 2 * events
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_the_writer_s_port_free(
+    make_settings: Callable[..., Settings], free_port: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = make_settings(writer_port=free_port, metrics_port=taken.getsockname()[1])
+        with pytest.raises(PortTaken, match="CARPARK_METRICS_PORT"):
+            Embedded(settings, Plan())
+    assert not is_listening(free_port)
+
+
+def test_without_the_writer_there_is_nothing_of_it_on_the_page(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    with Embedded(make_settings(sinks="jsonl", sink_jsonl=tmp_path / "stays.jsonl"), Plan(events=0)) as park:
+        text = requests.get(park.metrics.url, timeout=10).text
+    assert "web_backend" not in text
+    assert 'go_backend_summaries_total{outcome="delivered",sink="jsonl"} 0.0' in text
