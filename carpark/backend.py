@@ -15,6 +15,7 @@ from dramatiq.errors import BrokerConnectionError, Retry
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
+from carpark.broker.batches import parts_of
 from carpark.broker.reading import DELIVER, RejectedMessage
 from carpark.broker.retries import Retries
 from carpark.delivery import Delivery
@@ -38,7 +39,16 @@ Result = TypeVar("Result")
 
 
 class NotRecorded(CarparkError):
-    """The records refused this one event, whatever is tried: its plate's key is not what it should be."""
+    """The records refused an event, whatever is tried: its plate's key is not what it should be.
+
+    Args:
+        reason: What they said.
+        places: Which of the events that were recorded together it is about.
+    """
+
+    def __init__(self, reason: str, places: Sequence[int]) -> None:
+        super().__init__(reason)
+        self.places = tuple(places)
 
 
 class Backend:
@@ -65,7 +75,10 @@ class Backend:
         self.meter = Meter(tuple(self._sinks))
         self.prometheus = Prometheus(settings, self.meter)
         self.broker: RabbitmqBroker | StubBroker = make_broker(
-            settings.broker_url, [_Lifecycle(self), Retries(), CurrentMessage(), self.prometheus], settings.queue_type
+            settings.broker_url,
+            [_Lifecycle(self), Retries(), CurrentMessage(), self.prometheus],
+            queue_type=settings.queue_type,
+            batch=settings.batch,
         )
         self._delivery = Delivery(settings, self._sinks, self.broker, self.meter)
         self.actors = self._declare_actors()
@@ -95,25 +108,28 @@ class Backend:
             self._records = Records(client, self._settings.retention, tuple(self._sinks))
         return self._records
 
-    def process(self, event: Event) -> None:
-        """Record an event and bring the summary that it yields to the sinks.
+    def process(self, *events: Event) -> None:
+        """Record events and bring the summaries that they yield to the sinks.
 
         Args:
-            event: The event.
+            events: One event, or a batch of one kind.
 
         Raises:
-            Retry: Records or broker cannot be reached; Dramatiq queues the event again.
-            NotRecorded: The records refused this event for good.
+            Retry: Records or broker cannot be reached; Dramatiq queues the events again.
+            NotRecorded: The records refused some events for good; the others are done.
         """
         started = time.perf_counter()
-        recorded = self._when_possible(lambda: self.records.record([event]))
-        self.meter.recorded(event.kind, recorded, [_sent_at()])
-        if recorded[0].error:
-            raise NotRecorded(recorded[0].error)
+        recorded = self._when_possible(lambda: self.records.record(events))
+        self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))
         self._when_possible(lambda: self._delivery.send(self.records, _wanted(recorded)))
-        self.meter.processed(event.kind, 1, time.perf_counter() - started)
+        refused = [place for place, effect in enumerate(recorded) if effect.error]
+        self.meter.processed(events[0].kind, len(events) - len(refused), time.perf_counter() - started)
         if self._watch is not None:
-            self._watch(recorded[0])
+            for effect in recorded:
+                if not effect.error:
+                    self._watch(effect)
+        if refused:
+            raise NotRecorded(recorded[refused[0]].error, refused)
 
     def deliver(self, sink: str, keys: list[str], summaries: list[dict[str, Any]]) -> None:
         """Bring summaries to a sink that did not take them before.
@@ -205,8 +221,13 @@ def _is_transient(retries: int, error: BaseException) -> bool:
     return isinstance(error, Retry | ServiceError | BrokerConnectionError)
 
 
-def _sent_at() -> float | None:
-    return getattr(CurrentMessage.get_current_message(), "sent_at", None)
+def _sent_at(recorded: Sequence[Recorded]) -> list[float | None]:
+    """Say of the events that were recorded when they were sent, as far as they say it."""
+    message = CurrentMessage.get_current_message()
+    if message is None:
+        return []
+    parts = parts_of(message)
+    return [getattr(part, "sent_at", None) for part, effect in zip(parts, recorded, strict=True) if not effect.error]
 
 
 def _wanted(recorded: Sequence[Recorded]) -> dict[str, list[Parcel]]:

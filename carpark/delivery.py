@@ -18,6 +18,9 @@ from carpark.plugins.base import Sink
 from carpark.records import Records, Settled
 from carpark.settings import Settings
 
+TOGETHER = 3
+"""How many retries a list of summaries is tried as a list; then each goes alone, so that one cannot hold up others."""
+
 
 class Queue(Protocol):
     """What delivery needs of a broker."""
@@ -84,7 +87,7 @@ class Delivery:
             except SummaryRefused as error:
                 taken = self._refuse(records, outlet.name, parcels, error)
             except DeliveryError as error:
-                if isinstance(error, SinkUnavailable) and self._retries == 0:
+                if isinstance(error, SinkUnavailable) and self._retries == 0 and len(parcels) == 1:
                     self._bury(records, outlet.name, parcels, f"{error}; no retry is wanted")
                 else:
                     self._queue.enqueue(_message(outlet.name, parcels), delay=self._delay(0, outlet))
@@ -121,6 +124,9 @@ class Delivery:
         except SummaryRefused as error:
             parcels = self._refuse(records, name, parcels, error)
         except SinkUnavailable as error:
+            if len(parcels) > 1 and retry >= min(TOGETHER, self._retries):
+                self._part(records, name, parcels, retry)
+                return
             if retry >= self._retries:
                 self._settle(records, name, parcels, Settled.FAILED)
                 times = "1 retry" if retry == 1 else f"{retry} retries"
@@ -135,6 +141,13 @@ class Delivery:
         for outlet in self._outlets.values():
             outlet.close()
 
+    def _part(self, records: Records, name: str, parcels: Sequence[Parcel], retry: int) -> None:
+        """Queue each summary of a list again on its own: only what was tried alone is given up."""
+        for parcel in parcels:
+            message = _message(name, [parcel], max(0, min(retry, self._retries - 1)))
+            self._queue.enqueue(message, delay=self._delay(retry))
+        self._settle(records, name, parcels, Settled.RETRIED)
+
     def _refuse(self, records: Records, name: str, parcels: Sequence[Parcel], error: SummaryRefused) -> list[Parcel]:
         """Keep what was refused as a dead letter; give back what the sink took."""
         refused = [p for p in parcels if not error.ids or p.summary.id in error.ids]
@@ -143,7 +156,8 @@ class Delivery:
         return [p for p in parcels if error.ids and p.summary.id not in error.ids]
 
     def _bury(self, records: Records, name: str, parcels: Sequence[Parcel], why: str) -> None:
-        self._queue.dead_letter(_message(name, parcels), why)
+        for parcel in parcels:
+            self._queue.dead_letter(_message(name, [parcel]), why)
         self._settle(records, name, parcels, Settled.FAILED)
 
     def _settle(self, records: Records, name: str, parcels: Sequence[Parcel], outcome: Settled) -> None:
@@ -166,7 +180,7 @@ def _keys(parcels: Sequence[Parcel]) -> list[str]:
     return [parcel.key for parcel in parcels]
 
 
-def _message(sink: str, parcels: Sequence[Parcel]) -> Message[Any]:
+def _message(sink: str, parcels: Sequence[Parcel], retries: int = 0) -> Message[Any]:
     return Message(
         queue_name=VehicleExited.queue,
         actor_name=DELIVER,
@@ -176,7 +190,7 @@ def _message(sink: str, parcels: Sequence[Parcel]) -> Message[Any]:
             "keys": _keys(parcels),
             "summaries": [parcel.summary.to_dict() for parcel in parcels],
         },
-        options={"retries": 0},
+        options={"retries": retries},
     )
 
 

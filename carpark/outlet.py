@@ -150,7 +150,7 @@ class Outlet:
     def _deliver(self, parcels: Sequence[Parcel]) -> None:
         started, failed = time.perf_counter(), True
         try:
-            self._sink.deliver([parcel.summary for parcel in parcels])
+            self._hand_over([parcel.summary for parcel in parcels])
             failed = False
         except SummaryRefused:
             self._is_well()
@@ -162,6 +162,24 @@ class Outlet:
         finally:
             self._meter.delivery(self.name, time.perf_counter() - started, failed)
         self._is_well()
+
+    def _hand_over(self, summaries: Sequence[StaySummary]) -> None:
+        try:
+            self._sink.deliver(summaries)
+        except SummaryRefused as error:
+            if error.ids or len(summaries) == 1:
+                raise
+            # Refused as a whole: what came together by chance shall not be refused together.
+            refused = [summary.id for summary in summaries if self._is_refused(summary)]
+            if refused:
+                raise SummaryRefused(str(error), tuple(refused)) from error
+
+    def _is_refused(self, summary: StaySummary) -> bool:
+        try:
+            self._sink.deliver([summary])
+        except SummaryRefused:
+            return True
+        return False
 
     def _note_failure(self, reason: object) -> None:
         with self._state:

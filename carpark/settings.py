@@ -270,6 +270,14 @@ SETTINGS: tuple[Setting, ...] = (
         "SECONDS",
     ),
     Setting(
+        "batch",
+        "100",
+        "a whole number from 1 to 1000",
+        values.integer(1, 1000),
+        "events that the backend works on together at most, when they arrive faster than one by one; 1 for each alone",
+        "N",
+    ),
+    Setting(
         "bind",
         "127.0.0.1",
         "an address of this machine",
@@ -341,6 +349,7 @@ class Settings:
     rate: float
     capacity: int
     retention: float
+    batch: int
     bind: str
     writer_port: int
     dashboard_port: int

@@ -26,6 +26,7 @@ _SETTINGS = (
     "sink_retry_max",
     "plugins",
     "retention",
+    "batch",
     "bind",
     "metrics_port",
 )

@@ -16,12 +16,14 @@ class Recorder:
         status: What it answers.
         taken: The ids that it took, in their order, repeats included.
         refused: How many requests it refused.
+        posts: How many requests it answered.
     """
 
     def __init__(self) -> None:
         self.status = 201
         self.taken: list[str] = []
         self.refused = 0
+        self.posts = 0
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,6 +31,7 @@ class Recorder:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                recorder.posts += 1
                 if recorder.status < 300:
                     recorder.taken += [summary["id"] for summary in (body if isinstance(body, list) else [body])]
                 else:

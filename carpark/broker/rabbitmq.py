@@ -1,24 +1,24 @@
-"""Dramatiq's RabbitMQ broker with confirms and with a consumer that reads each body for its own queue."""
+"""Dramatiq's RabbitMQ broker with confirms, and with a consumer that reads each body for its own queue."""
 
 from __future__ import annotations
 
 import os
 import socket
-from functools import partial
 from typing import Any
 
 import pika
 import pika.exceptions
-from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers import rabbitmq as base
-from dramatiq.common import current_millis, q_name, xq_name
+from dramatiq.common import current_millis, dq_name, q_name, xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
+from dramatiq.worker import QUEUE_PREFETCH
 
 from carpark.broker import letters, topology
-from carpark.broker.properties import dead_properties
-from carpark.broker.reading import OWN_HEADER, RejectedMessage, read_body
+from carpark.broker.batches import PREFETCHED_BATCHES
+from carpark.broker.consumer import EventConsumer
+from carpark.broker.reading import OWN_HEADER
 
 _BURY_ATTEMPTS = 3
 
@@ -30,6 +30,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
         url: One AMQP URL, or several of a cluster separated by ``;``, tried in their order.
         middleware: What Dramatiq shall call on the way.
         queue_type: How RabbitMQ keeps the queues, classic or quorum.
+        batch: How many events are worked on together at most.
         name: What the connections are called in RabbitMQ's management UI, before host and process id.
     """
 
@@ -37,7 +38,9 @@ class RabbitmqBroker(base.RabbitmqBroker):
         self,
         url: str,
         middleware: list[Middleware],
+        *,
         queue_type: str = topology.CLASSIC,
+        batch: int = 1,
         name: str = "carpark backend",
     ) -> None:
         self.queue_type = queue_type
@@ -45,10 +48,26 @@ class RabbitmqBroker(base.RabbitmqBroker):
         for parameters in self.parameters:
             parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
 
-    @property
-    def consumer_class(self) -> type[EventConsumer]:
-        """The consumer that reads bodies."""
-        return EventConsumer
+        self._batch = batch
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> EventConsumer:
+        """Make a consumer that reads bodies.
+
+        Args:
+            queue_name: A queue or its delay queue.
+            prefetch: How many messages it holds at most; more, for batches, unless ``dramatiq_queue_prefetch`` says it.
+            timeout: Milliseconds that it waits for one.
+
+        Returns:
+            The consumer.
+
+        Raises:
+            ConnectionClosed: RabbitMQ could not be reached.
+        """
+        self.declare_queue(queue_name, ensure=True)
+        if self._batch > 1 and queue_name != dq_name(queue_name) and not QUEUE_PREFETCH:
+            prefetch = min(max(prefetch, PREFETCHED_BATCHES * self._batch), 65535)
+        return EventConsumer(self, queue_name, prefetch, timeout, self._batch)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Publish a message of the backend's own, and wait until RabbitMQ confirms that it is safe.
@@ -134,79 +153,3 @@ class RabbitmqBroker(base.RabbitmqBroker):
             self._declare_dq_queue(queue_name),
             self._declare_xq_queue(queue_name),
         )
-
-
-class Delivery(MessageProxy):
-    """A message with what it came with.
-
-    Args:
-        message: The message that the body was read as.
-        tag: RabbitMQ's delivery tag.
-        body: The bytes as they came.
-        properties: As they came.
-    """
-
-    def __init__(self, message: Message[None], tag: int, body: bytes, properties: pika.BasicProperties) -> None:
-        super().__init__(message)
-        self._tag, self.body, self.properties = tag, body, properties
-        self.failed = isinstance(message, RejectedMessage)
-        self.returned = False
-
-
-class EventConsumer(base._RabbitmqConsumer, Consumer):
-    """Reads each body for the queue that it came on; what is given up goes to ``.XQ`` as it came, with the reason."""
-
-    def __next__(self) -> Delivery | None:
-        try:
-            method, properties, body = next(self.iterator)
-        except (
-            AssertionError,
-            pika.exceptions.AMQPConnectionError,
-            pika.exceptions.AMQPChannelError,
-        ) as error:
-            self.broker.queues_pending.add(q_name(self.queue_name))  # it may be what is gone: declare it again
-            raise ConnectionClosed(error) from None
-        except StopIteration:
-            # The queue was deleted under the consumer: RabbitMQ cancels it, and pika ends the iteration.
-            self.broker.queues_pending.add(q_name(self.queue_name))
-            raise ConnectionClosed(f"queue {self.queue_name!r} is gone") from None
-        if method is None or properties is None or body is None:
-            return None
-        message = read_body(self.queue_name, body, properties.headers)
-        self.known_tags.add(method.delivery_tag)
-        return Delivery(message, method.delivery_tag, body, properties)
-
-    def ack(self, message: Any) -> None:
-        """Let a message go; one whose retry could not be queued goes back to its queue instead.
-
-        Args:
-            message: The message that is done.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached.
-        """
-        if not message.returned:
-            super().ack(message)  # type: ignore[no-untyped-call]
-        elif message._tag in self.known_tags:
-            self.known_tags.remove(message._tag)
-            self.connection.add_callback_threadsafe(partial(self.channel.basic_nack, message._tag, requeue=True))
-
-    def nack(self, message: Any) -> None:
-        """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.
-
-        Args:
-            message: The message that is given up.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached; the original stays where it is.
-        """
-        self.logger.warning(
-            "%s: dead-lettered: %s; body: %s",
-            self.queue_name,
-            letters.reason(message),
-            letters.shortened(message.body),
-        )
-        self.broker.publish(
-            xq_name(self.queue_name), message.body, dead_properties(message.properties, letters.reason_headers(message))
-        )
-        self.ack(message)

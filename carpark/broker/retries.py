@@ -1,13 +1,16 @@
-"""Dramatiq's retries, made safe for the moment in which the retry itself cannot be queued."""
+"""Dramatiq's retries, for events alone and in batches; safe for the moment in which a retry itself cannot be queued."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.errors import BrokerConnectionError
+from dramatiq.errors import BrokerConnectionError, Retry
 from dramatiq.middleware import Retries as BaseRetries
+
+from carpark.broker.batches import Batch
 
 RETURN_DELAY = 1.0
 """Seconds before a message whose retry could not be queued goes back to its queue."""
@@ -17,7 +20,23 @@ class Retries(BaseRetries):
     """Queues a failed message again; where the broker does not take it, the original goes back to its queue.
 
     Dramatiq would log the failure and then acknowledge the original: the message would be lost.
+
+    A batch that fails is taken apart. What says `Retry` is nobody's fault: each of its events is queued again. After
+    any other error the events at the error's ``places``, or all, are worked on again, each alone.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._worker: dramatiq.Worker | None = None
+
+    def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        """Remember who works.
+
+        Args:
+            broker: The broker.
+            worker: The process's worker.
+        """
+        self._worker = worker
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
@@ -30,9 +49,34 @@ class Retries(BaseRetries):
             result: What its actor returned.
             exception: What its actor raised.
         """
-        try:
-            super().after_process_message(broker, message, result=result, exception=exception)  # type: ignore[no-untyped-call]
-        except BrokerConnectionError as error:
-            self.logger.warning("%s: its retry could not be queued (%s); it goes back to its queue", message, error)
-            time.sleep(RETURN_DELAY)
-            message.returned = True  # type: ignore[attr-defined]
+        if exception is None:
+            return
+        if not isinstance(message, Batch) or len(message.parts) == 1:
+            self._retry([message], broker, exception)
+        elif isinstance(exception, Retry):
+            self._retry(message.parts, broker, exception)
+        else:
+            self._work_alone(message, getattr(exception, "places", None))
+
+    def _retry(self, messages: list[MessageProxy], broker: Broker, exception: BaseException) -> None:
+        for place, message in enumerate(messages):
+            try:
+                super().after_process_message(broker, message, exception=exception)  # type: ignore[no-untyped-call]
+            except BrokerConnectionError as error:
+                left = messages[place:]
+                self.logger.warning(
+                    "%s: retries could not be queued (%s); %d messages go back to their queue",
+                    message,
+                    error,
+                    len(left),
+                )
+                time.sleep(RETURN_DELAY)
+                for each in left:
+                    each.returned = True  # type: ignore[attr-defined]
+                return
+
+    def _work_alone(self, batch: Batch, places: tuple[int, ...] | None) -> None:
+        assert self._worker is not None  # noqa: S101 - it has worked on the batch
+        for part in batch.leave(range(len(batch.parts)) if places is None else places):
+            # As if it had just arrived: it is acknowledged, tried again or dead-lettered on its own.
+            self._worker.consumers[part.queue_name].handle_message(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 from typing import Any
@@ -18,6 +18,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from carpark.broker import letters
+from carpark.broker.batches import PREFETCHED_BATCHES, Folder, parts_of
 from carpark.broker.reading import OWN_HEADER, RejectedMessage, read_body
 
 
@@ -39,10 +40,12 @@ class StubBroker(base.StubBroker):
 
     Args:
         middleware: What Dramatiq shall call on the way.
+        batch: How many events are worked on together at most.
     """
 
-    def __init__(self, middleware: list[Middleware]) -> None:
+    def __init__(self, middleware: list[Middleware], batch: int = 1) -> None:
         super().__init__(middleware, fail_fast_default=False)
+        self._batch = batch
         self.dead: defaultdict[str, list[Letter]] = defaultdict(list)
         self.in_hand: defaultdict[str, dict[int, Letter]] = defaultdict(dict)
 
@@ -110,8 +113,10 @@ class StubBroker(base.StubBroker):
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
+        if self._batch > 1:
+            prefetch = max(prefetch, PREFETCHED_BATCHES * self._batch)
         dead, in_hand = self.dead[q_name(queue_name)], self.in_hand[queue_name]
-        return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout)
+        return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout, self._batch)
 
     def letters(self, queue_name: str) -> list[Letter]:
         """Look at what waits in a queue; that changes nothing.
@@ -159,6 +164,7 @@ class Delivery(MessageProxy):
         super().__init__(message)
         self.letter = letter
         self.failed = isinstance(message, RejectedMessage)
+        self.returned = False
 
 
 class EventConsumer(Consumer):
@@ -171,6 +177,7 @@ class EventConsumer(Consumer):
         in_hand: Where it is noted what the consumer has taken and not let go of.
         prefetch: How many messages are held at most.
         timeout: Milliseconds that one is waited for.
+        batch: How many events are worked on together at most.
     """
 
     def __init__(
@@ -181,13 +188,15 @@ class EventConsumer(Consumer):
         in_hand: dict[int, Letter],
         prefetch: int,
         timeout: int,
+        batch: int,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self._in_hand = in_hand
         self._queue, self._queue_name, self._dead, self._timeout = queue, queue_name, dead, timeout / 1000
         self._free = threading.Semaphore(prefetch)
+        self._folder = Folder(batch)
 
-    def __next__(self) -> Delivery | None:
+    def __next__(self) -> MessageProxy | None:
         if not self._free.acquire(timeout=self._timeout):
             return None
         try:
@@ -196,17 +205,19 @@ class EventConsumer(Consumer):
             self._free.release()
             return None
         self._in_hand[id(letter)] = letter
-        return Delivery(read_body(self._queue_name, letter.body, letter.headers), letter)
+        return self._folder.fold(Delivery(read_body(self._queue_name, letter.body, letter.headers), letter))
 
     def ack(self, message: Any) -> None:
-        """Let a message go.
+        """Let a message go, or all of a batch.
 
         Args:
             message: The message that is done.
         """
-        self._in_hand.pop(id(message.letter), None)
-        self._queue.task_done()
-        self._free.release()
+        parts: Sequence[Any] = parts_of(message)
+        for part in parts:
+            self._in_hand.pop(id(part.letter), None)
+            self._queue.task_done()
+            self._free.release()
 
     def nack(self, message: Any) -> None:
         """Keep a message as a dead letter, and let it go.
@@ -214,13 +225,14 @@ class EventConsumer(Consumer):
         Args:
             message: The message that is given up.
         """
-        letter: Letter = message.letter
-        self.logger.warning(
-            "%s: dead-lettered: %s; body: %s",
-            self._queue_name,
-            letters.reason(message),
-            letters.shortened(letter.body),
-        )
-        headers = {**letters.without_reason(letter.headers), **letters.reason_headers(message)}
-        self._dead.append(Letter(letter.body, headers))
+        parts: Sequence[Any] = parts_of(message)
+        for letter in (part.letter for part in parts):
+            self.logger.warning(
+                "%s: dead-lettered: %s; body: %s",
+                self._queue_name,
+                letters.reason(message),
+                letters.shortened(letter.body),
+            )
+            headers = {**letters.without_reason(letter.headers), **letters.reason_headers(message)}
+            self._dead.append(Letter(letter.body, headers))
         self.ack(message)

@@ -1,0 +1,154 @@
+"""The consumer of a RabbitMQ queue: reads bodies, folds events into batches, lets go of them once for each batch."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pika
+import pika.exceptions
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.brokers import rabbitmq as base
+from dramatiq.common import q_name, xq_name
+from dramatiq.errors import ConnectionClosed
+from dramatiq.message import Message
+
+from carpark.broker import letters
+from carpark.broker.batches import Folder, parts_of
+from carpark.broker.properties import dead_properties
+from carpark.broker.reading import RejectedMessage, read_body
+
+READ_AT_ONCE = 100
+"""How many messages that have arrived are read before acknowledgements get their turn."""
+
+
+class Delivery(MessageProxy):
+    """A message with what it came with.
+
+    Args:
+        message: The message that the body was read as.
+        channel: Where it came; it can be acknowledged nowhere else.
+        tag: RabbitMQ's delivery tag.
+        body: The bytes as they came.
+        properties: As they came.
+    """
+
+    def __init__(
+        self, message: Message[None], channel: Any, tag: int, body: bytes, properties: pika.BasicProperties
+    ) -> None:
+        super().__init__(message)
+        self.channel, self.tag, self.body, self.properties = channel, tag, body, properties
+        self.failed = isinstance(message, RejectedMessage)
+        self.returned = False
+
+
+class EventConsumer(base._RabbitmqConsumer, Consumer):
+    """Reads each body for the queue that it came on; what is given up goes to ``.XQ`` as it came, with the reason.
+
+    Args:
+        broker: The broker.
+        queue_name: A queue or its delay queue.
+        prefetch: How many messages it holds at most.
+        timeout: Milliseconds that it waits for one.
+        batch: How many events are worked on together at most.
+    """
+
+    def __init__(self, broker: base.RabbitmqBroker, queue_name: str, prefetch: int, timeout: int, batch: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+        self._folder = Folder(batch)
+        self._read: deque[MessageProxy] = deque()
+
+    def __next__(self) -> MessageProxy | None:
+        if not self._read:
+            self._read_what_is_there()
+        return self._read.popleft() if self._read else None
+
+    def _read_what_is_there(self) -> None:
+        try:
+            self._take(*next(self.iterator))
+            waiting = self.channel.get_waiting_message_count()
+            for _ in range(min(waiting, READ_AT_ONCE)):
+                self._take(*next(self.iterator))
+            if waiting > READ_AT_ONCE:
+                self.connection.process_data_events(0)
+        except (
+            AssertionError,
+            pika.exceptions.AMQPConnectionError,
+            pika.exceptions.AMQPChannelError,
+        ) as error:
+            self.broker.queues_pending.add(q_name(self.queue_name))  # it may be what is gone: declare it again
+            raise ConnectionClosed(error) from None
+        except StopIteration:
+            # The queue was deleted under the consumer: RabbitMQ cancels it, and pika ends the iteration.
+            self.broker.queues_pending.add(q_name(self.queue_name))
+            raise ConnectionClosed(f"queue {self.queue_name!r} is gone") from None
+
+    def _take(self, method: Any, properties: pika.BasicProperties | None, body: bytes | None) -> None:
+        if method is None or properties is None or body is None:
+            return
+        message = read_body(self.queue_name, body, properties.headers)
+        self.known_tags.add(method.delivery_tag)
+        delivery = Delivery(message, self.channel, method.delivery_tag, body, properties)
+        folded = self._folder.fold(delivery)
+        if folded is not None:
+            self._read.append(folded)
+
+    def ack(self, message: Any) -> None:
+        """Let a message go, or all of a batch; one whose retry could not be queued goes back to its queue instead.
+
+        What came on an earlier connection is let be: RabbitMQ has put it back, and its tag means another message now.
+
+        Args:
+            message: The message that is done.
+        """
+        parts: Sequence[Any] = parts_of(message)
+        if not parts or parts[0].channel is not self.channel:
+            return
+        done = [part.tag for part in parts if not part.returned and not message.returned]
+        back = [part.tag for part in parts if part.returned or message.returned]
+        try:
+            self.connection.add_callback_threadsafe(partial(self._settle, done, back))
+        except pika.exceptions.ConnectionWrongStateError:
+            self.logger.debug(
+                "%s: the connection is closed; RabbitMQ delivers again what was not acknowledged", message
+            )
+
+    def _settle(self, done: list[int], back: list[int]) -> None:
+        """Tell RabbitMQ, in the connection's own thread."""
+        self.known_tags.difference_update(done)
+        # One acknowledgement takes all up to its tag, so it may only be used below whatever is not done.
+        oldest = min(self.known_tags, default=math.inf)
+        together = [tag for tag in done if tag < oldest]
+        self.known_tags.difference_update(back)
+        if together:
+            self.channel.basic_ack(max(together), multiple=True)
+        for tag in done[len(together) :]:
+            self.channel.basic_ack(tag)
+        for tag in back:
+            self.channel.basic_nack(tag, requeue=True)
+
+    def nack(self, message: Any) -> None:
+        """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.
+
+        Args:
+            message: The message that is given up.
+
+        Raises:
+            ConnectionClosed: RabbitMQ could not be reached; the original stays where it is.
+        """
+        for part in parts_of(message):
+            self.logger.warning(
+                "%s: dead-lettered: %s; body: %s",
+                self.queue_name,
+                letters.reason(message),
+                letters.shortened(part.body),
+            )
+            self.broker.publish(
+                xq_name(self.queue_name),
+                part.body,
+                dead_properties(part.properties, letters.reason_headers(message)),
+            )
+        self.ack(message)
