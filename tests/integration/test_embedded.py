@@ -155,9 +155,8 @@ def test_a_sink_that_gives_up_is_status_1(run: Callable[..., Process]) -> None:
         process = run("--events", "5", "--rate", "100", "--sinks", "webhook", **env)
         assert process.wait(60) == 1
     numbers = table_of(process)
-    assert numbers["undelivered"] == numbers["summaries"] == 4
-    assert numbers["dead"] > 0
-    assert "4 summaries are undelivered" in process.output
+    assert numbers["undelivered"] == numbers["summaries"] == numbers["dead"] > 0
+    assert f"{numbers['summaries']} summaries are undelivered" in process.output
 
 
 def test_a_sink_that_still_fails_is_not_waited_for_for_ever(

@@ -18,10 +18,10 @@ from carpark.broker import StubBroker
 from carpark.broker.batches import Batch, Folder, parts_of
 from carpark.broker.reading import OWN_HEADER, read_body
 from carpark.broker.stub import Delivery, Letter
-from carpark.outlet import Outlet, Parcel
 from carpark.errors import SummaryRefused
 from carpark.events import Event, StaySummary
 from carpark.metrics import Meter
+from carpark.outlet import Outlet, Parcel
 from carpark.plugins import Plugins
 from carpark.plugins.base import Sink
 from carpark.records import Recorded

@@ -244,7 +244,7 @@ def test_a_refusal_that_names_nobody_refuses_all(make_desk: Callable[..., Desk])
     desk = make_desk()
     desk.bad.error = SummaryRefused("closed for good")
     desk.send("1", "2")
-    assert [_ids(message) for message, _ in desk.queue.dead] == [["1", "2"]]
+    assert [_ids(message) for message, _ in desk.queue.dead] == [["1"], ["2"]], "each alone, as if it had come alone"
     assert "summaries/bad/delivered" not in desk.records.counts()
 
 
