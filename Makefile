@@ -14,7 +14,7 @@ RUN_FLAGS = $(call flag,RATE,rate) $(call flag,EVENTS,events) $(call flag,DURATI
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run doctor plugins queues entry exit worker writer setup test lint lock clean
+.PHONY: help run dashboard doctor plugins queues entry exit worker writer setup test lint lock clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -37,6 +37,9 @@ writer: $(READY) ## the HTTP server that appends finished stays to the CSV
 	@$(BIN)/carpark writer $(ARGS)
 
 ##@ Look at it
+dashboard: $(READY) ## queues, workers, dead letters and the car park in a browser
+	@$(BIN)/carpark dashboard $(ARGS)
+
 doctor: $(READY) ## check each setting and server, and say what to do
 	@$(BIN)/carpark doctor $(ARGS)
 

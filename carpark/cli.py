@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queues": ("carpark.queues:queues", "Declare the queues and keep them declared."),
     "worker": ("carpark.worker:worker", "Run the backend: the actors on the two queues."),
     "writer": ("writer.cli:writer", "Run the server that appends summaries to a CSV file."),
+    "dashboard": ("carpark.dashboard.command:dashboard", "Show queues, workers, messages and dead letters."),
+    "dlq": ("carpark.dashboard.dlq:dlq", "List, show, requeue or purge dead letters."),
     "plugins": ("carpark.plugins_cli:plugins", "List sinks and plate generators."),
     "doctor": ("carpark.doctor:doctor", "Check settings and servers, and say what to do."),
 }

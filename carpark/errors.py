@@ -9,6 +9,7 @@
     │   ├── FileInUse
     │   ├── UnknownPlugin
     │   ├── BrokenPlugin
+    │   ├── PackageMissing
     │   └── QueueMismatch
     ├── MessageError              a message is wrong: dead-lettered, never retried
     │   ├── InvalidBody
@@ -145,6 +146,20 @@ class BrokenPlugin(ConfigurationError):
     def __init__(self, plugin: str, reason: str) -> None:
         super().__init__(f"plugin {plugin!r}: {reason}")
         self.plugin, self.reason = plugin, reason
+
+
+class PackageMissing(ConfigurationError):
+    """What was asked for needs a package that is not installed.
+
+    Args:
+        what: What needs it.
+        package: The package.
+        remedy: The command that installs it.
+    """
+
+    def __init__(self, what: str, package: str, remedy: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed: {remedy}")
+        self.what, self.package, self.remedy = what, package, remedy
 
 
 class QueueMismatch(ConfigurationError):

@@ -186,16 +186,16 @@ def has_id(message_id: str) -> Wanted:
 
 
 def matches(text: str) -> Wanted:
-    """Make what tells the messages that died for a reason.
+    """Make what tells the messages that have a text in them.
 
     Args:
-        text: Part of the reason, the actor or the arguments, in any case; nothing for all.
+        text: Part of the reason, the actor or the beginning of the body, in any case; nothing for all.
 
     Returns:
         Tells whether a message is one of them.
     """
     text = text.casefold()
-    return lambda job: not text or text in f"{job.error} {job.actor_name} {job.summary}".casefold()
+    return lambda job: not text or text in f"{job.error} {job.actor_name} {job.summary} {job.text}".casefold()
 
 
 def page_of(ready: int, cursor: int) -> tuple[int, int, int | None]:

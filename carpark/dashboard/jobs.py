@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.message import get_encoder
 
 from carpark.broker import letters
-from carpark.broker.reading import ENVELOPE, MAX_OWN_BYTES, OWN_HEADER
-from carpark.errors import MessageError
+from carpark.broker.reading import ENVELOPE, MAX_OWN_BYTES, OWN_HEADER, RejectedMessage, read_body
+from carpark.errors import InvalidBody, MessageError
 from carpark.events import MAX_BODY_BYTES, format_time, load_json
 
 CUT = 4096
@@ -27,6 +28,8 @@ SHOWN = 64 * 1024
 
 _LINE = 160
 _VALUE = 40
+_LONG = 2000
+_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,18 @@ class Job:
     @property
     def shown(self) -> str:
         """The body, laid out when it is JSON, and not longer than `SHOWN`."""
+        if len(self.body) > SHOWN:
+            return self.text  # laid out, it would be longer still
+        return self.shown_whole[:SHOWN]
+
+    @property
+    def shown_whole(self) -> str:
+        """The body, laid out when it is JSON."""
         try:
             laid_out = json.dumps(load_json(self.body, MAX_OWN_BYTES), indent=2, ensure_ascii=False)
         except (MessageError, ValueError):
-            return self.text
-        return printable(laid_out[:SHOWN])
+            return printable(self.body.decode("utf-8", "backslashreplace"))
+        return printable(laid_out)
 
     @property
     def is_shortened(self) -> bool:
@@ -136,7 +146,20 @@ class Job:
         """The arguments, or the beginning of the body, in one line."""
         if self.kwargs is None:
             return _short(" ".join(self.text[: 4 * _LINE].split()), _LINE) or "(empty)"
-        return _short(", ".join(f"{name}={_value(value)}" for name, value in self.kwargs.items()), _LINE)
+        if not self.kwargs:
+            return "(no arguments)"
+        first = list(self.kwargs.items())[:_ROWS]
+        return _short(printable(", ".join(f"{_short(name, _VALUE)}={_value(value)}" for name, value in first)), _LINE)
+
+    @property
+    def arguments(self) -> list[tuple[str, str]]:
+        """Names and values of the arguments as text, as far as a page shows them."""
+        return _rows(self.kwargs or {})
+
+    @property
+    def others(self) -> list[tuple[str, str]]:
+        """Names and values of headers and properties as text, the reason left out: a page shows that apart."""
+        return _rows({**letters.without_reason(self.headers), **self.properties})
 
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """Give it as JSON has it.
@@ -157,7 +180,7 @@ class Job:
             "enqueued_at": self.timestamp and format_time(self.timestamp),
             "retries": self.retries,
             "size": self.size,
-            "arguments": self.kwargs,
+            "arguments": _plain(self.kwargs),
         }
         if not whole:
             return fields
@@ -200,6 +223,21 @@ def read_job(
     understood = _understand(queue_name, body) or _guess(body)
     understood.setdefault("timestamp", _time(properties.get("timestamp")))
     return Job(digest, queue_name, body, size, headers, properties, **understood)
+
+
+def check_mended(job: Job, body: bytes) -> None:
+    """See to it that a mended body will be processed.
+
+    Args:
+        job: The dead letter.
+        body: What shall be sent in its place.
+
+    Raises:
+        InvalidBody: It would only become a dead letter again.
+    """
+    read = read_body(q_name(job.queue_name), body, letters.without_reason(job.headers))
+    if isinstance(read, RejectedMessage):
+        raise InvalidBody(read.error)
 
 
 def printable(text: str) -> str:
@@ -273,6 +311,17 @@ def _value(value: object) -> str:
     return _short(printable(json.dumps(value, ensure_ascii=False)), _VALUE)
 
 
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (_short(printable(str(name)), _VALUE), _short(printable(_laid_out(value)), _LONG))
+        for name, value in list(values.items())[:_ROWS]
+    ]
+
+
+def _laid_out(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(_plain(value), indent=2, ensure_ascii=False)
+
+
 def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -285,6 +334,6 @@ def _plain(value: object) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, datetime):
         return format_time(value.astimezone(UTC))
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

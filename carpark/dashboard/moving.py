@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pika
@@ -42,13 +42,20 @@ class Taken:
 
     Args:
         tag: RabbitMQ's delivery tag.
-        job: What it is.
+        job: What it is, as a list shows it.
+        body: The whole body.
         properties: As they came.
     """
 
     tag: int
     job: Job
+    body: bytes
     properties: pika.BasicProperties
+
+    @property
+    def whole(self) -> Job:
+        """What it is, with its whole body."""
+        return _job(self.job.queue_name, self.body, self.properties, len(self.body))
 
 
 class Mover:
@@ -77,36 +84,20 @@ class Mover:
         with self._opened() as connection, _Reader(connection, queue_name) as reader:
             return reader.count
 
-    def read(
-        self, queue_name: str, wanted: Wanted, start: int = 0, limit: int = 1, *, whole: bool = True
-    ) -> tuple[list[Job], bool]:
-        """Read messages; every one is back in its place when this returns.
+    def walk(self, queue_name: str) -> Generator[Taken, None, None]:
+        """Read a queue from its beginning. All is back in its place when the iterator has ended or is closed.
 
         Args:
             queue_name: A queue or a companion.
-            wanted: Tells which.
-            start: How many of those are skipped.
-            limit: How many at most.
-            whole: Whether whole bodies are kept, or only as much of each as a list shows.
 
-        Returns:
-            The messages, and whether there are more.
+        Yields:
+            The messages that were there at the start, in their order.
 
         Raises:
             BrokerUnavailable: RabbitMQ cannot be used.
         """
-        found: list[Job] = []
         with self._opened() as connection, _Reader(connection, queue_name) as reader:
-            for taken in reader:
-                if not wanted(taken.job):
-                    continue
-                if start > 0:
-                    start -= 1
-                elif len(found) == limit:
-                    return found, True
-                else:
-                    found.append(taken.job if whole else replace(taken.job, body=taken.job.body[:CUT]))
-        return found, False
+            yield from reader
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send messages to their queue again, in their order: see `carpark.dashboard.base.Interface.requeue`.
@@ -195,9 +186,9 @@ class Mover:
                 connection.close()
 
 
-def _others(properties: pika.BasicProperties) -> dict[str, Any]:
-    """Give all properties but the headers, those that are set."""
-    return {name: value for name, value in vars(properties).items() if name != "headers" and value is not None}
+def _job(queue_name: str, body: bytes, properties: pika.BasicProperties, cut: int) -> Job:
+    others = {name: value for name, value in vars(properties).items() if name != "headers" and value is not None}
+    return read_job(queue_name, body[:cut], len(body), properties.headers, others)
 
 
 class _Reader:
@@ -218,8 +209,7 @@ class _Reader:
             method, properties, body = self._channel.basic_get(self._queue_name)
             if method is None or properties is None or body is None:
                 return
-            job = read_job(self._queue_name, body, len(body), properties.headers, _others(properties))
-            yield Taken(method.delivery_tag, job, properties)
+            yield Taken(method.delivery_tag, _job(self._queue_name, body, properties, CUT), body, properties)
 
     def acknowledge(self, batch: Sequence[Taken]) -> None:
         for taken in batch:

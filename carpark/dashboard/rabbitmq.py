@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import defaultdict
@@ -117,9 +118,9 @@ class RabbitmqInterface(Interface):
             totals = self._management.queues().get(queue_name)
             if totals is None or self._why_not(totals):
                 return None
-        with self._locks[queue_name]:
-            found, _ = self._mover.read(queue_name, has_id(message_id), 0, 1)
-        return found[0] if found else None
+        wanted = has_id(message_id)
+        with self._locks[queue_name], contextlib.closing(self._mover.walk(queue_name)) as messages:
+            return next((message.whole for message in messages if wanted(message.job)), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send messages to their queue again; see `Interface.requeue`.

@@ -14,7 +14,7 @@ from carpark.broker import QUEUES, StubBroker
 from carpark.broker.letters import without_reason
 from carpark.broker.stub import Letter
 from carpark.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
-from carpark.dashboard.jobs import Job, read_job
+from carpark.dashboard.jobs import CUT, Job, read_job
 
 _HELD = "The worker has delayed messages in hand until their time comes: they can be looked at, not moved."
 
@@ -83,8 +83,8 @@ class StubInterface(Interface):
             The message, or None.
         """
         wanted = has_id(message_id)
-        jobs = (_job(queue_name, letter) for letter in self._letters(queue_name))
-        return next((job for job in jobs if wanted(job)), None)
+        letters = (letter for letter in self._letters(queue_name) if wanted(_job(queue_name, letter)))
+        return next((_job(queue_name, letter, len(letter.body)) for letter in letters), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send dead letters to their queue again; see `Interface.requeue`.
@@ -136,5 +136,5 @@ class StubInterface(Interface):
         return held + self._broker.letters(queue_name)
 
 
-def _job(queue_name: str, letter: Letter) -> Job:
-    return read_job(queue_name, letter.body, len(letter.body), letter.headers, {})
+def _job(queue_name: str, letter: Letter, cut: int = CUT) -> Job:
+    return read_job(queue_name, letter.body[:cut], len(letter.body), letter.headers, {})

@@ -86,6 +86,7 @@ def test_run_passes_only_the_settings_that_were_given(fake_venv: Path) -> None:
         ("exit", "[generate][exit]"),
         ("worker", "[worker]"),
         ("writer", "[writer]"),
+        ("dashboard", "[dashboard]"),
         ("doctor", "[doctor]"),
         ("plugins", "[plugins]"),
     ],

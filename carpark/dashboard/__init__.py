@@ -1,0 +1,7 @@
+"""The dashboard: dramatiq-dashboard's pages over RabbitMQ and over the in-process broker, and ``carpark dlq``."""
+
+from __future__ import annotations
+
+from carpark.dashboard.server import DashboardServer, make_app, mount
+
+__all__ = ["DashboardServer", "make_app", "mount"]

@@ -1,0 +1,43 @@
+"""The command ``carpark dashboard``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import click
+
+from carpark.dashboard.server import DashboardServer
+from carpark.options import CONTEXT, examples, settings_options
+from carpark.settings import Settings, mask_url
+
+
+@click.command(
+    "dashboard",
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark dashboard",
+        "carpark dashboard --port 0",
+        "CARPARK_DASHBOARD_LOGIN=me:secret carpark dashboard --bind 0.0.0.0",
+        "carpark dashboard --dashboard-links Grafana=http://localhost:3000",
+    ),
+)
+@settings_options(
+    *("broker_url", "management_url", "redis_url", "sinks", "writer_url"),
+    *("bind", "dashboard_port", "dashboard_login", "dashboard_links"),
+    flags={"dashboard_port": "--port"},
+)
+def dashboard(settings: Settings) -> None:
+    """Show queues, workers, messages and the car park in a browser; requeue, mend or delete dead letters.
+
+    Looking changes no queue. Ends on SIGTERM or Ctrl-C, with what was in hand done.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    server = DashboardServer(settings)
+    shown = ";".join(mask_url(url) for url in settings.broker_url.split(";"))
+    server.run_until_signal(lambda: _say(f"dashboard: {server.url} shows {shown}"))
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason not to serve
+        click.echo(line)

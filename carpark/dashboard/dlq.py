@@ -1,0 +1,251 @@
+"""The commands ``carpark dlq``: dead letters from a terminal or a script, however many there are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import IO, Any
+
+import click
+from dramatiq.common import xq_name
+
+from carpark.broker.topology import QUEUES
+from carpark.dashboard.base import Wanted, matches
+from carpark.dashboard.jobs import Job, check_mended
+from carpark.dashboard.moving import Mover
+from carpark.errors import InvalidSetting
+from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+from carpark.settings import Settings
+
+_ALL = 1_000_000_000
+_NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"
+
+Move = Callable[[str, Wanted, int], int]
+
+_queue = click.option("--queue", type=click.Choice(QUEUES), help="Only the dead letters of this queue")
+_match = click.option(
+    "--match", default="", metavar="TEXT", help="Only those with this in their reason, actor or the body's first 4 KiB"
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
+_ids = click.argument("ids", nargs=-1, metavar="[ID]...")
+
+
+@click.group(
+    "dlq",
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark dlq list --queue vehicle_exit --match http-csv",
+        "carpark dlq show 89837216f34aec3a",
+        "carpark dlq requeue --all --match http-csv",
+        "carpark dlq purge 89837216f34aec3a",
+    ),
+)
+def dlq() -> None:
+    """List, show, requeue or purge dead letters.
+
+    Looking changes nothing. A dead letter that is requeued goes to its queue as it came, and is taken away when
+    RabbitMQ has confirmed that. It needs RabbitMQ alone, not its management API.
+    """
+
+
+@dlq.command(
+    "list",
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark dlq list",
+        "carpark dlq list --queue vehicle_entry --offset 1000 --limit 500",
+        "carpark dlq list --json --limit 100000 | jq -r '.[].error' | sort | uniq -c",
+    ),
+)
+@settings_options("broker_url")
+@_queue
+@_match
+@click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Leave out the first N")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="List N at most")
+@_json
+def list_(settings: Settings, queue: str | None, match: str, offset: int, limit: int, as_json: bool) -> None:
+    """List dead letters, the oldest of each queue first."""
+    jobs, more = _select(_mover(settings), _queues(queue), matches(match), offset, limit)
+    if as_json:
+        click.echo(json.dumps([job.to_dict() for job in jobs]))
+        return
+    _table(jobs)
+    if more:
+        click.echo(f"{offset + 1} to {offset + len(jobs)}; there are more: --offset {offset + limit}", err=True)
+    elif not jobs:
+        click.echo("no dead letters" + (" there" if offset or match or queue else ""), err=True)
+
+
+@dlq.command(
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark dlq show 89837216f34aec3a",
+        "carpark dlq show 89837216f34aec3a --json | jq -r .body > body.json",
+    ),
+)
+@settings_options("broker_url")
+@click.argument("id")
+@_json
+def show(settings: Settings, id: str, as_json: bool) -> int:  # noqa: A002 - what the help calls it
+    """Show a dead letter: why it died, headers, and its whole body."""
+    job = _find(_mover(settings), id)
+    if job is None:
+        return _missing([id])
+    fields = job.to_dict(whole=True)
+    if as_json:
+        click.echo(json.dumps(fields))
+        return EXIT_OK
+    for name in ("id", "queue", "actor", "message_id", "error", "dead_at", "enqueued_at", "retries", "size"):
+        if fields[name] is not None:
+            click.echo(f"{name + ':':15}{fields[name]}")
+    for name, value in job.others:
+        click.echo(f"{name + ':':15}{value}")
+    for text in filter(None, (job.traceback.rstrip(), job.shown_whole)):
+        click.echo(f"\n{text}")
+    return EXIT_OK
+
+
+@dlq.command(
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark dlq requeue 89837216f34aec3a 53911af53b5459ba",
+        "carpark dlq requeue --all --queue vehicle_exit --match 'connection refused'",
+        "carpark dlq requeue 89837216f34aec3a --body mended.json",
+    ),
+)
+@settings_options("broker_url")
+@_ids
+@click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
+@_queue
+@_match
+@click.option("--body", type=click.File("rb"), metavar="FILE", help="Send this in place of one; - for stdin")
+@_json
+def requeue(
+    settings: Settings,
+    ids: Sequence[str],
+    all_: bool,
+    queue: str | None,
+    match: str,
+    body: IO[bytes] | None,
+    as_json: bool,
+) -> int:
+    """Send dead letters to their queue again, in their order."""
+    mover, text = _mover(settings), None
+    if body is not None:
+        if len(ids) != 1:
+            raise click.UsageError("--body goes with one id")
+        text = body.read()
+        job = _find(mover, ids[0])
+        if job is None:
+            return _missing(ids)
+        check_mended(job, text)
+
+    def move(queue_name: str, wanted: Wanted, limit: int) -> int:
+        return mover.requeue(queue_name, wanted, limit, text)
+
+    return _move(move, "requeued", ids, all_, queue, match, as_json)
+
+
+@dlq.command(
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark dlq purge 89837216f34aec3a",
+        "carpark dlq purge --all --queue vehicle_entry --match 'not JSON'",
+        "carpark dlq purge --all --yes --json",
+    ),
+)
+@settings_options("broker_url")
+@_ids
+@click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
+@_queue
+@_match
+@click.option("--yes", is_flag=True, help="Do not ask")
+@_json
+def purge(
+    settings: Settings, ids: Sequence[str], all_: bool, queue: str | None, match: str, yes: bool, as_json: bool
+) -> int:
+    """Delete dead letters for good; asks before it does."""
+    mover = _mover(settings)
+    if not yes and (ids or all_):
+        if not sys.stdin.isatty():
+            raise click.UsageError("--yes is needed where nobody can be asked")
+        of = f" of {queue}" if queue else ""
+        what = f"{len(ids)} dead letters" if ids else f"all dead letters{of}{f' with {match!r}' if match else ''}"
+        click.confirm(f"Delete {what} for good?", abort=True, err=True)
+    return _move(mover.delete, "purged", ids, all_, queue, match, as_json)
+
+
+def _mover(settings: Settings) -> Mover:
+    if settings.broker_url.startswith("stub:"):
+        wanted = "RabbitMQ, amqp://user:password@host:port; the dead letters of `carpark run` are on its dashboard"
+        raise InvalidSetting("CARPARK_BROKER_URL", settings.broker_url, wanted)
+    return Mover(settings.broker_url, "carpark dlq")
+
+
+def _queues(queue: str | None) -> list[str]:
+    return [xq_name(name) for name in ([queue] if queue else QUEUES)]
+
+
+def _select(
+    mover: Mover, queue_names: Sequence[str], wanted: Wanted, offset: int, limit: int
+) -> tuple[list[Job], bool]:
+    found: list[Job] = []
+    for queue_name in queue_names:
+        with closing(mover.walk(queue_name)) as messages:
+            for job in (message.job for message in messages if wanted(message.job)):
+                if offset:
+                    offset -= 1
+                elif len(found) == limit:
+                    return found, True
+                else:
+                    found.append(job)
+    return found, False
+
+
+def _find(mover: Mover, message_id: str) -> Job | None:
+    for queue_name in _queues(None):
+        with closing(mover.walk(queue_name)) as messages:
+            for message in messages:
+                if message.job.message_id == message_id:
+                    return message.whole
+    return None
+
+
+def _move(move: Move, done: str, ids: Sequence[str], all_: bool, queue: str | None, match: str, as_json: bool) -> int:
+    if bool(ids) == all_:
+        raise click.UsageError(_NEEDED)
+    found: set[str] = set()
+    chosen = matches(match)
+
+    def wanted(job: Job) -> bool:
+        if not chosen(job) or not (all_ or job.message_id in ids):
+            return False
+        found.add(job.message_id)
+        return True
+
+    count = sum(move(name, wanted, _ALL) for name in _queues(queue))
+    click.echo(json.dumps({done: count}) if as_json else f"{done} {count} dead {'letter' if count == 1 else 'letters'}")
+    return _missing([each for each in ids if each not in found])
+
+
+def _missing(ids: Sequence[str]) -> int:
+    for each in ids:
+        click.echo(f"carpark dlq: there is no dead letter {each}; `carpark dlq list` lists them", err=True)
+    return EXIT_FAILED if ids else EXIT_OK
+
+
+def _table(jobs: Sequence[Job]) -> None:
+    if not jobs:
+        return
+    rows: list[tuple[Any, ...]] = [("id", "queue", "died (UTC)", "actor", "reason")]
+    for job in jobs:
+        died = f"{job.dead_at:%Y-%m-%d %H:%M:%S}" if job.dead_at else "-"
+        rows.append((job.message_id, job.queue_name, died, job.actor_name or "-", job.error or "-"))
+    widths = [max(len(row[place]) for row in rows) for place in range(4)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in rows:
+        line = "  ".join([*(f"{text:<{width}}" for text, width in zip(row, widths, strict=False)), row[4]])
+        click.echo(line if room is None or len(line) <= room else line[: room - 1] + "…")
