@@ -166,12 +166,12 @@ class Delivery:
     def _delay(self, retries: int, outlet: Outlet | None = None) -> int:
         """Say after how many milliseconds to try again: doubled with each retry, with jitter.
 
-        What is queued because its sink fails waits as long as the sink has failed for: that is what the doubling of an
-        earlier summary has got to.
+        What is queued because its sink fails waits as long as a summary does that was tried when the sink began to
+        fail: half to all of the time since then.
         """
         low, high = self._backoff
         if outlet is not None:
-            low = max(low, min(high, int(outlet.failing * 1000)))
+            low = max(low, min(high, int(outlet.failing * 500)))
         delay: int = compute_backoff(retries, factor=low, max_backoff=high)[1]
         return delay
 

@@ -177,7 +177,7 @@ def test_the_longer_a_sink_has_failed_the_later_new_summaries_are_offered(
     monkeypatch.setattr("carpark.outlet.time.monotonic", lambda: now[0])
     desk.bad.error = OSError("away")
     delays = []
-    for number, seconds in enumerate((0, 20, 3600)):
+    for number, seconds in enumerate((0, 40, 3600)):
         now[0] = 1000.0 + seconds
         for each in range(20):
             desk.send(f"{number} {each}")
