@@ -209,19 +209,28 @@ class ExitCamera(Camera):
         super().__init__(lot, plates, stamps)
         self._sequence = sequence
         self._matched: bool | None = None
+        self._owed = 0
 
     def look(self) -> Seen | Wait:
         """Look for the next vehicle that wants out.
 
         Returns:
-            Its exit, or why there is nobody: an exit that shall be matched waits rather than spoiling the share.
+            Its exit, or why there is nobody. An exit that shall be matched waits rather than spoiling the share. One
+            that shall not, while every plate of a list is inside, would wait for ever if the entry camera waits too:
+            somebody who is inside leaves, and a missed vehicle makes up for it as soon as there can be one.
 
         Raises:
             RecordsUnavailable: The lot cannot be asked now.
         """
         if self._matched is None:
             self._matched = self._sequence.sample()
-        return self._leaving() if self._matched else self._missed()
+        if self._matched:
+            return (self._make_up() if self._owed else None) or self._leaving()
+        missed = self._missed()
+        if isinstance(missed, Wait) and self._sequence.ratio > 0 and isinstance(leaving := self._leaving(), Seen):
+            self._owed += 1
+            return leaving
+        return missed
 
     def forward(self, plates: Iterable[str]) -> bool:
         """Go on where an earlier run with the same seed stopped; see `Camera.forward`.
@@ -233,6 +242,13 @@ class ExitCamera(Camera):
             False if these cannot be the plates of that seed and this ratio.
         """
         return self._source.forward(plate for plate in plates if not self._sequence.sample())
+
+    def _make_up(self) -> Seen | None:
+        missed = self._missed()
+        if isinstance(missed, Wait):
+            return None
+        self._owed -= 1
+        return missed
 
     def _leaving(self) -> Seen | Wait:
         time = self._stamps.stamp()

@@ -122,6 +122,18 @@ def test_when_every_plate_of_the_list_is_inside_none_can_be_missed() -> None:
     assert waits(exit_camera(where, ListPlates(["A"]), ratio=0)).text == "every plate of the list is inside (1)"
 
 
+def test_when_every_plate_of_the_list_is_inside_somebody_leaves_and_a_missed_one_makes_up_for_it_later() -> None:
+    where = lot()
+    camera = exit_camera(where, ListPlates(["A", "B"]))
+    seen = []
+    for number in range(100):
+        for plate in ("A", "B") if number < 50 else ("A",):
+            where.enter(plate, "", "")
+        seen.append(saw(camera).matched)
+    assert all(seen[:50])
+    assert sum(seen) == 80
+
+
 def test_a_lot_that_cannot_be_asked_costs_no_plate_of_the_sequence() -> None:
     class Flickering(LocalLot):
         asked = 0
