@@ -48,6 +48,11 @@ _SILENT = 1.0
     "sink_retries",
     "sink_retry_min",
     "sink_retry_max",
+    "sink_csv",
+    "sink_jsonl",
+    "sink_sqlite",
+    "webhook_url",
+    "webhook_secret",
     "retention",
 )
 @click.option("--events", metavar="N", type=click.IntRange(0), help="End after so many events of each camera")

@@ -10,7 +10,10 @@ import click
 from carpark.options import CONTEXT, examples, settings_options
 from carpark.settings import Settings
 
-_COMMON = ("plates", "plugins", "rate", "broker_url", "queue_type", "redis_url", "retention", "bind", "metrics_port")
+_COMMON = (
+    *("plates", "plates_file", "plugins", "rate", "broker_url", "queue_type", "redis_url", "retention", "bind"),
+    "metrics_port",
+)
 
 
 def _run_options(command: Any) -> Any:

@@ -160,7 +160,8 @@ class Plugins:
         try:
             self._manager.register(plugin, name)
         except (ValueError, pluggy.PluginValidationError) as error:
-            raise BrokenPlugin(name, _one_line(error)) from None
+            wrong = " ".join(str(error).partition("\n")[2].split()) or _one_line(error)
+            raise BrokenPlugin(name, f"{wrong}; write it as docs/hooks.md has it") from None
         self._origins[name] = origin
         self._check_hooks(name, plugin)
 
@@ -232,7 +233,9 @@ def _import(name: str) -> object:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             reason = f"cannot be imported: {_one_line(error)}; install what it needs"
         else:
-            reason = "there is no such module, neither installed nor in this folder nor on PYTHONPATH"
+            reason = (
+                "there is no such module, neither installed nor in this folder nor on PYTHONPATH; install or rename it"
+            )
         raise BrokenPlugin(name, f"named in CARPARK_PLUGINS: {reason}") from error
     except (Exception, SystemExit) as error:
         raise BrokenPlugin(
@@ -256,7 +259,9 @@ def _make(found: Found[Any], wanted: Any, *arguments: object) -> Any:
     except CarparkError:
         raise
     except Exception as error:
-        raise BrokenPlugin(found.plugin, f"{found.offer.name!r} cannot be made: {_one_line(error)}") from error
+        raise BrokenPlugin(
+            found.plugin, f"{found.offer.name!r} cannot be made: {_one_line(error)}; fix it, or use another one"
+        ) from error
     if not isinstance(made, wanted):
         raise BrokenPlugin(found.plugin, f"{found.offer.name!r} made {made!r}; wanted a {wanted.__name__}")
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,18 @@ def test_any_text_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
     if isinstance(value, int | float):
         assert math.isfinite(value)
         assert load_settings({}, {name: as_text(value)}) == read
+
+
+@pytest.mark.parametrize(
+    ("where", "beginnings"),
+    [
+        ("carpark.embedded_cli:run", ("sink", "webhook", "plates", "plugins")),
+        ("carpark.worker:worker", ("sink", "webhook", "plugins")),
+        ("generators.cli:entry", ("plates", "plugins")),
+        ("generators.cli:exit_", ("plates", "plugins")),
+    ],
+)
+def test_what_plugins_are_told_is_a_flag_wherever_they_run(where: str, beginnings: tuple[str, ...]) -> None:
+    module, _, name = where.partition(":")
+    flags = {parameter.name for parameter in getattr(import_module(module), name).params}
+    assert {setting.name for setting in SETTINGS if setting.name.startswith(beginnings)} <= flags
