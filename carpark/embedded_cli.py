@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
 import click
 from rich.console import Console
 
+from carpark.dashboard import DashboardServer
+from carpark.dashboard.server import links_of
+from carpark.dashboard.stub import StubInterface
 from carpark.embedded import GRACE, Embedded
+from carpark.errors import ConfigurationError
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 from carpark.settings import Settings
 from carpark.view import View
@@ -43,6 +49,9 @@ _SILENT = 1.0
     "writer_token",
     "writer_port",
     "metrics_port",
+    "dashboard_port",
+    "dashboard_login",
+    "dashboard_links",
     "bind",
     "sink_timeout",
     "sink_retries",
@@ -67,8 +76,8 @@ def run(settings: Settings, events: int | None, duration: float | None, seed: st
     """
     logging.getLogger().setLevel(logging.WARNING)
     console = Console(stderr=as_json)
-    with Embedded(settings, Plan(events=events, seed=seed)) as park, _Signals() as asked:
-        console.print(f"{_headline(park)}\nmetrics at {park.metrics.url}", highlight=False, soft_wrap=True)
+    with Embedded(settings, Plan(events=events, seed=seed)) as park, _dashboard(park) as where, _Signals() as asked:
+        console.print(f"{_headline(park)}\nmetrics at {park.metrics.url}\n{where}", highlight=False, soft_wrap=True)
         with View(console, park.snapshot) as view:
             park.run(asked.stop, duration, view)
             done = _finish(park, asked.abort, view)
@@ -101,6 +110,20 @@ def _headline(park: Embedded) -> str:
     settings = park.settings
     where = f"{park.writer.url} appends to {settings.csv}" if park.writer else f"sinks: {', '.join(settings.sinks)}"
     return f"car park: {settings.rate:g} entries and {settings.rate:g} exits a second; {where}"
+
+
+@contextlib.contextmanager
+def _dashboard(park: Embedded) -> Iterator[str]:
+    """Serve the dashboard while the run lasts, where that is possible: a run is not worth less without it."""
+    writer = [("Writer", park.writer.url)] if park.writer else []
+    links = links_of(park.settings) if park.settings.dashboard_links else writer
+    try:
+        server = DashboardServer(park.settings, StubInterface(park.broker), park.backend.records, links)
+    except ConfigurationError as error:
+        yield f"no dashboard: {error}"
+        return
+    with server:
+        yield f"dashboard at {server.url}"
 
 
 def _unfinished(undelivered: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from carpark.dashboard.base import Interface
+from carpark.dashboard.base import Interface, Queue
 from carpark.errors import BrokerUnavailable
 from carpark.records import Records
 from carpark.report import Report
@@ -60,32 +60,31 @@ def look(records: Records, sinks: Sequence[str], broker: Interface) -> CarPark:
         RecordsUnavailable: Redis is not there.
     """
     counts = records.counts()
-    problems, dead = _of_broker(broker)
-    report = Report.of_counts(
-        counts, inside=records.inside(), undelivered=records.undelivered(), dead=sum(dead.values())
-    )
+    queues, problems = _of_broker(broker)
+    dead, delayed = (sum(getattr(queue, name) for queue in queues) for name in ("jobs_dead", "jobs_delayed"))
+    report = Report.of_counts(counts, inside=records.inside(), undelivered=records.undelivered(), dead=dead)
     each = [_sink(name, counts) for name in _names(sinks, counts)]
-    problems += [
-        f"Sink {sink.name} has not got {sink.open:,} of {report.summaries:,} summaries."
-        for sink in each
-        if sink.open and (sink.failed or sink.retried)
-    ]
+    if dead or delayed:  # else what a sink has not got is on its way
+        problems += [
+            f"Sink {sink.name} has not got {sink.open:,} of {report.summaries:,} summaries."
+            for sink in each
+            if sink.open and (sink.failed or sink.retried)
+        ]
     return CarPark(report, each, problems)
 
 
-def _of_broker(broker: Interface) -> tuple[list[str], dict[str, int]]:
+def _of_broker(broker: Interface) -> tuple[list[Queue], list[str]]:
     try:
-        dead = {queue.name: queue.jobs_dead for queue in broker.queues}
-        workers = broker.workers
+        queues, workers = broker.queues, broker.workers
     except BrokerUnavailable as error:
-        return [str(error)], {}
+        return [], [str(error)]
     problems = [] if workers else ["No worker is connected, so nothing is processed: carpark worker starts one."]
     problems += [
-        f"{queue} has {number:,} dead {'letter' if number == 1 else 'letters'}."
-        for queue, number in dead.items()
-        if number
+        f"{queue.name} has {queue.jobs_dead:,} dead {'letter' if queue.jobs_dead == 1 else 'letters'}."
+        for queue in queues
+        if queue.jobs_dead
     ]
-    return problems, dead
+    return queues, problems
 
 
 def _names(sinks: Sequence[str], counts: Mapping[str, int]) -> list[str]:
