@@ -14,7 +14,7 @@ RUN_FLAGS = $(call flag,RATE,rate) $(call flag,EVENTS,events) $(call flag,DURATI
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run dashboard doctor plugins queues entry exit worker writer setup test lint lock clean
+.PHONY: help run dashboard doctor plugins verify queues entry exit worker writer setup test lint lock clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -45,6 +45,9 @@ doctor: $(READY) ## check each setting and server, and say what to do
 
 plugins: $(READY) ## list the sinks and plate generators that there are
 	@$(BIN)/carpark plugins $(ARGS)
+
+verify: $(READY) ## audit the last run: nothing lost, nothing twice
+	@$(BIN)/carpark verify $(call flag,CSV,csv) $(call flag,SINKS,sinks) $(ARGS)
 
 ##@ Work on it
 setup: $(READY) ## make .venv with the pinned dependencies; the other targets do it too

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "writer": ("writer.cli:writer", "Run the server that appends summaries to a CSV file."),
     "dashboard": ("carpark.dashboard.command:dashboard", "Show queues, workers, messages and dead letters."),
     "dlq": ("carpark.dashboard.dlq:dlq", "List, show, requeue or purge dead letters."),
+    "verify": ("carpark.audit.command:verify", "Audit what was published: nothing lost, nothing twice."),
     "plugins": ("carpark.plugins_cli:plugins", "List sinks and plate generators."),
     "doctor": ("carpark.doctor:doctor", "Check settings and servers, and say what to do."),
 }

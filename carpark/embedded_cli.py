@@ -8,22 +8,30 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Self
 
 import click
 from rich.console import Console
 
+from carpark.audit import LastRun, Verdict, audit, run_folder, sinks_of
+from carpark.audit.command import progress_bar
+from carpark.broker.topology import QUEUES, with_companions
 from carpark.dashboard import DashboardServer
 from carpark.dashboard.server import links_of
 from carpark.dashboard.stub import StubInterface
 from carpark.embedded import GRACE, Embedded
 from carpark.errors import ConfigurationError
+from carpark.events import format_time
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 from carpark.settings import Settings
 from carpark.view import View
 from generators.build import Plan
 
+_SHOW = 10
 _TICK = 0.1
 _SILENT = 1.0
 
@@ -76,23 +84,55 @@ def run(settings: Settings, events: int | None, duration: float | None, seed: st
     """
     logging.getLogger().setLevel(logging.WARNING)
     console = Console(stderr=as_json)
-    with Embedded(settings, Plan(events=events, seed=seed)) as park, _dashboard(park) as where, _Signals() as asked:
+    with run_folder(settings.csv) as folder:
+        return _run(settings, Plan(events=events, seed=seed), duration, folder, console, as_json=as_json)
+
+
+def _run(
+    settings: Settings, plan: Plan, duration: float | None, folder: Path, console: Console, *, as_json: bool
+) -> int:
+    files = {name: str(path.absolute()) for name, path in sinks_of(settings).items()}
+    last = LastRun(folder, format_time(datetime.now(UTC)), files)
+    last.save()
+    with (
+        Embedded(settings, replace(plan, journals=last.journals)) as park,
+        _dashboard(park) as where,
+        _Signals() as asked,
+    ):
         console.print(f"{_headline(park)}\nmetrics at {park.metrics.url}\n{where}", highlight=False, soft_wrap=True)
         with View(console, park.snapshot) as view:
             park.run(asked.stop, duration, view)
             done = _finish(park, asked.abort, view)
         report = park.report()
+        last = replace(last, counts=report.to_dict())
+        last.save()
+        verdict = None if asked.abort.is_set() else _audit(park, last, console)
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        click.echo(json.dumps({**report.to_dict(), "audit": verdict and verdict.to_dict()}))
     else:
         console.print(report.table())
         for text, right in report.sums():
-            verdict, style = ("✓", "green") if right else ("✗ does not add up", "bold red")
-            console.print(f"{text} {verdict}", style=style, highlight=False, soft_wrap=True)
+            mark, style = ("✓", "green") if right else ("✗ does not add up", "bold red")
+            console.print(f"{text} {mark}", style=style, highlight=False, soft_wrap=True)
+    if verdict:
+        console.print(
+            f"audit: {verdict.sentence()}" if verdict.ok else verdict.table(),
+            style="green" if verdict.ok else None,
+            highlight=False,
+            soft_wrap=True,
+        )
     if not done:
         why = "stopped before everything was done" if asked.abort.is_set() else _unfinished(report.undelivered)
         console.print(f"carpark run: {why}", style="bold red", markup=False, soft_wrap=True)
-    return EXIT_OK if done and report.adds_up else EXIT_FAILED
+    return EXIT_OK if done and report.adds_up and (verdict is None or verdict.ok) else EXIT_FAILED
+
+
+def _audit(park: Embedded, last: LastRun, console: Console) -> Verdict:
+    with progress_bar(console) as progress:
+        names = (name for queue in QUEUES for name in with_companions(queue))
+        letters = ((name, letter.body, letter.headers) for name in names for letter in park.broker.letters(name))
+        sources = replace(last.sources(), redis_url=park.settings.redis_url, messages=letters)
+        return audit(sources, show=_SHOW, progress=progress)
 
 
 def _finish(park: Embedded, abort: threading.Event, view: View) -> bool:

@@ -15,10 +15,12 @@ from carpark.errors import FileInUse, InvalidSetting, MessageError, ServiceError
 from carpark.events import Event, VehicleEntered, VehicleExited, load_json
 
 FLAG = "--journal"
+_TOP = '{"confirmed": 0}\n'
+"""The first line: without it a file whose events were never confirmed would look like one of published events."""
 
 
 class Journal:
-    """A file of JSON lines: bare events, and after each confirmed window ``{"confirmed": n}``.
+    """A file of JSON lines: bare events, and after each confirmed window ``{"confirmed": n}``; at the top n is 0.
 
     ``n`` counts the events of this journal, from its top, that the broker has confirmed. What stands after them was
     perhaps sent and perhaps not. A last line that a crash has torn is removed: its event was never sent.
@@ -47,6 +49,8 @@ class Journal:
         try:
             self._lock()
             self._cut_torn_line()
+            if not self._file.seek(0, os.SEEK_END):
+                self._write(_TOP)
             self.count, self.confirmed, self._tail = self._read()
         except BaseException:
             self._file.close()

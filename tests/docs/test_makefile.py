@@ -89,6 +89,7 @@ def test_run_passes_only_the_settings_that_were_given(fake_venv: Path) -> None:
         ("dashboard", "[dashboard]"),
         ("doctor", "[doctor]"),
         ("plugins", "[plugins]"),
+        ("verify", "[verify]"),
     ],
 )
 def test_a_service_takes_its_options_from_args(fake_venv: Path, target: str, command: str) -> None:

@@ -110,6 +110,7 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds(run: Callable[...,
 def test_json_is_all_that_stdout_gets(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carpark", "run", "--events", "40", "--rate", "200", "--sinks", "jsonl", "--json"]
     environ = {"PATH": "/usr/bin:/bin", "CARPARK_SINK_JSONL": str(tmp_path / "stays.jsonl")}
+    environ |= {"CARPARK_CSV": str(tmp_path / "stays.csv")}
     environ |= {"CARPARK_METRICS_PORT": "0", "CARPARK_DASHBOARD_PORT": "0"}
     ended = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr

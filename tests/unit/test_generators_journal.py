@@ -39,9 +39,9 @@ def opened(path: Path, written: int = 0, confirmed: int = 0) -> Journal:
 
 def test_an_event_is_on_file_before_it_is_confirmed_and_bare(path: Path) -> None:
     journal = opened(path, 1)
-    assert lines(path) == [EVENTS[0].to_dict()]
+    assert lines(path) == [{"confirmed": 0}, EVENTS[0].to_dict()]
     journal.confirm(1)
-    assert lines(path) == [EVENTS[0].to_dict(), {"confirmed": 1}]
+    assert lines(path) == [{"confirmed": 0}, EVENTS[0].to_dict(), {"confirmed": 1}]
     journal.close()
 
 
@@ -51,7 +51,7 @@ def test_confirmed_counts_from_the_top_over_all_runs(path: Path) -> None:
     journal.append(EVENTS[2:4])
     journal.confirm(2)
     journal.close()
-    assert [line["confirmed"] for line in lines(path) if "confirmed" in line] == [2, 4]
+    assert [line["confirmed"] for line in lines(path) if "confirmed" in line] == [0, 2, 4]
 
 
 def test_what_is_not_confirmed_is_the_tail(path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_journal_has_one_writer(path: Path) -> None:
 def test_the_other_cameras_journal_is_refused(path: Path) -> None:
     opened(path, 2, 1).close()
     with pytest.raises(
-        InvalidSetting, match=r"wanted a journal of the exit generator, or a new file; line 1 is not an exit"
+        InvalidSetting, match=r"wanted a journal of the exit generator, or a new file; line 2 is not an exit"
     ):
         Journal(path, VehicleExited)
 
@@ -108,12 +108,12 @@ def test_the_other_cameras_journal_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("not JSON", "line 2 is not an entry event"),
-        ("[]", "line 2 is not an object"),
-        ("{}", "line 2 is not an entry event"),
-        ('{"confirmed": 9}', "line 2 says that 9 of 1 events are confirmed"),
-        ('{"confirmed": true}', "line 2 is not an entry event"),
-        (exited("A", TIME).to_json(), "line 2 is not an entry event"),
+        ("not JSON", "line 3 is not an entry event"),
+        ("[]", "line 3 is not an object"),
+        ("{}", "line 3 is not an entry event"),
+        ('{"confirmed": 9}', "line 3 says that 9 of 1 events are confirmed"),
+        ('{"confirmed": true}', "line 3 is not an entry event"),
+        (exited("A", TIME).to_json(), "line 3 is not an entry event"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(path: Path, line: str, reason: str) -> None:

@@ -1,0 +1,9 @@
+"""The audit: what the journals' events must come to, held against what the sinks, the records and the queues have."""
+
+from __future__ import annotations
+
+from carpark.audit.audit import Sources, audit, sinks_of
+from carpark.audit.lastrun import LastRun, run_folder
+from carpark.audit.verdict import SinkVerdict, Verdict
+
+__all__ = ["LastRun", "SinkVerdict", "Sources", "Verdict", "audit", "run_folder", "sinks_of"]

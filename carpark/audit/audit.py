@@ -1,0 +1,173 @@
+"""The audit, from its sources to its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from carpark.audit.facts import Facts, under_way_to
+from carpark.audit.journals import Published, read_journal
+from carpark.audit.judge import Each, Judge, Rules
+from carpark.audit.kept import Kept
+from carpark.audit.queued import Message, Queued, read_queues
+from carpark.audit.rows import read_rows
+from carpark.audit.verdict import SinkVerdict, Verdict
+from carpark.report import Report
+from carpark.settings import Settings
+
+Progress = Callable[[str, int, int], None]
+"""Hears what is being done, how much of it is done, and how much there is to do; called often."""
+
+_TELL_EVERY = 1 << 20
+_READ_BACK = {"http-csv": "csv", "csv": "sink_csv", "jsonl": "sink_jsonl", "sqlite": "sink_sqlite"}
+"""The sinks that can be read back, and the settings that name their files."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the audit looks at.
+
+    Args:
+        journals: Journals of the generators, or files with an event per line: all that was published.
+        sinks: Name of a sink to the file that it keeps.
+        since: Stays that ended, and vehicles that entered, before this canonical time are not looked for.
+        redis_url: The records, if they are to be looked at.
+        retention: Seconds for which the records remember ids.
+        broker_url: The RabbitMQ whose queues are to be looked at, if any.
+        queue_type: Of what kind they are (``CARPARK_QUEUE_TYPE``).
+        messages: What is in the queues of an in-process broker, if that was the broker.
+        counts: The records' counts where the records themselves are gone (`carpark.report.Report` has the names).
+    """
+
+    journals: Sequence[Path]
+    sinks: Mapping[str, Path] = field(default_factory=dict)
+    since: str = ""
+    redis_url: str | None = None
+    retention: float = 21600.0
+    broker_url: str | None = None
+    queue_type: str = "classic"
+    messages: Iterable[Message] | None = None
+    counts: Mapping[str, int] | None = None
+
+
+def sinks_of(settings: Settings) -> dict[str, Path]:
+    """Say which of the sinks in use can be read back.
+
+    Args:
+        settings: The process's settings.
+
+    Returns:
+        Name to file.
+    """
+    return {name: getattr(settings, _READ_BACK[name]) for name in settings.sinks if name in _READ_BACK}
+
+
+def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, each: Each | None = None) -> Verdict:
+    """Hold what there is against what the journals' events must come to. It should be at rest meanwhile.
+
+    Args:
+        sources: What to look at.
+        show: How many findings of each kind the verdict has at most.
+        progress: Hears how far it is.
+        each: Hears of every event and what became of it.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        InvalidSetting: A file cannot be read.
+        RecordsUnavailable: Redis is not there.
+        BrokerUnavailable: RabbitMQ is not there.
+    """
+    verdict = Verdict(sinks=[SinkVerdict(name, str(path)) for name, path in sources.sinks.items()])
+    kept = Kept(sources.redis_url, sources.retention) if sources.redis_url else None
+    try:
+        with Facts() as facts:
+            tell = _Tell(progress or (lambda text, done, total: None))
+            _read(sources, facts, verdict, kept, tell, show)
+            judge = Judge(verdict, Rules(sources.since, show, kept, each))
+            tell.begin("judging", facts.count)
+            for plate, known in facts.by_plate():
+                judge.judge(plate, known)
+                tell.advance(len(known), 10_000)
+            judge.finish()
+    finally:
+        if kept:
+            kept.close()
+    return verdict
+
+
+def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, tell: _Tell, show: int) -> None:
+    tell.begin("reading", sum(path.stat().st_size for path in _files(sources)))
+    published = Published()
+    for path in sources.journals:
+        read_journal(path, facts, published, show, tell.advance)
+    verdict.repeated, verdict.rejected = facts.once(), published.rejected
+    if published.examples:
+        verdict.findings["lines that are no events"] = published.examples
+    for number, (sink, path) in enumerate(zip(verdict.sinks, sources.sinks.values(), strict=True)):
+        sink.rows, foreign = read_rows(path, number, facts, sources.since, tell.advance)
+        sink.rows += len(foreign)
+        sink.unexpected += len(foreign)
+        if foreign and show:
+            verdict.findings[f"lines that are no summaries, {sink.name}"] = foreign[:show]
+    names = list(sources.sinks)
+    if kept:
+        inside = kept.add_inside(facts, sources.since)
+        kept.add_under_way(facts, names, sources.since)
+        if not sources.since:
+            _compare(verdict, Report.of_counts(kept.counts(), published=0, inside=inside, undelivered=0, dead=0))
+    if sources.counts:
+        verdict.records = {name: sources.counts[name] for name in _COMPARED if name in sources.counts}
+    _read_queues(sources, facts, verdict, names, with_records=kept is not None)
+    if kept:
+        facts.settle(kept.seen(facts.doubtful()))
+
+
+def _compare(verdict: Verdict, report: Report) -> None:
+    verdict.records = {name: number for name, number in report.to_dict().items() if name in _COMPARED}
+
+
+_COMPARED = ("recorded", "matched", "unmatched", "abandoned", "inside")
+
+
+def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, names: list[str], *, with_records: bool) -> None:
+    if sources.messages is not None:
+        queued = Queued()
+        queued.take(sources.messages)
+    elif sources.broker_url:
+        queued = read_queues(sources.broker_url, sources.queue_type)
+    else:
+        return
+    verdict.queued, verdict.dead, verdict.unread = queued.waiting, queued.dead, queued.unread
+    for what in (0, 1):
+        facts.doubt(what, (id_ for kind, id_ in queued.events if kind == what))
+    if with_records:
+        return  # these know all summaries that are under way
+    for sink, summary, state in queued.summaries:
+        if sink in names and summary.exit_date_time >= sources.since:
+            stay = (summary.id, summary.entry_date_time, summary.exit_date_time)
+            facts.add([(summary.vehicle_plate, under_way_to(names.index(sink)), *stay, state)])
+
+
+def _files(sources: Sources) -> list[Path]:
+    return [path for path in (*sources.journals, *sources.sinks.values()) if path.is_file()]
+
+
+class _Tell:
+    """Passes progress on, now and then."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._text, self._done, self._total, self._told = "", 0, 0, 0
+
+    def begin(self, text: str, total: int) -> None:
+        self._text, self._done, self._total, self._told = text, 0, total, 0
+        self._progress(text, 0, total)
+
+    def advance(self, more: int, every: int = _TELL_EVERY) -> None:
+        self._done += more
+        if self._done - self._told >= every:
+            self._told = self._done
+            self._progress(self._text, min(self._done, self._total), self._total)

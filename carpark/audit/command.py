@@ -1,0 +1,180 @@
+"""The command ``carpark verify``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from carpark.audit.audit import Progress as Hears
+from carpark.audit.audit import Sources, audit, sinks_of
+from carpark.audit.judge import Each
+from carpark.audit.lastrun import LastRun
+from carpark.audit.reference import ENTRY, Seen
+from carpark.audit.verdict import Verdict
+from carpark.canonical import canonical_time
+from carpark.errors import InvalidSetting
+from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+from carpark.settings import BY_NAME, Settings
+
+PATIENCE = 1.0
+"""Seconds after which a progress bar is shown."""
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Url(click.ParamType[str]):
+    """A URL, checked as the setting of that name is."""
+
+    name = "url"
+
+    def __init__(self, setting: str) -> None:
+        self._setting = BY_NAME[setting]
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it, and refuse what lives in another process."""
+        url: str = self._setting.read(value)
+        if url.startswith(("memory:", "stub:")):
+            raise click.BadParameter(f"{value} is in another process, which alone can look into it", ctx, param)
+        return url
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark verify                                    # the last `carpark run`",
+        "carpark verify --journal data/entries.jsonl --journal data/exits.jsonl --csv data/summaries.csv",
+        "carpark verify --journal day.jsonl --redis redis://localhost:6379/0 --broker amqp://localhost --show 20",
+        "carpark verify --journal day.jsonl --sinks sqlite --each fates.jsonl --json",
+    ),
+)
+@click.option(
+    "--journal", "journals", metavar="FILE", type=_FILE, multiple=True,
+    help="A generator's journal, or any file with an event per line; all that was published since the records and the "
+    "sinks were empty. Without any, the last `carpark run` with this CSV is audited",
+)  # fmt: skip
+@settings_options("csv", "sinks", "sink_csv", "sink_jsonl", "sink_sqlite", "retention", "queue_type")
+@click.option("--redis", "redis_url", metavar="URL", type=_Url("redis_url"), help="Look at the records, too")
+@click.option("--broker", "broker_url", metavar="URL", type=_Url("broker_url"), help="Look into the queues, too")
+@click.option("--since", metavar="TIME", help="Leave out stays that ended before this RFC 3339 time")
+@click.option(
+    "--show", metavar="N", type=click.IntRange(0), default=10, help="Show so many of each finding; default 10"
+)
+@click.option(
+    "--each", "each_file", metavar="FILE", type=_FILE, help="Write down what became of each event, JSON lines"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON, and nothing else, on stdout")
+def verify(
+    settings: Settings,
+    journals: tuple[Path, ...],
+    redis_url: str | None,
+    broker_url: str | None,
+    since: str | None,
+    show: int,
+    each_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Audit a day or a disaster: nothing lost, nothing twice.
+
+    What the journals' events must come to is held against the rows of the sinks in use that can be read back (http-csv,
+    csv, jsonl, sqlite) and, if they are named, against the records and the queues. Let the workers finish first.
+
+    Exit status: 0 all is accounted for, 1 something is lost, there twice or unexpected, 2 the command was wrong.
+    """
+    if journals:
+        sources = Sources(
+            journals, sinks_of(settings), _since(since), redis_url, settings.retention, broker_url, settings.queue_type
+        )
+        _refuse_nothing_to_compare(sources, settings)
+    else:
+        sources = LastRun.load(settings.csv).sources()
+    with progress_bar(Console(stderr=True)) as progress, _writing(each_file) as each:
+        verdict = audit(sources, show=show, progress=progress, each=each)
+    print_verdict(verdict, as_json)
+    return EXIT_OK if verdict.ok else EXIT_FAILED
+
+
+def print_verdict(verdict: Verdict, as_json: bool) -> None:
+    """Print a verdict on standard output.
+
+    Args:
+        verdict: The verdict.
+        as_json: As one line of JSON rather than as a table.
+    """
+    if as_json:
+        click.echo(json.dumps(verdict.to_dict(), ensure_ascii=False))
+    else:
+        Console().print(verdict.table())
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Hears]:
+    """Show a progress bar in a terminal, once the work has taken longer than `PATIENCE`.
+
+    Args:
+        console: Where to.
+
+    Yields:
+        What the audit tells how far it is.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+    started, task = time.monotonic(), bar.add_task("")
+
+    def hear(text: str, done: int, total: int) -> None:
+        bar.update(task, description=text, completed=done, total=total)
+        if console.is_terminal and not bar.live.is_started and time.monotonic() - started > PATIENCE:
+            bar.start()
+
+    try:
+        yield hear
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+@contextmanager
+def _writing(path: Path | None) -> Iterator[Each | None]:
+    if path is None:
+        yield None
+        return
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            yield _writer(file)
+    except OSError as error:
+        raise InvalidSetting("--each", str(path), f"a file that can be written ({error.strerror})") from error
+
+
+def _writer(file: TextIO) -> Each:
+    def write(plate: str, event: Seen, became: str) -> None:
+        moment, kind, id_ = event
+        fields = {"event": "entry" if kind == ENTRY else "exit", "id": id_, "vehicle_plate": plate, "time": moment}
+        file.write(json.dumps({**fields, "became": became}, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _since(text: str | None) -> str:
+    try:
+        return canonical_time(text) if text else ""
+    except ValueError as error:
+        raise InvalidSetting("--since", text or "", str(error).removeprefix("wanted ")) from None
+
+
+def _refuse_nothing_to_compare(sources: Sources, settings: Settings) -> None:
+    if not sources.sinks and not sources.redis_url:
+        raise InvalidSetting(
+            "CARPARK_SINKS", ",".join(settings.sinks), "a sink that can be read back (http-csv, csv, jsonl, sqlite)"
+        )
+    for name, path in sources.sinks.items():
+        if not path.is_file():
+            raise InvalidSetting(f"the file of the sink {name}", str(path), "a file that is there")

@@ -1,0 +1,176 @@
+"""Reads what the records know: vehicles inside, summaries under way, ids that were processed, and the counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from carpark.audit.facts import INSIDE, Facts, under_way_to
+from carpark.audit.reference import ENTRY, EXIT
+from carpark.errors import RecordsUnavailable
+from carpark.events import TIME_LENGTH, format_time
+from carpark.records import connect
+from carpark.records.store import COUNTS, SEEN_ENTRIES, SEEN_EXITS, UNDELIVERED
+from carpark.records.store import INSIDE as PLATES_INSIDE
+
+if TYPE_CHECKING:
+    import redis
+
+SEEN = {ENTRY: SEEN_ENTRIES, EXIT: SEEN_EXITS}
+_BATCH = 1000
+_Lookup = tuple[int, str]
+
+
+class Kept:
+    """The records as the audit reads them.
+
+    Args:
+        url: The records' URL; ``memory://`` names those of this process.
+        retention: Seconds for which they remember ids.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, url: str, retention: float, clock: Callable[[], float] = time.time) -> None:
+        self._url = url
+        self._client: redis.Redis = connect(url)
+        self._retention, self._clock = retention, clock
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def counts(self) -> dict[str, int]:
+        """Read the counts.
+
+        Returns:
+            ``carpark:counts``.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        counts: Mapping[str, str] = self._ask(lambda client: client.hgetall(COUNTS))
+        return {name: int(value) for name, value in counts.items()}
+
+    def add_inside(self, facts: Facts, since: str) -> int:
+        """Read who is inside.
+
+        Args:
+            facts: Takes the vehicles.
+            since: Those that entered before this canonical time are left out.
+
+        Returns:
+            How many are inside, all counted.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        count = 0
+        for plates in _batches(self._scan(lambda client: client.sscan_iter(PLATES_INSIDE, count=_BATCH))):
+            times = self._pipeline(plates, lambda pipe, plate: pipe.hget(plate, "entry_time"))
+            count += len(plates)
+            facts.add(
+                (plate, INSIDE, "", entered or "", "", "")
+                for plate, entered in zip(plates, times, strict=True)
+                if (entered or "") >= since
+            )
+        return count
+
+    def add_under_way(self, facts: Facts, sinks: Sequence[str], since: str) -> dict[str, dict[str, int]]:
+        """Read the summaries that sinks have not got yet.
+
+        Args:
+            facts: Takes those for the sinks that are audited.
+            sinks: Their names, in their order.
+            since: Stays that ended before this canonical time are left out.
+
+        Returns:
+            Name of any sink to state (``new``, ``queued``, ``dead``) to how many there are.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        counts: dict[str, dict[str, int]] = {}
+        for field, value in self._scan(lambda client: client.hscan_iter(UNDELIVERED, count=_BATCH)):
+            name = field.partition("/")[0]
+            state, _, stay = value.partition(" ")
+            entered, left = stay[:TIME_LENGTH], stay[TIME_LENGTH + 1 : 2 * TIME_LENGTH + 1]
+            plate, _, id_ = stay[2 * TIME_LENGTH + 2 :].partition(" ")
+            if left < since:
+                continue
+            states = counts.setdefault(name, {})
+            states[state] = states.get(state, 0) + 1
+            if name in sinks:
+                facts.add([(plate, under_way_to(sinks.index(name)), id_, entered, left, state)])
+        return counts
+
+    def seen(self, events: Iterable[_Lookup]) -> list[_Lookup]:
+        """Pick the events that the records have processed.
+
+        Args:
+            events: Kind and id of each.
+
+        Returns:
+            Those whose ids are remembered.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        known: list[_Lookup] = []
+        for batch in _batches(events):
+            scores = self._pipeline(batch, lambda pipe, event: pipe.zscore(SEEN[event[0]], event[1]))
+            known += [event for event, score in zip(batch, scores, strict=True) if score is not None]
+        return known
+
+    def must_remember(self) -> tuple[str, str]:
+        """Say of which events the ids are remembered for certain, if they were processed.
+
+        Returns:
+            The first and the last of the canonical times that such an event has.
+        """
+        now = self._clock()
+        return _canonical(now - self._retention), _canonical(now)
+
+    def _scan(self, start: Callable[[redis.Redis], Any]) -> Iterator[Any]:
+        from redis import RedisError
+
+        try:
+            # A scan may give a thing twice, when the set grows or shrinks meanwhile; at rest it does not.
+            yield from start(self._client)
+        except RedisError as error:
+            raise self._unavailable(error) from error
+
+    def _pipeline(self, batch: Sequence[Any], add: Callable[[Any, Any], Any]) -> list[Any]:
+        def ask(client: redis.Redis) -> list[Any]:
+            with client.pipeline(transaction=False) as pipe:
+                for each in batch:
+                    add(pipe, each)
+                return pipe.execute()
+
+        answers: list[Any] = self._ask(ask)
+        return answers
+
+    def _ask(self, question: Callable[[redis.Redis], Any]) -> Any:
+        from redis import RedisError
+
+        try:
+            return question(self._client)
+        except RedisError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> RecordsUnavailable:
+        from carpark.settings import mask_url
+
+        return RecordsUnavailable(f"Redis at {mask_url(self._url)}: {error}; start it, or name another one in --redis")
+
+
+def _batches(things: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(things)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _canonical(seconds: float) -> str:
+    return format_time(datetime.fromtimestamp(max(seconds, 0), UTC))

@@ -1,0 +1,109 @@
+"""What ``carpark run`` leaves beside its CSV, so that the run can be audited: the journals, and where everything is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from carpark.audit.audit import Sources
+from carpark.errors import InvalidSetting
+
+_NOTE = "run.json"
+_LOCK = "lock"
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """A run of the whole car park in one process.
+
+    Args:
+        folder: Where its journals and its note are.
+        since: The canonical time at which it began; rows of earlier runs are in the same file.
+        sinks: Name of each sink that can be read back to its file.
+        counts: What its records said at the end; empty while it runs, and for ever if it was killed.
+    """
+
+    folder: Path
+    since: str
+    sinks: Mapping[str, str]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def journals(self) -> dict[str, Path]:
+        """The journals: ``entry`` and ``exit`` to the file."""
+        return {kind: self.folder / f"{kind}.jsonl" for kind in ("entry", "exit")}
+
+    def save(self) -> None:
+        """Write the note."""
+        note = {name: value for name, value in asdict(self).items() if name != "folder"}
+        (self.folder / _NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, csv: Path) -> LastRun:
+        """Find the last run with this CSV.
+
+        Args:
+            csv: The file of summaries (``CARPARK_CSV``).
+
+        Returns:
+            The run.
+
+        Raises:
+            InvalidSetting: There is none, or what there is cannot be read.
+        """
+        folder = _beside(csv)
+        try:
+            note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
+            return cls(folder, note["since"], note["sinks"], note["counts"])
+        except FileNotFoundError:
+            wanted = "the CSV of an earlier `carpark run`; or name what was published with --journal"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wanted = f"a run that can be read ({error}); or name what was published with --journal"
+        raise InvalidSetting("CARPARK_CSV", str(csv), wanted)
+
+    def sources(self) -> Sources:
+        """Say what an audit of the run looks at.
+
+        Returns:
+            Its journals, its sinks' files, and what its records said.
+        """
+        return Sources(
+            journals=list(self.journals.values()),
+            sinks={name: Path(path) for name, path in self.sinks.items()},
+            since=self.since,
+            counts=self.counts,
+        )
+
+
+@contextmanager
+def run_folder(csv: Path) -> Iterator[Path]:
+    """Make room for a run's journals beside its CSV; those of the run before go.
+
+    Where there is no room, or another run is using it, a temporary folder does for the time being.
+
+    Args:
+        csv: The file of summaries (``CARPARK_CSV``).
+
+    Yields:
+        The folder, without journals.
+    """
+    folder = _beside(csv)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / _LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for old in (*folder.glob("*.jsonl"), *folder.glob(_NOTE)):
+                old.unlink()
+        except OSError:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="carpark-run-")))
+        yield folder
+
+
+def _beside(csv: Path) -> Path:
+    return csv.with_name(f"{csv.name}.run")

@@ -1,0 +1,122 @@
+"""Reads what is still in the queues, without taking anything out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika
+import pika.exceptions
+from dramatiq.common import q_name, xq_name
+
+from carpark.audit.reference import ENTRY, EXIT
+from carpark.broker.connection import open_connection
+from carpark.broker.reading import DELIVER, EventMessage, read_body
+from carpark.broker.topology import CLASSIC, QUEUES, with_companions
+from carpark.errors import BrokerUnavailable, MessageError
+from carpark.events import StaySummary
+
+MOST = 100_000
+"""How many messages of a queue are read at most: RabbitMQ keeps them all in hand meanwhile."""
+
+Message = tuple[str, bytes, Mapping[str, Any] | None]
+"""A message: the queue or companion that it is in, its body, its headers."""
+
+KIND_OF_QUEUE = dict(zip(QUEUES, (ENTRY, EXIT), strict=True))
+
+
+@dataclass
+class Queued:
+    """What is in the queues.
+
+    Args:
+        waiting: Messages that wait, delayed ones included.
+        dead: Dead letters.
+        unread: Of both, those that were only counted.
+        events: Kind and id of the events among them.
+        summaries: Sink, summary and state of the summaries that wait for a sink or were given up.
+    """
+
+    waiting: int = 0
+    dead: int = 0
+    unread: int = 0
+    events: set[tuple[int, str]] = field(default_factory=set)
+    summaries: list[tuple[str, StaySummary, str]] = field(default_factory=list)
+
+    def take(self, messages: Iterable[Message]) -> None:
+        """Take messages.
+
+        Args:
+            messages: Any number.
+        """
+        for queue, body, headers in messages:
+            is_dead = queue == xq_name(queue)
+            self.dead += is_dead
+            self.waiting += not is_dead
+            self._note(q_name(queue), body, headers, "dead" if is_dead else "queued")
+
+    def _note(self, queue: str, body: bytes, headers: Mapping[str, Any] | None, state: str) -> None:
+        message = read_body(queue, body, headers)
+        if isinstance(message, EventMessage):
+            self.events.add((KIND_OF_QUEUE[queue], message.event.id))
+        elif message.actor_name == DELIVER:
+            for fields in message.kwargs.get("summaries", []):
+                try:
+                    self.summaries.append((str(message.kwargs["sink"]), StaySummary.parse(fields), state))
+                except MessageError:
+                    continue
+
+
+def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued:
+    """Look into all queues of a RabbitMQ. Each message goes back to its place; it then counts as delivered once more.
+
+    What a worker has in hand is not seen: it should have nothing in hand when this is asked.
+
+    Args:
+        url: The broker's URL, or several.
+        queue_type: ``CARPARK_QUEUE_TYPE``. Quorum queues count how often a message was delivered and make it a dead
+            letter in the end, so theirs are only counted.
+        most: How many messages of a queue are read; the others are counted.
+
+    Returns:
+        What is in them.
+
+    Raises:
+        BrokerUnavailable: RabbitMQ cannot be reached or refuses.
+    """
+    queued = Queued()
+    connection = open_connection(url, "carpark verify")
+    try:
+        for name in (each for queue in QUEUES for each in with_companions(queue)):
+            channel = connection.channel()
+            try:
+                count = int(channel.queue_declare(name, passive=True).method.message_count)
+            except pika.exceptions.ChannelClosedByBroker as error:
+                if error.reply_code != 404:
+                    raise
+                continue
+            before = queued.waiting + queued.dead
+            countable = queue_type != CLASSIC and name != xq_name(name)
+            queued.take(_peek(channel, name, 0 if countable else min(count, most)))
+            left = max(0, count - (queued.waiting + queued.dead - before))
+            queued.unread += left
+            queued.dead += left if name == xq_name(name) else 0
+            queued.waiting += 0 if name == xq_name(name) else left
+            channel.close()
+    except pika.exceptions.AMQPError as error:
+        raise BrokerUnavailable(
+            f"RabbitMQ: {error or type(error).__name__}; the audit needs it until it ends"
+        ) from error
+    finally:
+        if connection.is_open:
+            connection.close()
+    return queued
+
+
+def _peek(channel: Any, name: str, most: int) -> Iterator[Message]:
+    for _ in range(most):
+        method, properties, body = channel.basic_get(name)
+        if method is None:
+            return
+        yield name, body, properties.headers

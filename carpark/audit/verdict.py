@@ -1,0 +1,243 @@
+"""What the audit found: numbers that must add up, and the rows and events that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass
+class SinkVerdict:
+    """What one sink has.
+
+    Args:
+        name: The sink.
+        where: Its file, as it is shown.
+        rows: Rows in the file.
+        summarised: Of these, the ones that must be there, each once.
+        undelivered: Summaries that are not there, and that the records or a queue still hold for it.
+        lost: Summaries that must be there and are nowhere.
+        duplicated: Rows too many of one id.
+        unexpected: Rows that must not be there.
+    """
+
+    name: str
+    where: str = ""
+    rows: int = 0
+    summarised: int = 0
+    undelivered: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    unexpected: int = 0
+
+
+@dataclass
+class Verdict:
+    """What the audit found. The sums of `sums` hold, and `lost`, `duplicated` and `unexpected` are 0, if all is well.
+
+    Args:
+        entries: Entries in the journals, each id once.
+        exits: Exits in the journals, each id once.
+        repeated: Events that came with an id that had been there before.
+        rejected: Lines that are no events.
+        pending: Events of an unconfirmed tail, of a queue or of the dead letters that have had no effect.
+        recorded: Entries that must have had their effect.
+        matched: Exits that must have been joined with an entry.
+        unmatched: Exits whose entry was never seen.
+        abandoned: Entries superseded by another entry of the same plate.
+        inside: Vehicles that must be inside.
+        queued: Messages that wait in the queues; None when nobody asked.
+        dead: Dead letters; None when nobody asked.
+        unread: Messages of both that were only counted.
+        earlier: Matched stays that ended before the time from which sinks are looked at.
+        forgotten: Events, and vehicles inside, that the records must know and do not.
+        intruding: Vehicles that the records have inside and that must not be.
+        records: What the records say of themselves; empty when nobody asked.
+        sinks: One part per sink.
+        findings: What is wrong, one line each: as many as were asked for of each kind.
+    """
+
+    entries: int = 0
+    exits: int = 0
+    repeated: int = 0
+    rejected: int = 0
+    pending: int = 0
+    recorded: int = 0
+    matched: int = 0
+    unmatched: int = 0
+    abandoned: int = 0
+    inside: int = 0
+    queued: int | None = None
+    dead: int | None = None
+    unread: int = 0
+    earlier: int = 0
+    forgotten: int = 0
+    intruding: int = 0
+    records: dict[str, int] = field(default_factory=dict)
+    sinks: list[SinkVerdict] = field(default_factory=list)
+    findings: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def published(self) -> int:
+        """Events in the journals, each id once."""
+        return self.entries + self.exits
+
+    @property
+    def lost(self) -> int:
+        """Summaries that a sink lacks, events and vehicles that the records lack."""
+        return self.forgotten + sum(sink.lost for sink in self.sinks)
+
+    @property
+    def duplicated(self) -> int:
+        """Rows too many of one id."""
+        return sum(sink.duplicated for sink in self.sinks)
+
+    @property
+    def unexpected(self) -> int:
+        """Rows, and vehicles inside, that must not be there."""
+        return self.intruding + sum(sink.unexpected for sink in self.sinks)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is lost, nothing is there twice, nothing is there that must not be, and the sums close."""
+        return not (self.lost or self.duplicated or self.unexpected) and all(right for _, right in self.sums())
+
+    def sums(self) -> Iterator[tuple[str, bool]]:
+        """Say how the numbers add up.
+
+        Yields:
+            Each sum in words, and whether it is right.
+        """
+        yield _sum("published", self.published, recorded=self.recorded, matched=self.matched,
+                   unmatched=self.unmatched, pending=self.pending)  # fmt: skip
+        yield _sum("recorded", self.recorded, matched=self.matched, inside=self.inside, abandoned=self.abandoned)
+        for sink in self.sinks:
+            of = f" ({sink.name})" if len(self.sinks) > 1 else ""
+            yield _sum(f"matched{of}", self.matched, summarised=sink.summarised, undelivered=sink.undelivered,
+                       lost=sink.lost, earlier=self.earlier)  # fmt: skip
+            yield _sum(f"rows{of}", sink.rows, summarised=sink.summarised, duplicated=sink.duplicated,
+                       unexpected=sink.unexpected)  # fmt: skip
+        if self.records:
+            yield self._records_sum()
+
+    def _records_sum(self) -> tuple[str, bool]:
+        parts, all_right = [], True
+        for name, number in self.records.items():
+            here: int = getattr(self, name)
+            # An event in doubt leaves a trace only in what it leads to, so the records may know some more.
+            right = 0 <= number - here <= self.pending
+            all_right = all_right and right
+            parts.append(f"{name} {number}" if right else f"{name} {number}, journals {here}")
+        return f"records = journals: {'; '.join(parts)}", all_right
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the numbers by name.
+
+        Returns:
+            What ``carpark verify --json`` prints.
+        """
+        return {
+            "ok": self.ok,
+            "published": self.published,
+            **{name: getattr(self, name) for name in _MEANING if name in _NUMBERS},
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "unexpected": self.unexpected,
+            "sinks": {sink.name: {name: getattr(sink, name) for name in _SINK_NUMBERS} for sink in self.sinks},
+            "records": self.records,
+            "sums": [{"sum": text, "right": right} for text, right in self.sums()],
+            "findings": self.findings,
+        }
+
+    def table(self) -> RenderableType:
+        """Draw the numbers, the sums and the findings.
+
+        Returns:
+            What ``carpark verify`` shows.
+        """
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        table.add_column(style="dim", overflow="fold")
+        _row(table, "published", self.published, f"{self.entries:,} entries and {self.exits:,} exits")
+        for name in _NUMBERS:
+            number = getattr(self, name)
+            if number or not (number is None or name in _ONLY_IF_ANY):
+                _row(table, name, number, _MEANING[name])
+        if self.forgotten or self.intruding:
+            _row(table, "lost", self.forgotten, "events and vehicles inside that the records do not know", bad=True)
+            _row(table, "unexpected", self.intruding, "vehicles that the records have inside", bad=True)
+        for sink in self.sinks:
+            table.add_section()
+            _row(table, sink.name, sink.rows, f"rows in {sink.where}", style="bold cyan")
+            for name in _SINK_NUMBERS[1:]:
+                _row(table, name, getattr(sink, name), _MEANING[name], bad=name in _WRONG)
+        return Group(table, Text(), *self._closing())
+
+    def _closing(self) -> Iterator[RenderableType]:
+        for text, right in self.sums():
+            yield Text(f"{text} {'✓' if right else '✗ does not add up'}", style="green" if right else "bold red")
+        for title, lines in self.findings.items():
+            yield Text(f"\n{title}", style="bold red")
+            for line in lines:
+                yield Text(f"  {line}", overflow="fold")
+        if self.queued or self.unread:
+            yield Text(
+                "\nmessages still wait in the queues: ask again when the workers have got round to them", "yellow"
+            )
+        yield Text(f"\n{self.sentence()}", style="bold green" if self.ok else "bold red")
+
+    def sentence(self) -> str:
+        """Say it in a sentence.
+
+        Returns:
+            One line.
+        """
+        if self.ok:
+            return f"nothing lost, nothing twice: {self.published:,} events are accounted for"
+        if self.lost or self.duplicated or self.unexpected:
+            return f"{self.lost:,} lost, {self.duplicated:,} duplicated, {self.unexpected:,} unexpected"
+        return "the numbers do not add up"
+
+
+def _sum(name: str, number: int, **parts: int) -> tuple[str, bool]:
+    shown = {part: value for part, value in parts.items() if value or part not in _ONLY_IF_ANY}
+    return f"{name} {number} = " + " + ".join(f"{part} {value}" for part, value in shown.items()), number == sum(
+        parts.values()
+    )
+
+
+def _row(table: Table, name: str, number: int, meaning: str, *, bad: bool = False, style: str = "") -> None:
+    table.add_row(Text(name, style=style), Text(f"{number:,}", style="bold red" if bad and number else style), meaning)
+
+
+_NUMBERS = (
+    *("repeated", "rejected", "pending", "recorded", "matched", "unmatched", "abandoned", "inside"),
+    *("queued", "dead", "earlier"),
+)
+_SINK_NUMBERS = ("rows", "summarised", "undelivered", "lost", "duplicated", "unexpected")
+_WRONG = ("lost", "duplicated", "unexpected")
+_ONLY_IF_ANY = ("repeated", "rejected", "pending", "earlier")
+_MEANING = {
+    "repeated": "lines with an id that had been there before",
+    "rejected": "lines that are no events",
+    "pending": "events in doubt, queued or dead, without an effect so far",
+    "recorded": "entries",
+    "matched": "exits joined with their entry",
+    "unmatched": "exits whose entry was never seen",
+    "abandoned": "entries superseded by another entry of the same plate",
+    "inside": "vehicles inside at the end",
+    "queued": "messages that wait in the queues",
+    "dead": "dead letters",
+    "earlier": "matched before the time from which summaries are looked at",
+    "summarised": "stays that must be there and are, once",
+    "undelivered": "stays that the records or a queue still hold for it",
+    "lost": "stays that must be there and are nowhere",
+    "duplicated": "rows too many of one id",
+    "unexpected": "rows that must not be there",
+}

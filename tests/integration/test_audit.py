@@ -1,0 +1,131 @@
+"""The audit of runs, and of what a real RabbitMQ and Redis hold."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pika
+import pytest
+
+from carpark.audit.queued import read_queues
+from carpark.broker.topology import declare_queues
+from carpark.records import Records, connect
+from tests.audited import Day, stay, summaries_of
+from tests.processes import Process, Processes
+
+
+@pytest.fixture
+def channel(broker_url: str) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    declare_queues(channel)
+    yield channel
+    connection.close()
+
+
+def run(processes: Processes, csv: Path, *options: str, **environ: str) -> Process:
+    free = {"CARPARK_WRITER_PORT": "0", "CARPARK_METRICS_PORT": "0", "CARPARK_DASHBOARD_PORT": "0"}
+    return processes.start(["carpark", "run", "--rate", "200", "--csv", str(csv), *options], env={**free, **environ})
+
+
+def verify(processes: Processes, *arguments: object) -> Process:
+    process = processes.start(["carpark", "verify", *map(str, arguments)], env={"COLUMNS": "200"}, name="verify")
+    process.wait()
+    return process
+
+
+def test_a_run_ends_with_an_audit_and_can_be_audited_again(processes: Processes, tmp_path: Path) -> None:
+    csv = tmp_path / "stays.csv"
+    for _ in range(2):  # the second one finds the rows of the first in its file
+        ended = run(processes, csv, "--events", "60")
+        assert ended.wait(60) == 0
+        assert "audit: nothing lost, nothing twice: 120 events are accounted for" in ended.output
+        audited = verify(processes, "--csv", csv)
+        assert audited.status == 0, audited.output
+        assert "published 120 = recorded 60 + matched 48 + unmatched 12 ✓" in audited.output
+        assert "records = journals: recorded 60; matched 48; unmatched 12; abandoned 0; inside 12 ✓" in audited.output
+    lines = csv.read_text(encoding="utf-8").splitlines(keepends=True)
+    csv.write_text("".join(lines[:-1]), encoding="utf-8", newline="")
+    audited = verify(processes, "--csv", csv)
+    assert audited.status == 1
+    assert audited.output.splitlines()[-1] == "1 lost, 0 duplicated, 0 unexpected"
+    assert lines[-1].partition(",")[0] in audited.output
+
+
+def test_a_run_that_is_killed_says_what_died_with_it(processes: Processes, tmp_path: Path) -> None:
+    csv = tmp_path / "stays.csv"
+    killed = run(processes, csv)
+    killed.wait_for_line(r"matched [1-9]")
+    killed.signal(signal.SIGKILL)
+    killed.wait()
+    audited = verify(processes, "--csv", csv, "--json")
+    said = json.loads(audited.output)
+    assert said["published"] > 0
+    assert said["duplicated"] == said["unexpected"] == 0
+    assert audited.status == (0 if said["ok"] else 1)
+
+
+def test_what_a_sink_lacks_at_the_end_of_a_run_is_undelivered_not_lost(processes: Processes, tmp_path: Path) -> None:
+    options = ("--events", "20", "--sinks", "webhook", "--json")
+    nowhere = {"CARPARK_WEBHOOK_URL": "http://127.0.0.1:9", "CARPARK_SINK_RETRIES": "0"}
+    ended = run(processes, tmp_path / "stays.csv", *options, **nowhere)
+    assert ended.wait(60) == 1
+    said = next(json.loads(line)["audit"] for line in ended.output.splitlines() if line.startswith("{"))
+    assert said["ok"]
+    assert said["dead"] > 0
+
+
+def test_two_runs_at_once_do_not_share_their_journals(processes: Processes, tmp_path: Path) -> None:
+    options = ("--sinks", "jsonl", "--rate", "100")
+    first, second = (
+        run(processes, tmp_path / "stays.csv", *options, *more, CARPARK_SINK_JSONL=str(tmp_path / f"{len(more)}.jsonl"))
+        for more in ((), ("--events", "20"))
+    )
+    assert second.wait(60) == 0
+    assert "40 events are accounted for" in second.output
+    first.signal(signal.SIGTERM)
+    assert first.wait(60) == 0
+
+
+def test_looking_into_the_queues_takes_nothing_and_keeps_their_order(
+    channel: pika.adapters.blocking_connection.BlockingChannel, broker_url: str
+) -> None:
+    events = [event for number in range(20) for event in stay(number)]
+    for event in events:
+        channel.basic_publish("", event.queue, event.to_json().encode())
+    channel.basic_publish("", "vehicle_exit.XQ", b"garbage")
+    for _ in range(2):
+        queued = read_queues(broker_url)
+        assert (queued.waiting, queued.dead, queued.unread) == (40, 1, 0)
+        assert queued.events == {(number, event.id) for number in (0, 1) for event in events[number::2]}
+    counted = read_queues(broker_url, "quorum")
+    assert (counted.waiting, counted.dead, counted.unread) == (40, 1, 40)
+    bodies = [channel.basic_get("vehicle_entry", auto_ack=True)[2] for _ in range(20)]
+    assert bodies == [event.to_json().encode() for event in events[::2]]
+
+
+def test_records_and_queues_of_servers_are_part_of_the_audit(
+    processes: Processes,
+    channel: pika.adapters.blocking_connection.BlockingChannel,
+    broker_url: str,
+    redis_url: str,
+    tmp_path: Path,
+) -> None:
+    day = Day(tmp_path)
+    events = [event for number in range(30) for event in stay(number)]
+    records = Records(connect(redis_url), 3600, ["http-csv"])
+    records.record(events[:-1])
+    records.close()
+    channel.basic_publish("", "vehicle_exit", events[-1].to_json().encode())
+    day.publish(events)
+    day.summarise(summaries_of(events[:20]))
+    arguments = [word for path in day.journals for word in ("--journal", path)]
+    servers = ("--redis", redis_url, "--broker", broker_url)
+    audited = verify(processes, *arguments, "--csv", day.csv, *servers, "--json")
+    said = json.loads(audited.output)
+    assert audited.status == 0, said
+    assert (said["queued"], said["pending"], said["inside"], said["matched"]) == (1, 1, 1, 29)
+    assert (said["sinks"]["http-csv"]["summarised"], said["sinks"]["http-csv"]["undelivered"]) == (10, 19)

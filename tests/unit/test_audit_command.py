@@ -1,0 +1,113 @@
+"""``carpark verify`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.audited import Day, stay, summaries_of
+from tests.processes import ROOT
+from tests.stays import at
+
+STAYS = 50_000
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    return Day(tmp_path)
+
+
+def verify(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "carpark", "verify", *map(str, arguments)]
+    env = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environ}
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+
+def of(day: Day) -> list[object]:
+    return [word for path in day.journals for word in ("--journal", path)] + ["--csv", day.csv]
+
+
+def test_one_loss_and_one_duplicate_in_a_hundred_thousand_events_are_found(day: Day) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(STAYS)]
+    lines = ["id,vehicle_plate,entry_date_time,exit_date_time,duration"]
+    with day.journals[0].open("w") as entries, day.journals[1].open("w") as exits:
+        for number, id_ in enumerate(ids):
+            plate, entered, left = f"P{number:06}", at(10 * number), at(10 * number + 7)
+            entries.write(f'{{"id":"{id_}","vehicle_plate":"{plate}","entry_date_time":"{entered}"}}\n')
+            exits.write(f'{{"id":"{id_}","vehicle_plate":"{plate}","exit_date_time":"{left}"}}\n')
+            lines.append(f"{id_},{plate},{entered},{left},0.000007")
+    lost, doubled = random.sample(range(1, STAYS + 1), 2)
+    rows = [line for number, line in enumerate([*lines, lines[doubled]]) if number != lost]
+    day.csv.write_text("".join(f"{line}\r\n" for line in rows), newline="")
+    said = verify(*of(day), "--show", 5)
+    assert said.returncode == 1, said.stderr
+    assert said.stderr == ""
+    assert said.stdout.splitlines()[-1] == "1 lost, 1 duplicated, 0 unexpected"
+    assert f"id {ids[lost - 1]}" in said.stdout.partition("lost, http-csv")[2].splitlines()[1]
+    assert f"id {ids[doubled - 1]}" in said.stdout.partition("duplicated, http-csv")[2].splitlines()[1]
+    found = json.loads(verify(*of(day), "--json", "--show", 0).stdout)
+    assert (found["ok"], found["lost"], found["duplicated"], found["unexpected"]) == (False, 1, 1, 0)
+    assert found["published"] == 2 * STAYS
+    assert all(each["right"] for each in found["sums"])
+
+
+def test_what_became_of_each_event_is_written_down_if_asked(day: Day) -> None:
+    day.publish([*stay(0), *stay(1)[:1]], unconfirmed=stay(2)[1:])
+    day.summarise(summaries_of(stay(0)))
+    each = day.folder / "each.jsonl"
+    assert verify(*of(day), "--each", each).returncode == 0
+    lines = [json.loads(line) for line in each.read_text(encoding="utf-8").splitlines()]
+    assert {(line["event"], line["id"]): line["became"] for line in lines} == {
+        ("entry", "e0"): "matched",
+        ("exit", "x0"): "matched",
+        ("entry", "e1"): "inside",
+        ("exit", "x2"): "pending",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--csv", "nowhere.csv"], "nowhere.csv"),
+        (["--journal", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--redis", "memory://"], "in another process"),
+        (["--broker", "http://x"], "amqp://"),
+        (["--since", "yesterday"], "--since='yesterday': wanted an RFC 3339 date-time"),
+        (["--sinks", "stdout"], "a sink that can be read back"),
+        (["--show", "-1"], "--show"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_status_2(day: Day, arguments: list[str], wanted: str) -> None:
+    day.publish([])
+    day.summarise([])
+    given = [] if arguments[0] == "--csv" else of(day)
+    said = verify(*given, *arguments)
+    assert said.returncode == 2
+    assert said.stdout == ""
+    assert len(said.stderr.splitlines()) == 1
+    assert wanted in said.stderr
+
+
+def test_servers_that_are_not_there_are_one_line_and_status_1(day: Day, free_port: int) -> None:
+    day.publish([])
+    day.summarise([])
+    for flag, url in (("--redis", f"redis://127.0.0.1:{free_port}/0"), ("--broker", f"amqp://127.0.0.1:{free_port}")):
+        said = verify(*of(day), flag, url)
+        assert said.returncode == 1
+        assert len(said.stderr.splitlines()) == 1
+        assert "connection refused" in said.stderr.lower()
+
+
+def test_the_table_fits_a_terminal(day: Day) -> None:
+    day.publish(stay(0))
+    day.summarise(summaries_of(stay(0)))
+    said = verify(*of(day), COLUMNS="80")
+    assert said.returncode == 0
+    table = said.stdout.partition("\n\n")[0].splitlines()
+    assert [line for line in table if len(line.rstrip()) > 80] == []

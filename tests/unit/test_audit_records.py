@@ -1,0 +1,153 @@
+"""What the audit says of the records (those in this process) and of messages as a broker holds them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from carpark.audit.queued import Message
+from carpark.broker.reading import DELIVER, OWN_HEADER
+from carpark.events import Event, StaySummary, VehicleEntered, VehicleExited, format_time
+from carpark.records import Records, Settled, connect, forget_memory
+from tests.audited import Day, stay, summaries_of, wrongs
+from tests.stays import entered, exited
+
+URL = "memory://audited"
+KEYS = {"sink": "http-csv", "keys": ["exit/x0"]}
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    return Day(tmp_path)
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    """The records that the audit is given, with one sink."""
+    records = Records(connect(URL), 3600, ["http-csv"])
+    yield records
+    records.close()
+    forget_memory(URL)
+
+
+def just_now(kind: type[VehicleEntered] | type[VehicleExited], id_: str, plate: str) -> Event:
+    """Make an event whose id the records must still remember if they have ever seen it."""
+    moment = format_time(datetime.fromtimestamp(time.time() - 1, UTC))
+    return kind.parse({"id": id_, "vehicle_plate": plate, kind.time_field: moment})
+
+
+def delivery(summary: StaySummary) -> bytes:
+    fields = {**KEYS, "keys": [f"exit/{summary.id}"], "summaries": [summary.to_dict()]}
+    message = {"queue_name": "vehicle_exit", "actor_name": DELIVER, "args": [], "kwargs": fields, "options": {}}
+    return json.dumps({**message, "message_id": "m", "message_timestamp": 1}).encode()
+
+
+def own(queue: str, body: bytes) -> Message:
+    return queue, body, {OWN_HEADER: 1}
+
+
+def bare(event: Event, companion: str = "") -> Message:
+    return event.queue + companion, event.to_json().encode(), None
+
+
+def test_records_that_say_the_same_are_well(day: Day, records: Records) -> None:
+    events = [*stay(0), *stay(1), entered("in", "IN"), exited("out", "OUT")]
+    day.publish(events)
+    records.record(events)
+    records.settle("http-csv", ["exit/x0"], Settled.DELIVERED)
+    day.summarise(summaries_of(stay(0)))
+    verdict = day.verdict(redis_url=URL)
+    assert verdict.ok
+    assert (verdict.sinks[0].summarised, verdict.sinks[0].undelivered) == (1, 1)
+    assert verdict.records == {"recorded": 3, "matched": 2, "unmatched": 1, "abandoned": 0, "inside": 1}
+
+
+def test_a_vehicle_that_the_records_lack_is_lost_and_one_too_many_is_unexpected(day: Day, records: Records) -> None:
+    records.record([entered("e1", "GHOST", 5)])
+    day.publish([entered("e2", "GONE", 7)])
+    day.summarise([])
+    verdict = day.verdict(redis_url=URL)
+    assert wrongs(verdict) == (1, 0, 1)
+    assert "GONE entry at" in verdict.findings["lost events"][0]
+    assert verdict.findings["unexpected, inside"][0].startswith("GHOST since")
+
+
+@pytest.mark.parametrize("kind", [VehicleEntered, VehicleExited])
+def test_an_event_that_leaves_no_row_is_looked_up_by_its_id(
+    day: Day, records: Records, kind: type[VehicleEntered] | type[VehicleExited]
+) -> None:
+    """An unmatched exit, and an entry that a later one supersedes."""
+    event = just_now(kind, "gone", "GONE")
+    later = [just_now(VehicleEntered, "later", "GONE")] if kind is VehicleEntered else []
+    day.publish([event, *later])
+    day.summarise([])
+    records.record(later)
+    verdict = day.verdict(redis_url=URL)
+    assert wrongs(verdict) == (1, 0, 0)
+    assert "the records do not know it" in verdict.findings["lost events"][0]
+    records.record([event])
+    assert day.verdict(redis_url=URL).ok
+
+
+def test_counts_that_differ_do_not_add_up(day: Day, records: Records) -> None:
+    day.publish([])
+    day.summarise([])
+    records.record([exited("x", "OLD")])
+    verdict = day.verdict(redis_url=URL)
+    assert wrongs(verdict) == (0, 0, 0)
+    assert not verdict.ok
+    assert [text for text, right in verdict.sums() if not right] == [
+        "records = journals: recorded 0; matched 0; unmatched 1, journals 0; abandoned 0; inside 0"
+    ]
+
+
+def test_a_summary_under_way_that_must_not_be_is_unexpected(day: Day, records: Records) -> None:
+    records.record(stay(0))
+    day.publish([])
+    day.summarise([])
+    assert wrongs(day.verdict(redis_url=URL)) == (0, 0, 1)
+
+
+def test_events_in_doubt_count_if_the_records_know_them(day: Day, records: Records) -> None:
+    tail = [exited("x1", "A", 1), exited("x2", "B", 1)]
+    day.publish([], unconfirmed=tail)
+    day.summarise([])
+    records.record(tail[:1])
+    verdict = day.verdict(redis_url=URL)
+    assert verdict.ok
+    assert (verdict.unmatched, verdict.pending) == (1, 1)
+
+
+def test_what_waits_in_a_queue_or_is_dead_is_not_lost(day: Day) -> None:
+    events = [event for number in range(4) for event in stay(number)]
+    day.publish(events)
+    day.summarise(summaries_of(stay(0)))
+    queued = [bare(events[3]), bare(events[4], ".DQ"), bare(events[7], ".XQ"), ("vehicle_entry.XQ", b"garbage", None)]
+    verdict = day.verdict(messages=queued)
+    assert verdict.ok
+    assert (verdict.queued, verdict.dead, verdict.pending) == (2, 2, 3)
+    assert (verdict.matched, verdict.inside, verdict.unmatched) == (1, 2, 1)
+    assert wrongs(day.verdict(messages=queued[1:])) == (1, 0, 0)
+
+
+def test_an_event_that_comes_again_from_its_queue_had_its_effect(day: Day) -> None:
+    day.publish(stay(0))
+    day.summarise(summaries_of(stay(0)))
+    verdict = day.verdict(messages=[bare(event) for event in stay(0)])
+    assert verdict.ok
+    assert (verdict.matched, verdict.pending, verdict.queued) == (1, 0, 2)
+
+
+@pytest.mark.parametrize("companion", ["", ".DQ", ".XQ"])
+def test_a_summary_that_waits_for_its_sink_or_was_given_up_is_undelivered(day: Day, companion: str) -> None:
+    day.publish([*stay(0), *stay(1)])
+    day.summarise(summaries_of(stay(1)))
+    message = own(f"vehicle_exit{companion}", delivery(summaries_of(stay(0))[0]))
+    verdict = day.verdict(messages=[message])
+    assert verdict.ok
+    assert verdict.sinks[0].undelivered == 1
