@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,8 @@ from carpark.options import CONTEXT, examples, settings_options
 from carpark.plugins import Plugins
 from carpark.plugins.manager import Found, Origin
 from carpark.settings import Settings
+
+_WIDE = 120
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,18 @@ def _print_table(listed: list[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("name", "kind", "in use", "version", "from", "what it does"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "kind", "version"))
-    for row in listed:
-        origin = str(Origin(row.source, row.version, row.distribution))
-        cells = (row.name, row.kind, "yes" if row.in_use else "", row.version, origin, row.help)
-        table.add_row(*map(Text, cells), style="bold" if row.in_use else "")
     console = Console()
     if not console.is_terminal:
         console = Console(width=10_000)  # a file and a pipe have no width to fit: a line each
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("name", "kind", "in use", "version"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("from", overflow="fold", max_width=15 if console.width < _WIDE else None)
+    table.add_column("what it does", overflow="fold")
+    for row in listed:
+        origin = str(Origin(row.source, row.version, Path(row.distribution).name))  # of a module, the file alone
+        cells = (row.name, row.kind, "yes" if row.in_use else "", row.version, origin, row.help)
+        table.add_row(*map(Text, cells), style="bold" if row.in_use else "")
     with console.capture() as printed:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

@@ -36,7 +36,8 @@ class Sink(ABC):
     """Takes the summaries of finished stays.
 
     One sink is made per process and is called from several threads at once. It is idempotent by summary id: what it
-    holds already it takes again without effect, because delivery is at least once.
+    holds already it takes again without effect, because delivery is at least once. No other sink waits for it, but
+    a call that nothing answers has to end by itself, after ``CARPARK_SINK_TIMEOUT`` seconds.
     """
 
     @abstractmethod

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
+import pika
 import pytest
 
+from tests.helpers import eventually
 from tests.outside import Outside
-from tests.processes import ROOT
+from tests.processes import ROOT, Processes
 
 EXAMPLE = ROOT / "examples" / "carpark-example-plugin"
 
@@ -68,6 +71,29 @@ def test_a_run_that_names_it_gives_it_its_summaries_and_takes_its_plates(outside
         letter, *digits = stay["vehicle_plate"][:4]
         assert letter.isalpha()
         assert "".join(digits).isdecimal()
+
+
+def test_a_worker_on_real_servers_that_names_it_gives_it_every_summary(
+    outside: Outside, processes: Processes, server_environ: dict[str, str], broker_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "theirs"
+    worker = processes.start(
+        ["sh", "-c", f"exec {outside.folder}/bin/python -m dramatiq carpark.actors --processes 1"],
+        env={**server_environ, "CARPARK_SINKS": "json-folder", "EXAMPLE_FOLDER": str(folder)},
+        cwd=tmp_path,
+        name="worker",
+    )
+    worker.wait_for_line("Worker process is ready for action")
+    with closing(pika.BlockingConnection(pika.URLParameters(broker_url))) as connection:
+        channel = connection.channel()
+        for number in range(20):
+            stay = {"id": f"stay {number}", "vehicle_plate": f"G {number:03} BD"}
+            for kind, time in (("entry", "2026-11-23T18:00:00Z"), ("exit", "2026-11-23T19:30:00Z")):
+                channel.basic_publish("", f"vehicle_{kind}", json.dumps({**stay, f"{kind}_date_time": time}).encode())
+    eventually(lambda: len(list(folder.glob("*.json"))) == 20, 30)
+    stays = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    assert {stay["id"] for stay in stays} == {f"stay {number}" for number in range(20)}
+    assert {stay["duration"] for stay in stays} == {5400}
 
 
 def test_a_setting_of_its_own_that_is_wrong_is_one_line_and_status_2(outside: Outside, tmp_path: Path) -> None:
