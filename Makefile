@@ -11,10 +11,12 @@ flag = $(if $(strip $($(1))),--$(2) '$($(1))')
 RUN_FLAGS = $(call flag,RATE,rate) $(call flag,EVENTS,events) $(call flag,DURATION,duration) $(call flag,SEED,seed) \
             $(call flag,CSV,csv) $(call flag,PLATES,plates) $(call flag,SINKS,sinks)
 
+STACK = $(PYTHON) deploy/compose/stack.py
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run dashboard doctor plugins verify queues entry exit worker writer setup test lint lock clean
+.PHONY: help run up down logs ps clean-data dashboard doctor plugins verify queues entry exit worker writer setup test lint lock clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -35,6 +37,22 @@ worker: $(READY) ## the backend: joins entries and exits into stays
 
 writer: $(READY) ## the HTTP server that appends finished stays to the CSV
 	@$(BIN)/carpark writer $(ARGS)
+
+##@ Everything in containers: RabbitMQ, Redis, the services, Prometheus, Grafana
+up: ## start it and wait until all is healthy
+	@$(STACK) up $(call flag,PROFILE,profile) $(call flag,SCALE,scale) $(ARGS)
+
+down: ## stop it; the data stay
+	@$(STACK) down
+
+logs: ## follow what it says; ARGS=worker for one service
+	@$(STACK) logs $(ARGS)
+
+ps: ## list its containers
+	@$(STACK) ps $(ARGS)
+
+clean-data: ## remove what it keeps, after a question
+	@$(STACK) clean-data $(ARGS)
 
 ##@ Look at it
 dashboard: $(READY) ## queues, workers, dead letters and the car park in a browser
@@ -85,6 +103,10 @@ help: ## this page
 ##: CSV the file that gets the summaries
 ##: PLATES the plate generator; make plugins lists them
 ##: SINKS who gets the summaries, comma-separated; make plugins lists them
+
+##@ Settings of make up, for example: make up SCALE=4
+##: SCALE how many workers; default 1
+##: PROFILE minimal leaves out the dashboard, Prometheus and Grafana
 
 ##@ Settings of every target
 ##: ARGS further options: make worker ARGS="--processes 2", make test ARGS=tests/unit

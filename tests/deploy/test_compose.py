@@ -1,0 +1,235 @@
+"""deploy/compose held against the code: settings, ports, commands, rights, what is secret, what it costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from carpark import cli
+from carpark.broker.topology import QUEUES, with_companions
+from carpark.ports import METRICS_PORTS
+from carpark.records.connection import connect
+from carpark.settings import BY_NAME, SETTINGS, load_settings
+from tests.deploy.files import COMPOSE, SERVICES, compose, filled, mebibytes, variables, with_overlay
+from tests.processes import ROOT
+
+STACK = compose()["services"]
+ALL = with_overlay()
+OURS = {setting.variable: setting for setting in SETTINGS}
+VALUES = {
+    "RABBITMQ_PASSWORD": "r-_1",
+    "REDIS_PASSWORD": "s-_2",
+    "WRITER_TOKEN": "t-_3",
+    "DASHBOARD_PASSWORD": "d-_4",
+}
+DOCKERFILE = (COMPOSE / "Dockerfile").read_text(encoding="utf-8")
+PORTS = {
+    "rabbitmq": {15762: 15672},
+    "queues": {9203: METRICS_PORTS["queues"]},
+    "entry": {9201: METRICS_PORTS["entry"]},
+    "exit": {9202: METRICS_PORTS["exit"]},
+    "writer": {40000: 40000},
+    "dashboard": {40001: 40001},
+    "prometheus": {9090: 9090},
+    "grafana": {3000: 3000},
+}
+
+
+@pytest.mark.parametrize("services", [STACK, ALL], ids=["one machine", "cluster"])
+def test_every_variable_of_a_service_is_a_setting_with_a_right_value(services: dict[str, Any]) -> None:
+    for name in SERVICES:
+        environ = {key: filled(value, VALUES) for key, value in services[name]["environment"].items()}
+        assert environ.keys() <= OURS.keys()
+        settings = load_settings(environ)
+        for value in settings.shown().values():
+            assert not any(secret in value for secret in VALUES.values())
+        assert settings.bind == "0.0.0.0"
+        assert settings.writer_url == "http://writer:40000"
+        assert settings.writer_token == "t-_3"
+        connect(settings.redis_url).close()
+
+
+def test_defaults_that_the_file_repeats_are_those_of_the_code() -> None:
+    found = variables((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))
+    repeated = {name: default for name, default, _ in found if name in OURS}
+    assert "CARPARK_RATE" in repeated
+    assert repeated == {name: OURS[name].default for name in repeated}
+
+
+def test_what_the_file_needs_is_what_the_first_start_writes() -> None:
+    source = (COMPOSE / "stack.py").read_text(encoding="utf-8")
+    written = set(re.findall(r'^    "([A-Z_]+)",$', source, re.MULTILINE)) | {"STACK_UID", "STACK_GID"}
+    for name in ("compose.yaml", "cluster.yaml"):
+        for variable, default, needed in variables((COMPOSE / name).read_text(encoding="utf-8")):
+            assert variable in written or variable in OURS or default is not None, variable
+            assert not needed or variable in written
+
+
+def test_the_cluster_is_quorum_queues_and_a_primary_named_by_sentinels() -> None:
+    environs = [{key: filled(value, VALUES) for key, value in ALL[name]["environment"].items()} for name in SERVICES]
+    for settings in map(load_settings, environs):
+        assert settings.queue_type == "quorum"
+        assert [part.partition("@")[2] for part in settings.broker_url.split(";")] == [
+            f"{node}:5672/carpark" for node in ("rabbitmq", "rabbitmq2", "rabbitmq3")
+        ]
+        client = connect(settings.redis_url)
+        sentinels = client.connection_pool.sentinel_manager.sentinels  # type: ignore[attr-defined]
+        hosts = [each.connection_pool.connection_kwargs["host"] for each in sentinels]
+        assert hosts == ["sentinel1", "sentinel2", "sentinel3"]
+        client.close()
+    assert {"rabbitmq2", "rabbitmq3", "redis2", "sentinel1", "sentinel2", "sentinel3"} <= ALL.keys()
+
+
+def test_each_service_is_a_command_of_the_one_image() -> None:
+    for name, command in SERVICES.items():
+        service = STACK[name]
+        words = service["command"]
+        assert " ".join(words).startswith(command)
+        assert service["image"].startswith("carpark:")
+        assert words[0] in cli.COMMANDS
+    assert 'ENTRYPOINT ["carpark"]' in DOCKERFILE
+    assert [name for name, service in STACK.items() if "build" in service] == ["queues"]
+
+
+def test_ports_are_the_contracts_on_the_address_of_the_setting() -> None:
+    for name, service in ALL.items():
+        published = {}
+        for port in service.get("ports", []):
+            match = re.fullmatch(r"\$\{CARPARK_BIND:-127\.0\.0\.1\}:(\d+):(\d+)", port)
+            assert match, port
+            published[int(match[1])] = int(match[2])
+        assert published == PORTS.get(name, {}), name
+    assert (BY_NAME["writer_port"].default, BY_NAME["dashboard_port"].default) == ("40000", "40001")
+    assert STACK["worker"]["expose"] == [str(METRICS_PORTS["backend"])]
+
+
+def test_every_service_is_watched_limited_and_started_again() -> None:
+    for name, service in ALL.items():
+        assert service["healthcheck"]["test"], name
+        assert service["restart"] == "unless-stopped", name
+        assert mebibytes(service["mem_limit"]), name
+    checks = {name: STACK[name]["healthcheck"]["test"] for name in SERVICES}
+    ports = {**METRICS_PORTS, "worker": METRICS_PORTS["backend"], "writer": 40000, "dashboard": 40001}
+    assert f"'127.0.0.1', {ports['dashboard']}" in checks.pop("dashboard")
+    for name, check in checks.items():
+        assert f"http://127.0.0.1:{ports[name]}/{'healthz' if name == 'writer' else 'metrics'}" in check
+
+
+def test_the_memory_limits_add_up_to_under_one_and_a_half_gigabytes() -> None:
+    assert sum(mebibytes(service["mem_limit"]) for service in STACK.values()) * 2**20 < 1.5e9
+
+
+def test_services_wait_until_what_they_need_is_healthy() -> None:
+    for services in (STACK, ALL):
+        for name, service in services.items():
+            for needed, condition in service.get("depends_on", {}).items():
+                assert needed in services, name
+                assert condition == {"condition": "service_healthy"}
+    assert set(STACK["worker"]["depends_on"]) == {"redis", "queues", "writer"}
+    assert {"rabbitmq", "rabbitmq2", "rabbitmq3"} <= ALL["queues"]["depends_on"].keys()
+
+
+def test_minimal_leaves_out_what_only_shows_things() -> None:
+    assert {name for name, service in STACK.items() if "profiles" in service} == {"dashboard", "prometheus", "grafana"}
+
+
+def test_ours_run_without_root_rights_and_cannot_write_but_where_they_must() -> None:
+    for name in SERVICES:
+        service = STACK[name]
+        assert service["user"] == "${STACK_UID:-10001}:${STACK_GID:-10001}"
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["tmpfs"] == ["/tmp"]
+    assert [name for name in SERVICES if STACK[name].get("volumes")] == ["writer"]
+    assert STACK["writer"]["environment"]["CARPARK_CSV"] == "/data/summaries.csv"
+
+
+def test_what_must_survive_is_in_a_named_volume_or_a_folder_of_the_host() -> None:
+    more = compose()["volumes"] | compose("cluster.yaml")["volumes"]
+    for services, volumes in ((STACK, compose()["volumes"]), (ALL, more)):
+        used = set()
+        for service in services.values():
+            for volume in service.get("volumes", []):
+                source = filled(volume, {}).partition(":")[0]
+                if not source.startswith("."):
+                    used.add(source)
+                elif not source.startswith(("./secrets/", "../../data/", "../prometheus", "../grafana")):
+                    assert (COMPOSE / source).exists(), source
+                    assert volume.endswith(":ro")
+        assert used == set(volumes)
+
+
+def test_images_are_pinned_to_a_version() -> None:
+    images = {service["image"] for service in ALL.values()} | set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    for image in images:
+        assert re.search(r":v?\d+\.\d+\.\d+(-[\w.-]+)?$", image), image
+    families = {PurePosixPath(image).name.partition(":")[0] for image in images}
+    assert families == {"carpark", "rabbitmq", "redis", "prometheus", "grafana", "python"}
+
+
+def test_the_image_says_what_it_is_and_runs_without_root() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', DOCKERFILE))
+    assert labels["title"] == project["name"]
+    assert labels["version"] == project["version"]
+    assert labels["licenses"] == project["license"]
+    assert project["description"].startswith(labels["description"])
+    assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+    assert STACK["queues"]["image"] == f"{project['name']}:{project['version']}"
+    environ = dict(re.findall(r"(CARPARK_\w+)=(\S+)", DOCKERFILE))
+    assert load_settings(environ).shown().items() >= environ.items()
+
+
+def test_the_image_is_built_of_the_three_packages_and_what_they_need() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    let_in = {line[1:] for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    assert {"carpark", "generators", "writer", "pyproject.toml", "requirements.lock"} <= let_in
+    assert all((ROOT / name).exists() for name in let_in)
+
+
+def test_the_services_user_may_do_what_they_do_and_no_more() -> None:
+    definitions = json.loads((COMPOSE / "rabbitmq" / "definitions.json").read_text(encoding="utf-8"))
+    assert [user["name"] for user in definitions["users"]] == ["carpark", "admin"]
+    assert all(user.keys() == {"name", "tags"} for user in definitions["users"])
+    (rights,) = (each for each in definitions["permissions"] if each["user"] == "carpark")
+    queues = [name for queue in QUEUES for name in with_companions(queue)]
+    for right in ("configure", "write", "read"):
+        assert all(re.fullmatch(rights[right], name) for name in queues)
+        assert not any(re.search(rights[right], name) for name in ("other", "vehicle_entry.XQ.x", "amq.topic", ""))
+    assert [right for right in ("configure", "write", "read") if re.search(rights[right], "amq.default")] == ["write"]
+    (limits,) = (each["value"] for each in definitions["parameters"])
+    assert limits["max-queues"] == len(queues)
+    (policy,) = definitions["policies"]
+    assert {name for name in queues if re.search(policy["pattern"], name)} == {n for n in queues if ".XQ" not in n}
+
+
+def test_no_secret_has_a_default() -> None:
+    text = "".join((COMPOSE / name).read_text(encoding="utf-8") for name in ("compose.yaml", "cluster.yaml"))
+    for name, default, _ in variables(text):
+        if re.search("PASSWORD|TOKEN|COOKIE", name):
+            assert default is None, name
+    assert "guest" not in text
+
+
+def test_the_rabbitmq_nodes_know_each_other_by_the_names_of_the_services() -> None:
+    conf = (COMPOSE / "rabbitmq" / "cluster.conf").read_text(encoding="utf-8")
+    nodes = re.findall(r"nodes\.\d = rabbit@(\w+)", conf)
+    assert nodes == [name for name in ALL if re.fullmatch(r"rabbitmq\d?", name)]
+    assert [ALL[name]["hostname"] for name in nodes] == nodes
+
+
+def test_redis_keeps_every_write_and_throws_no_record_away() -> None:
+    conf = dict(
+        line.split(maxsplit=1)
+        for line in (COMPOSE / "redis" / "redis.conf").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    )
+    assert (conf["appendonly"], conf["appendfsync"], conf["maxmemory-policy"]) == ("yes", "always", "noeviction")
+    assert int(conf["maxmemory"].removesuffix("mb")) < mebibytes(STACK["redis"]["mem_limit"])

@@ -1,0 +1,189 @@
+"""deploy/compose/stack.py, which `make up` and its kin call: what it writes, what it asks compose for, what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pika.exceptions
+import pytest
+import requests
+
+from tests.deploy.files import COMPOSE, compose
+from tests.processes import Processes
+
+FAKE = """#!/bin/sh
+echo "$SCALE $COMPOSE_PROFILES $*" >> "$CALLS"
+exit 0
+"""
+
+
+class Copy:
+    """deploy/compose in a folder of the test's own, with engines that only write down how they are called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "deploy" / "compose"
+        own = shutil.ignore_patterns(".env", "secrets", "*.override.yaml", "__pycache__")
+        shutil.copytree(COMPOSE, self.folder, ignore=own)
+        self.data = folder / "data" / "stack"
+        self.calls = folder / "calls"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+
+    def engine(self, name: str) -> None:
+        program = self.bin / name
+        program.write_text(FAKE, encoding="utf-8")
+        program.chmod(0o755)
+
+    def run(self, *arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": str(self.bin), "CALLS": str(self.calls), "HOME": "/nonexistent"}
+        command = [sys.executable, str(self.folder / "stack.py"), *arguments]
+        return subprocess.run(command, input=said, capture_output=True, text=True, env=environ, check=False)
+
+    @property
+    def called(self) -> str:
+        return self.calls.read_text(encoding="utf-8") if self.calls.exists() else ""
+
+    @property
+    def env(self) -> dict[str, str]:
+        lines = (self.folder / ".env").read_text(encoding="utf-8").splitlines()
+        return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["up", "down", "logs", "ps", "clean-data"])
+def test_without_an_engine_one_line_points_at_make_run(copy: Copy, command: str) -> None:
+    ended = copy.run(command)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"{command}: there is no Docker Compose and no podman-compose here")
+    assert ended.stderr.endswith("make run\n")
+    assert ended.stderr.count("\n") == 1
+    assert not (copy.folder / ".env").exists()
+
+
+def test_the_first_start_writes_secrets_that_only_their_owner_can_read(copy: Copy) -> None:
+    copy.engine("docker")
+    ended = copy.run("up")
+    assert ended.returncode == 0, ended.stderr
+    mode = stat.S_IMODE((copy.folder / ".env").stat().st_mode)
+    assert mode == 0o600
+    assert stat.S_IMODE((copy.folder / "secrets").stat().st_mode) == 0o700
+    secret = {name: value for name, value in copy.env.items() if name.endswith(("PASSWORD", "TOKEN", "COOKIE"))}
+    assert len(secret) == 7
+    assert len(set(secret.values())) == 7
+    assert all(len(value) >= 32 for value in secret.values())
+    assert not any(value in ended.stdout for value in secret.values())
+    assert copy.env["STACK_UID"] == str(os.getuid() or 10001)
+    redis = (copy.folder / "secrets" / "redis.conf").read_text(encoding="utf-8")
+    assert f"requirepass {secret['REDIS_PASSWORD']}\n" in redis
+
+
+def test_a_later_start_keeps_them_and_adds_what_is_missing(copy: Copy) -> None:
+    copy.engine("docker")
+    (copy.folder / ".env").write_text("CARPARK_BIND=0.0.0.0\nREDIS_PASSWORD=mine\nCARPARK_RATE=20", encoding="utf-8")
+    assert copy.run("up").returncode == 0
+    first = copy.env
+    assert copy.run("up").returncode == 0
+    assert copy.env == first
+    assert (first["CARPARK_BIND"], first["REDIS_PASSWORD"], first["CARPARK_RATE"]) == ("0.0.0.0", "mine", "20")
+    assert "RABBITMQ_PASSWORD" in first
+
+
+def test_docker_compose_is_asked_for_what_the_options_say(copy: Copy) -> None:
+    copy.engine("docker")
+    assert copy.run("up", "--scale", "4", "--profile", "minimal").returncode == 0
+    assert copy.run("up", "--cluster").returncode == 0
+    assert copy.run("down").returncode == 0
+    calls = [line for line in copy.called.splitlines() if " -p carpark " in line]
+    first, second = (line for line in calls if " up --detach --wait " in line)
+    assert first.startswith("4 minimal compose -p carpark")
+    assert "cluster.yaml" not in first
+    assert second.startswith("1 everything compose")
+    assert "cluster.yaml" in second
+    assert calls[-1].endswith(" down --remove-orphans")
+    assert "cluster.yaml" in calls[-1]
+    assert sum(line.endswith(" build queues") for line in calls) == 2
+
+
+def test_an_override_of_the_users_own_is_taken_too(copy: Copy) -> None:
+    copy.engine("docker")
+    (copy.folder / "compose.override.yaml").write_text("services: {}\n", encoding="utf-8")
+    copy.run("up")
+    assert "compose.override.yaml up" in copy.called
+
+
+def test_clean_data_asks_first(copy: Copy) -> None:
+    copy.engine("docker")
+    copy.run("up")
+    (copy.data / "summaries.csv").write_text("id\n", encoding="utf-8")
+    for answer in ("", "no\n", "y\n"):
+        ended = copy.run("clean-data", said=answer)
+        assert ended.returncode == 1
+        assert "nothing was removed" in ended.stdout
+        assert (copy.data / "summaries.csv").exists()
+    assert "--volumes" not in copy.called
+    assert copy.run("clean-data", said="yes\n").returncode == 0
+    assert "down --volumes" in copy.called
+    assert not copy.data.exists()
+
+
+def test_commands_before_the_first_start_say_so(copy: Copy) -> None:
+    copy.engine("docker")
+    for command in ("down", "logs", "ps", "clean-data"):
+        ended = copy.run(command)
+        assert (ended.returncode, ended.stdout) == (0, f"{command}: the stack was never started; `make up` does\n")
+
+
+def test_what_minimal_names_for_podman_compose_are_the_files_services(copy: Copy) -> None:
+    source = "import stack; print(*stack._names_without(stack.EVERYTHING, stack.FILES[:1]))"
+    ended = subprocess.run([sys.executable, "-c", source], cwd=copy.folder, capture_output=True, text=True, check=True)
+    services = compose()["services"]
+    assert ended.stdout.split() == [name for name, service in services.items() if "profiles" not in service]
+
+
+@pytest.fixture
+def definitions(copy: Copy, management_url: str) -> Iterator[dict[str, Any]]:
+    """The definitions that a first start writes, in the test's RabbitMQ."""
+    copy.engine("docker")
+    copy.run("up")
+    made = json.loads((copy.folder / "secrets" / "definitions.json").read_text(encoding="utf-8"))
+    # RabbitMQ before 3.12 knows no policy for quorum queues alone; it is not what is tried here.
+    taken = {name: part for name, part in made.items() if name != "policies"}
+    try:
+        requests.post(f"{management_url}/api/definitions", json=taken, timeout=30).raise_for_status()
+        yield copy.env
+    finally:
+        requests.delete(f"{management_url}/api/vhosts/carpark", timeout=30)
+        for user in ("carpark", "admin"):
+            requests.delete(f"{management_url}/api/users/{user}", timeout=30)
+
+
+@pytest.mark.servers
+def test_rabbitmq_takes_the_users_and_ours_can_do_its_work_and_nothing_else(
+    definitions: dict[str, str], processes: Processes, broker_url: str, management_url: str
+) -> None:
+    parameters = pika.URLParameters(broker_url)
+    login = f"carpark:{definitions['RABBITMQ_PASSWORD']}"
+    url = f"amqp://{login}@{parameters.host}:{parameters.port}/carpark"
+    environ = {"CARPARK_BROKER_URL": url, "CARPARK_MANAGEMENT_URL": management_url.replace("guest:guest", login)}
+    process = processes.start(["carpark", "queues", "--once"], env=environ)
+    assert process.wait() == 0, process.output
+    assert "unacknowledged messages are not counted" not in process.output
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", "vehicle_entry", b"{}", mandatory=True)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+            channel.queue_declare("another")
