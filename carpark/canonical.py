@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from carpark.errors import shown
 
@@ -16,6 +17,11 @@ RFC3339 = re.compile(
     r"([0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
     r"([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
+)
+# What most programs send: of this form, only the day of the calendar is left to check.
+_CANONICAL = re.compile(
+    r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T"
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
 )
 _GREGORIAN_CYCLE = 400  # years after which the calendar repeats, leap years included
 _SEPARATORS = ("Zs", "Pd")
@@ -63,6 +69,10 @@ def canonical_time(text: str) -> str:
     Raises:
         ValueError: It is not such a date-time, or its UTC year is outside 0001 to 9999.
     """
+    if _CANONICAL.fullmatch(text):
+        with contextlib.suppress(ValueError):
+            date.fromisoformat(text[:10])
+            return text
     match = RFC3339.fullmatch(text)
     if match is None:
         raise ValueError(f"wanted an RFC 3339 date-time such as 2026-11-23T18:00:00.123456Z, got {shown(text)}")

@@ -8,11 +8,13 @@ import sys
 import time
 
 import pytest
+from dramatiq.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carpark.errors import InvalidBody
-from carpark.events import MAX_BODY_BYTES, MAX_NESTING, VehicleEntered, load_json
+from carpark.errors import InvalidBody, InvalidEvent
+from carpark.events import MAX_BODY_BYTES, MAX_NESTING, VehicleEntered, VehicleExited, load_json
+from generators.wire import message_body
 
 
 @pytest.mark.parametrize(
@@ -167,3 +169,30 @@ def test_any_bytes_are_read_as_python_reads_json_or_refused_in_one_line(body: by
         assert len(str(error)) < 200  # noqa: PT017
         return
     assert value == json.loads(body)
+
+
+@given(st.text(min_size=1, max_size=128).filter(lambda text: text.isprintable() or '"' in text), st.booleans())
+def test_an_event_is_written_as_json_writes_it(id_: str, more: bool) -> None:
+    fields = {"id": id_, "vehicle_plate": "ÄB 1", "exit_date_time": "2026-11-23T18:00:00Z"} | ({"x": 1} if more else {})
+    try:
+        event = VehicleExited.parse(fields)
+    except InvalidEvent:
+        return
+    assert event.to_json() == json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
+
+
+def test_what_a_generator_sends_is_dramatiqs_message() -> None:
+    event = VehicleExited.parse({"id": 'a "b"\\ü', "vehicle_plate": "ÄB 1", "exit_date_time": "2026-11-23T18:00:00Z"})
+    body = message_body(event)
+    sent = Message.decode(body)
+    assert sent == Message(
+        queue_name="vehicle_exit",
+        actor_name="vehicle_exit",
+        args=[],
+        kwargs=event.to_dict(),
+        options={},
+        message_id=sent.message_id,
+        message_timestamp=sent.message_timestamp,
+    )
+    assert abs(sent.message_timestamp - time.time() * 1000) < 60_000
+    assert message_body(event) != body, "each has an id of its own"
