@@ -43,7 +43,9 @@ def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
     Returns:
         The same without the reason.
     """
-    return _harmless(came, letters.without_reason(came.headers))
+    headers = letters.without_reason(came.headers)
+    headers.pop("x-delivery-count", None)  # a quorum queue adds it
+    return _harmless(came, headers)
 
 
 def _harmless(came: pika.BasicProperties, headers: dict[str, Any]) -> pika.BasicProperties:

@@ -266,4 +266,5 @@ class _Sender:
             if time.monotonic() > deadline:
                 raise BrokerUnavailable(f"RabbitMQ did not confirm within {PATIENCE:g} s; look into its log and disks")
             self._connection.process_data_events(_GLANCE)
-            self._channel._raise_if_not_open()
+            if not self._channel.is_open:
+                raise self._channel._closing_reason or exceptions.ChannelClosed(0, "the channel is closed")

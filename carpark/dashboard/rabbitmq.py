@@ -97,7 +97,7 @@ class RabbitmqInterface(Interface):
 
     def _why_not(self, totals: QueueTotals) -> str:
         if totals.kind != "classic":
-            return _QUORUM if totals.ready else ""
+            return _QUORUM
         if totals.name == q_name(totals.name) and any(
             each.queue == totals.name for each in self._management.consumers()
         ):

@@ -1,0 +1,110 @@
+"""Who may see the dashboard, from where, and what its pages allow a browser to do."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import requests
+
+from carpark.dashboard import DashboardServer
+from carpark.dashboard.server import links_of
+from carpark.dashboard.stub import StubInterface
+from carpark.errors import InvalidSetting, PortTaken
+from carpark.settings import Settings
+from tests.dashboards import broker_with
+
+MakeSettings = Callable[..., Settings]
+LOGIN = "me:a secret:"
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.0.2.1"])
+def test_it_does_not_start_for_other_machines_without_a_password(make_settings: MakeSettings, bind: str) -> None:
+    settings = make_settings(bind=bind)
+    with pytest.raises(
+        InvalidSetting, match=r"CARPARK_DASHBOARD_LOGIN='': wanted user:password, because CARPARK_BIND="
+    ):
+        DashboardServer(settings, StubInterface(broker_with()))
+
+
+def test_it_asks_for_the_password(make_settings: MakeSettings, session: requests.Session) -> None:
+    settings = make_settings(bind="0.0.0.0", dashboard_login=LOGIN)
+    with DashboardServer(settings, StubInterface(broker_with())) as server:
+        url = f"http://127.0.0.1:{server.port}/"
+        for auth in (None, ("me", "wrong"), ("me", ""), ("", "a secret:")):
+            answer = session.get(url, auth=auth, timeout=10)
+            assert answer.status_code == 401
+            assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+            assert "vehicle_entry" not in answer.text
+        for header in ("Basic", "Basic !", "Bearer " + base64.b64encode(LOGIN.encode()).decode(), "Basic ä"):
+            assert session.get(url, headers={"Authorization": header.encode()}, timeout=10).status_code == 401
+        assert session.get(url, auth=("me", "a secret:"), headers={"Host": "park.test"}, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("localhost", 200), ("127.0.0.1:40001", 200), ("[::1]:40001", 200), ("LOCALHOST:1", 200)),
+        *(("evil.test", 403), ("localhost.evil.test", 403), ("127.0.0.1.evil.test", 403), ("[", 403), ("0.0.0.0", 403)),
+    ],
+)
+def test_a_site_whose_name_was_made_to_lead_here_is_turned_away(
+    make_settings: MakeSettings, session: requests.Session, host: str, status: int
+) -> None:
+    with DashboardServer(make_settings(), StubInterface(broker_with())) as server:
+        assert session.get(server.url, headers={"Host": host}, timeout=10).status_code == status
+
+
+def test_pages_run_no_script_and_stand_in_no_frame(make_settings: MakeSettings, session: requests.Session) -> None:
+    with DashboardServer(make_settings(), StubInterface(broker_with())) as server:
+        for path in ("/", "/queues/vehicle_entry/failed", "/nope"):
+            answer = session.get(server.url + path, timeout=10)
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self'")
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+            assert answer.headers["Cache-Control"] == "no-store"
+        cookie = session.get(f"{server.url}/queues/vehicle_entry", timeout=10).headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert cookie.endswith("SameSite=Strict")
+        assert session.get(f"{server.url}/style.css", timeout=10).headers["Cache-Control"] == "max-age=60"
+
+
+def test_a_taken_port_names_the_setting(make_settings: MakeSettings) -> None:
+    with DashboardServer(make_settings(), StubInterface(broker_with())) as server:
+        taken = make_settings(dashboard_port=server.port)
+        with pytest.raises(PortTaken, match="CARPARK_DASHBOARD_PORT"):
+            DashboardServer(taken, StubInterface(broker_with()))
+
+
+def test_it_links_to_what_a_browser_here_can_reach(make_settings: MakeSettings) -> None:
+    near = make_settings(management_url="http://me:secret@localhost:15672", writer_url="http://127.0.0.1:40000")
+    assert links_of(near) == [("RabbitMQ", "http://localhost:15672"), ("Writer", "http://127.0.0.1:40000")]
+    far = make_settings(management_url="http://me:secret@rabbitmq:15672", writer_url="http://writer:40000")
+    assert links_of(far) == []
+    said = make_settings(dashboard_links="Grafana=http://there:3000/d?a=b,Us=https://us")
+    assert links_of(said) == [("Grafana", "http://there:3000/d?a=b"), ("Us", "https://us")]
+
+
+def test_without_the_package_the_command_says_how_to_get_it_and_dlq_works() -> None:
+    script = (
+        "import sys; sys.modules['dramatiq_dashboard'] = None; sys.argv[0] = 'carpark'; "
+        "from carpark.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run([*command, "dashboard", "--port", "0"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "carpark: the dashboard needs dramatiq-dashboard, which is not installed: pip install"
+    )
+    assert ended.stderr.count("\n") == 1
+    ended = subprocess.run([*command, "dlq", "list", "--help"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
