@@ -21,6 +21,7 @@ from carpark.broker.retries import Retries
 from carpark.delivery import Delivery
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable, ServiceError
 from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
+from carpark.failpoints import failpoints
 from carpark.metrics import Meter, Prometheus
 from carpark.outlet import Parcel
 from carpark.plugins import PluginContext, Plugins
@@ -80,7 +81,8 @@ class Backend:
             queue_type=settings.queue_type,
             batch=settings.batch,
         )
-        self._delivery = Delivery(settings, self._sinks, self.broker, self.meter)
+        self._reached = failpoints()
+        self._delivery = Delivery(settings, self._sinks, self.broker, self.meter, self._reached)
         self.actors = self._declare_actors()
 
     def _declare_actors(self) -> dict[str, dramatiq.Actor[..., None]]:
@@ -119,11 +121,14 @@ class Backend:
             NotRecorded: The records refused some events for good; the others are done.
         """
         started = time.perf_counter()
+        self._reached("before-record")
         recorded = self._when_possible(lambda: self.records.record(events))
         self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))
+        self._reached("after-record")
         self._when_possible(lambda: self._delivery.send(self.records, _wanted(recorded)))
         refused = [place for place, effect in enumerate(recorded) if effect.error]
         self.meter.processed(events[0].kind, len(events) - len(refused), time.perf_counter() - started)
+        self._reached("before-ack")
         if self._watch is not None:
             for effect in recorded:
                 if not effect.error:

@@ -12,6 +12,7 @@ from dramatiq.message import Message
 from carpark.broker.reading import DELIVER
 from carpark.errors import DeliveryError, MessageError, SinkUnavailable, SummaryRefused
 from carpark.events import StaySummary, VehicleExited
+from carpark.failpoints import Failpoint
 from carpark.metrics import Meter
 from carpark.outlet import Outlet, Parcel, SinkBusy
 from carpark.plugins.base import Sink
@@ -59,11 +60,19 @@ class Delivery:
         sinks: Name to sink.
         queue: Where retries and dead letters go.
         meter: Counts what becomes of summaries.
+        reached: Is told that summaries have been taken.
     """
 
-    def __init__(self, settings: Settings, sinks: Mapping[str, Sink], queue: Queue, meter: Meter) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sinks: Mapping[str, Sink],
+        queue: Queue,
+        meter: Meter,
+        reached: Failpoint = lambda name: None,
+    ) -> None:
         self._outlets = {name: Outlet(name, sink, meter) for name, sink in sinks.items()}
-        self._queue, self._meter = queue, meter
+        self._queue, self._meter, self._reached = queue, meter, reached
         self._retries = settings.sink_retries
         self._backoff = (int(settings.sink_retry_min * 1000), int(settings.sink_retry_max * 1000))
 
@@ -94,6 +103,7 @@ class Delivery:
                     self._settle(records, outlet.name, parcels, Settled.RETRIED)
                 continue
             if taken:
+                self._reached("after-sink")
                 self._settle(records, outlet.name, taken, Settled.DELIVERED)
 
     def send_again(self, records: Records, message: Message[Any]) -> None:
@@ -134,6 +144,7 @@ class Delivery:
             self._settle(records, name, parcels, Settled.RETRIED)
             raise Retry(str(error), delay=self._delay(retry)) from error
         if parcels:
+            self._reached("after-sink")
             self._settle(records, name, parcels, Settled.DELIVERED)
 
     def close(self) -> None:

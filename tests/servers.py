@@ -146,6 +146,14 @@ class Server(ABC):
         GUARD.forget("group", leader)
         self._group.clear()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server: SIGSTOP lets it stand still until SIGCONT.
+
+        Args:
+            number: The signal.
+        """
+        self._group[-1].send_signal(number)
+
     def close(self) -> None:
         """End it and remove its folder."""
         self.kill()

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 from carpark.errors import CarparkError, ServiceError
 from carpark.events import StaySummary
+from carpark.failpoints import failpoints
 from writer import index as index_module
 from writer import rawfile
 from writer.index import Index, Stamp, Totals
@@ -56,6 +57,7 @@ class SummaryFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.index_path = Path(f"{path}.index.sqlite")
+        self._reached = failpoints()
         self._waiting: deque[_Waiting] = deque()
         self._arrival = threading.Lock()
         self._commit = threading.Lock()
@@ -110,7 +112,9 @@ class SummaryFile:
             lines, rows = self._new_lines(group)
             if lines:
                 data = b"".join(lines)
+                self._reached("writer-received")
                 self._write(data)
+                self._reached("writer-written")
                 self._take_in(rows, len(data))
             for one in group:
                 one.error = None

@@ -33,6 +33,7 @@ LAYERS = (
     ),
     (
         *(
+            "carpark.failpoints",
             "carpark.options",
             "carpark.ports",
             "carpark.serving",

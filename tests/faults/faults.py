@@ -1,0 +1,279 @@
+"""The faults, each a function of the rig: it does the harm, sees to it that the harm was done, and mends it."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pika
+
+from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.failpoints import VARIABLE
+from tests.faults.rig import Rig, wait
+from tests.garbage import GARBAGE
+from tests.helpers import eventually
+
+Fault = Callable[[Rig], None]
+
+FAULTS: dict[str, Fault] = {}
+"""Every fault, by its name in words."""
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """How long faults last that have a length.
+
+    Args:
+        pause: Seconds for which a server stands still.
+        away: Seconds for which a server is gone.
+    """
+
+    pause: float = 10.0
+    away: float = 1.0
+
+
+LASTING = Lasting()
+
+
+def fault(name: str) -> Callable[[Fault], Fault]:
+    """Put a fault on the list."""
+
+    def register(function: Fault) -> Fault:
+        FAULTS[name] = function
+        return function
+
+    return register
+
+
+# -- the backend
+
+
+def _killed_at(name: str, count: int) -> Fault:
+    def harm(rig: Rig) -> None:
+        deaths = rig.worker.deaths
+        rig.worker.stop()
+        rig.worker.start(**{VARIABLE: f"{name}:{count}"})
+        process = rig.worker.process
+        assert process
+        eventually(lambda: f"failpoint {name}: killed" in process.output, 60, f"failpoint {name} is reached")
+        eventually(lambda: rig.worker.deaths > deaths, 60, "the worker has died")
+        rig.worker.wait_ready()
+
+    return harm
+
+
+for _name, _words in {
+    "before-record": "before the record",
+    "after-record": "between record and sink",
+    "after-sink": "between sink and settlement",
+    "before-ack": "before the acknowledgement",
+}.items():
+    FAULTS[f"worker SIGKILL {_words}"] = _killed_at(_name, 5)
+
+
+@fault("worker SIGKILL, whatever it does")
+def _worker_killed(rig: Rig) -> None:
+    deaths = rig.worker.deaths
+    rig.worker.kill()
+    eventually(lambda: rig.worker.deaths > deaths, 30, "the worker has died")
+    rig.worker.wait_ready()
+
+
+@fault("one of two worker processes SIGKILL")
+def _one_worker_killed(rig: Rig) -> None:
+    deaths = rig.worker.deaths
+    rig.worker.kill_one()
+    eventually(lambda: rig.worker.deaths > deaths, 30, "the worker has died")
+    rig.worker.wait_ready()
+
+
+@fault("worker SIGTERM under load")
+def _worker_stopped(rig: Rig) -> None:
+    assert rig.worker.stop() == 0
+    rig.worker.start()
+
+
+# -- RabbitMQ
+
+
+@fault("RabbitMQ SIGKILL and restart")
+def _rabbitmq_killed(rig: Rig) -> None:
+    rig.rabbitmq.kill()
+    wait(LASTING.away)
+    rig.rabbitmq.start()
+
+
+@fault("connections to RabbitMQ cut")
+def _connections_cut(rig: Rig) -> None:
+    assert rig.proxy
+    assert rig.proxy.cut() >= 3
+
+
+def _cut_in_publish(share: float) -> Fault:
+    def harm(rig: Rig) -> None:
+        assert rig.proxy
+        for _ in range(3):
+            cuts = rig.proxy.cuts
+            rig.proxy.cut_in_publish(share)
+            eventually(lambda cuts=cuts: rig.proxy and rig.proxy.cuts > cuts, 60, "a publish was cut")
+
+    return harm
+
+
+FAULTS["connection cut in the middle of a publish"] = _cut_in_publish(0.5)
+FAULTS["connection cut between publish and confirm"] = _cut_in_publish(1.0)
+
+
+@fault("queue deleted under the consumers, journal sent again")
+def _queue_deleted(rig: Rig) -> None:
+    with pika.BlockingConnection(pika.URLParameters(rig.rabbitmq.url)) as connection:
+        channel = connection.channel()
+        for queue in ("vehicle_entry", "vehicle_exit"):
+            channel.queue_delete(queue)
+    # What was in them is gone, and only the journals know it. A generator sends again what its journal does not say
+    # was confirmed; the backend knows most of it already.
+    for camera, journal in zip(rig.cameras, rig.journals, strict=False):
+        assert camera.stop() == 0
+        events = [line for line in journal.read_bytes().splitlines(keepends=True) if not line.startswith(b'{"conf')]
+        journal.write_bytes(b'{"confirmed": 0}\n' + b"".join(events))
+        camera.start()
+
+
+# -- Redis
+
+
+@fault("Redis SIGKILL and restart (append-only file)")
+def _redis_killed(rig: Rig) -> None:
+    rig.redis.kill()
+    wait(LASTING.away)
+    rig.redis.start()
+
+
+@fault("Redis stands still")
+def _redis_paused(rig: Rig) -> None:
+    rig.redis.signal(signal.SIGSTOP)
+    wait(LASTING.pause)
+    rig.redis.signal(signal.SIGCONT)
+
+
+# -- the writer
+
+
+def _writer_killed_at(name: str) -> Fault:
+    def harm(rig: Rig) -> None:
+        deaths = rig.writer.deaths
+        rig.writer.stop()
+        rig.writer.start(**{VARIABLE: f"{name}:5"})
+        eventually(lambda: rig.writer.deaths > deaths, 60, f"failpoint {name} is reached")
+        rig.writer.wait_ready()
+
+    return harm
+
+
+FAULTS["writer SIGKILL with a list in hand"] = _writer_killed_at("writer-received")
+FAULTS["writer SIGKILL between file and answer"] = _writer_killed_at("writer-written")
+
+
+def _answers(mode: str, count: int) -> Fault:
+    def harm(rig: Rig) -> None:
+        before = rig.gateway.spoiled.get(mode, 0)
+        rig.gateway.mode = mode
+        try:
+            eventually(lambda: rig.gateway.spoiled.get(mode, 0) >= before + count, 60, f"the writer's answers: {mode}")
+        finally:
+            rig.gateway.mode = "well"
+
+    return harm
+
+
+FAULTS["writer answers 500"] = _answers("error", 5)
+FAULTS["writer hangs"] = _answers("hang", 3)
+FAULTS["writer answers after the client's timeout (it was written)"] = _answers("late", 3)
+FAULTS["each list is posted twice"] = _answers("twice", 20)
+
+
+@fault("disk full under the writer (file size limit)")
+def _disk_full(rig: Rig) -> None:
+    process = rig.writer.process
+    assert process
+    refused = rig.gateway.statuses.get(507, 0) + rig.gateway.statuses.get(503, 0)
+    limits = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    # In the middle of the next line but one or so.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (rig.csv.stat().st_size + 150, limits[1]))
+    try:
+        eventually(
+            lambda: rig.gateway.statuses.get(507, 0) + rig.gateway.statuses.get(503, 0) > refused + 2,
+            60,
+            "the writer has refused lists",
+        )
+    finally:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+
+
+# -- the cameras and other programs
+
+
+@fault("generators SIGKILL, resumed on their journals")
+def _cameras_killed(rig: Rig) -> None:
+    for camera in rig.cameras:
+        deaths = camera.deaths
+        camera.kill()
+        eventually(lambda camera=camera, deaths=deaths: camera.deaths > deaths, 30, "the generator has died")
+        camera.wait_ready()
+
+
+@fault("each message delivered twice")
+def _twice(rig: Rig) -> None:
+    rig.publish([event for stay in _stays(20) for event in stay], times=2)
+
+
+@fault("exits before their entries")
+def _exits_first(rig: Rig) -> None:
+    stays = list(_stays(30))
+    rig.publish([exit_ for _, exit_ in stays])
+    rig.publish([entry for entry, _ in stays])
+
+
+@fault("garbage between the events")
+def _garbage(rig: Rig) -> None:
+    rig.publish([event for stay in _stays(20) for event in stay], garbage=list(GARBAGE.values()))
+
+
+def _stays(count: int) -> Iterator[tuple[Event, Event]]:
+    now = datetime.now(UTC)
+    for _ in range(count):
+        plate, left = uuid.uuid4().hex[:12].upper(), now - timedelta(seconds=5)
+        fields = {"vehicle_plate": plate}
+        entered = format_time(left - timedelta(minutes=10))
+        yield (
+            VehicleEntered.parse({"id": str(uuid.uuid4()), **fields, "entry_date_time": entered}),
+            VehicleExited.parse({"id": str(uuid.uuid4()), **fields, "exit_date_time": format_time(left)}),
+        )
+
+
+def at_once(*faults: Fault) -> Fault:
+    """Make one fault of several that happen at the same time."""
+
+    def harm(rig: Rig) -> None:
+        problems: list[BaseException] = []
+
+        def do(one: Fault) -> None:
+            try:
+                one(rig)
+            except BaseException as error:  # the thread's end would hide it
+                problems.append(error)
+
+        threads = [threading.Thread(target=do, args=(one,)) for one in faults]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if problems:
+            raise problems[0]
+
+    return harm

@@ -1,0 +1,276 @@
+"""The whole system as real processes under a steady load, with something in between that can spoil it, and an audit.
+
+::
+
+    with Rig(rabbitmq, redis, folder) as rig:
+        rig.wait_for_progress()
+        rig.redis.kill()
+        rig.redis.start()
+        rig.settle()            # raises, with the findings, unless everything is accounted for
+
+What the load publishes goes into journals; `settle` stops the cameras for a moment, waits until the backend has got
+round to everything, and holds the journals against the CSV, the records and the queues.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
+
+import pika
+import pika.exceptions
+import redis
+
+from carpark.audit import Sources, Verdict, audit
+from carpark.broker.topology import QUEUES, declare_queues, with_companions
+from carpark.errors import BrokerUnavailable
+from carpark.events import Event
+from carpark.management import ManagementApi, virtual_host_of
+from tests.faults.proxy import TcpProxy, WriterGateway
+from tests.faults.service import Service
+from tests.helpers import eventually, find_free_port
+from tests.processes import Processes
+from tests.servers import RedisServer
+
+RATE = 30
+"""Events per second of each camera."""
+
+SINK_TIMEOUT = 1.0
+PATIENCE = 100.0
+"""Seconds within which everything has to come to rest."""
+
+
+class Broker(Protocol):
+    """What the rig needs of a RabbitMQ, or of a cluster of them."""
+
+    url: str
+    """AMQP URLs of an empty virtual host, separated by ``;``."""
+
+    management_url: str
+    """A management API that answers when everything is well."""
+
+    def start(self) -> None:
+        """Start what does not run."""
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+
+
+class Rig:
+    """The system under load. Enter it to start everything.
+
+    Args:
+        rabbitmq: The broker, running; its virtual host has none of our queues.
+        redis_server: The records, running and empty.
+        folder: Where files and logs go.
+        rate: Events per second of each camera.
+        through_proxy: Whether a proxy stands before the broker; a cluster's nodes are reached directly.
+        worker_options: Options for ``dramatiq``.
+        environ: Further variables for all processes.
+    """
+
+    def __init__(
+        self,
+        rabbitmq: Broker,
+        redis_server: RedisServer,
+        folder: Path,
+        *,
+        rate: float = RATE,
+        through_proxy: bool = True,
+        worker_options: Sequence[str] = ("--processes", "2", "--threads", "2"),
+        environ: dict[str, str] | None = None,
+    ) -> None:
+        self.rabbitmq, self.redis, self.folder = rabbitmq, redis_server, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.csv = folder / "summaries.csv"
+        self.journals = [folder / f"{kind}.jsonl" for kind in ("entry", "exit", "stranger")]
+        self.journals[2].touch()
+        self.garbage = 0
+        self.proxy: TcpProxy | None = None
+        broker_url = rabbitmq.url
+        if through_proxy:
+            address = urlsplit(broker_url)
+            self.proxy = TcpProxy(address.hostname or "", address.port or 5672)
+            login = f"{address.username}:{address.password}"
+            broker_url = f"amqp://{login}@127.0.0.1:{self.proxy.port}{address.path}"
+        port = find_free_port()
+        self.gateway = WriterGateway(f"http://127.0.0.1:{port}")
+        self.processes = Processes(folder, {}, patience=40)
+        env = {
+            "CARPARK_BROKER_URL": broker_url,
+            "CARPARK_REDIS_URL": redis_server.url,
+            "CARPARK_WRITER_URL": self.gateway.url,
+            "CARPARK_WRITER_PORT": str(port),
+            "CARPARK_CSV": str(self.csv),
+            "CARPARK_METRICS_PORT": "0",
+            "CARPARK_CAPACITY": "0",
+            "CARPARK_RATE": str(rate),
+            "CARPARK_SINK_TIMEOUT": str(SINK_TIMEOUT),
+            "CARPARK_SINK_RETRIES": "100000",
+            "CARPARK_SINK_RETRY_MIN": "0.2",
+            "CARPARK_SINK_RETRY_MAX": "2",
+            "dramatiq_restart_delay": "500",
+            **(environ or {}),
+        }
+        self.writer = Service(self.processes, ["carpark", "writer"], env, r"^writer: http")
+        self.worker = Service(
+            self.processes, ["dramatiq", *worker_options, "carpark.actors"], env, "Worker process is ready for action"
+        )
+        self.cameras = [
+            Service(
+                self.processes,
+                ["carpark", "generate", kind, "--journal", str(journal)],
+                env,
+                f"^{kind} generator: .* metrics at",
+            )
+            for kind, journal in zip(("entry", "exit"), self.journals, strict=False)
+        ]
+        self._client = redis.Redis.from_url(redis_server.url, decode_responses=True)
+        self._api = ManagementApi(rabbitmq.management_url, virtual_host_of(rabbitmq.url))
+
+    @property
+    def services(self) -> list[Service]:
+        """All services."""
+        return [self.writer, self.worker, *self.cameras]
+
+    def __enter__(self) -> Self:
+        try:
+            with pika.BlockingConnection(self._direct()) as connection:
+                declare_queues(connection.channel())
+            for service in self.services:
+                service.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that the rig started."""
+        for service in self.services:
+            service.close()
+        self.processes.close()
+        self.gateway.close()
+        if self.proxy:
+            self.proxy.close()
+        self._client.close()
+        self._api.close()
+
+    # -- load
+
+    def count(self) -> int:
+        """Count the summaries that the writer's file has."""
+        return max(0, self.csv.read_bytes().count(b"\n") - 1) if self.csv.exists() else 0
+
+    def wait_for_progress(self, rows: int = 15) -> None:
+        """Wait until the load has come through the whole system: so many further rows.
+
+        Args:
+            rows: How many.
+        """
+        goal = self.count() + rows
+        eventually(lambda: self.count() >= goal, PATIENCE, f"{rows} further rows in the CSV")
+
+    def publish(self, events: Sequence[Event], *, times: int = 1, garbage: Sequence[bytes] = ()) -> None:
+        """Publish bare events as another program would: written down first, confirmed, tried again after a failure.
+
+        Args:
+            events: What is published, in this order.
+            times: How often each is.
+            garbage: Bodies that are published between them and are no events.
+        """
+        journal = self.journals[2]
+        with journal.open("a", encoding="utf-8") as file:
+            file.writelines(event.to_json() + "\n" for event in events)
+        letters = [(event.queue, event.to_json().encode()) for event in events for _ in range(times)]
+        for place, body in enumerate(garbage):
+            letters.insert(place * (len(letters) // len(garbage)), (QUEUES[place % 2], body))
+        with pika.BlockingConnection(self._direct()) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for queue, body in letters:
+                channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
+        self.garbage += len(garbage)
+
+    # -- the verdict
+
+    def settle(self) -> Verdict:
+        """Stop the cameras for a moment, wait until all is at rest, and audit.
+
+        Returns:
+            The verdict.
+
+        Raises:
+            AssertionError: It does not come to rest, or something is lost, there twice, unexpected, or dead.
+        """
+        for camera in self.cameras:
+            camera.pause()
+        try:
+            self.wait_until_idle()
+            verdict = self.verdict()
+        finally:
+            for camera in self.cameras:
+                camera.go_on()
+        said = json.dumps(verdict.to_dict(), ensure_ascii=False, indent=1)
+        assert verdict.ok, said
+        assert (verdict.queued, verdict.dead) == (0, self.garbage), said
+        assert [sink.undelivered for sink in verdict.sinks] == [0], said
+        return verdict
+
+    def verdict(self) -> Verdict:
+        """Audit what there is now."""
+        return audit(
+            Sources(
+                self.journals,
+                {"http-csv": self.csv},
+                redis_url=self.redis.url,
+                broker_url=self.rabbitmq.url,
+            ),
+            show=5,
+        )
+
+    def wait_until_idle(self) -> None:
+        """Wait until nothing is in a queue or in anybody's hand, and no sink lacks anything."""
+        eventually(lambda: self.is_idle() and self.is_idle(), PATIENCE, "everything is at rest", interval=0.2)
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing is under way."""
+        left = self.left()
+        assert not left, str(left)
+        return True
+
+    def left(self) -> dict[str, Any]:
+        """Say what is under way, or which server cannot be asked."""
+        try:
+            queues = self._api.queues()
+            undelivered = self._client.hlen("carpark:undelivered")
+        except (BrokerUnavailable, redis.RedisError) as error:
+            return {"away": str(error)}
+        names = {name for queue in QUEUES for name in with_companions(queue)[:2]}
+        left: dict[str, Any] = {
+            name: (totals.ready, totals.unacked)
+            for name, totals in queues.items()
+            if name in names and (totals.ready or totals.unacked)
+        }
+        if missing := names - queues.keys():
+            left["missing"] = sorted(missing)
+        return {**left, **({"undelivered": undelivered} if undelivered else {})}
+
+    def _direct(self) -> list[pika.URLParameters]:
+        return [pika.URLParameters(url) for url in self.rabbitmq.url.split(";")]
+
+
+def wait(seconds: float) -> None:
+    """Let a fault last; the one thing here that is about time and not about a condition.
+
+    Args:
+        seconds: For how long.
+    """
+    time.sleep(seconds)
