@@ -1,7 +1,7 @@
 """Places at which a process ends itself, so that a test can crash it exactly there.
 
-``CARPARK_TEST_FAILPOINTS=after-record:3`` ends it when it gets there for the third time. The variable is read once, when
-the process boots. Where it is not set, passing a failpoint calls a function that does nothing.
+``CARPARK_TEST_FAILPOINTS=after-record:3`` ends it when it gets there for the third time. The variable is read once,
+when the process boots. Where it is not set, passing a failpoint calls a function that does nothing.
 """
 
 from __future__ import annotations
