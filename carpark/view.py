@@ -163,12 +163,17 @@ class _Rates:
 
 
 class _LogLines(logging.Handler):
-    """Prints what the rest of the process logs, above the live view."""
+    """Prints what the rest of the process logs, above the live view.
+
+    Dramatiq's own lines are left out: they tell of each failed attempt, and what matters of it our own lines say.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("dramatiq."):
+            return
         line = f"{record.levelname.lower()}: {record.getMessage()}"
         self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

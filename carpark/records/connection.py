@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ SENTINEL_TIMEOUT = 1.0
 """Seconds that one Sentinel may take to say where the primary is, before the next one is asked."""
 
 _memory: dict[str, fakeredis.FakeServer] = {}
+_memory_lock = threading.Lock()
 
 
 def connect(url: str, *, database: int | None = None, attempts: int = 3, timeout: float = TIMEOUT) -> redis.Redis:
@@ -39,7 +41,11 @@ def connect(url: str, *, database: int | None = None, attempts: int = 3, timeout
     if urlsplit(url).scheme == "memory":
         import fakeredis
 
-        server = _memory.setdefault(url, fakeredis.FakeServer())
+        with _memory_lock:
+            server = _memory.setdefault(url, fakeredis.FakeServer())
+            # A database comes to be when it is first asked for, and two threads that ask at once would get one each:
+            # what the one writes there the other would never see. So it is asked for here.
+            _ = server.dbs[database or 0]
         return fakeredis.FakeRedis(server=server, db=database or 0, decode_responses=True)
 
     import redis

@@ -158,6 +158,7 @@ def test_a_sink_that_gives_up_is_status_1(run: Callable[..., Process]) -> None:
     numbers = table_of(process)
     assert numbers["undelivered"] == numbers["summaries"] == numbers["dead"] > 0
     assert f"{numbers['summaries']} summaries are undelivered" in process.output
+    assert "Failed to process" not in process.output, "one line for each dead letter is enough"
 
 
 def test_a_sink_that_still_fails_is_not_waited_for_for_ever(

@@ -89,8 +89,9 @@ def test_two_exit_generators_let_every_vehicle_leave_once(
     fill(client, numbered(1000))
     pair = [start("exit", "--match-ratio", 1, "--rate", 100_000, "--events", 500) for _ in range(2)]
     assert [generator.wait() for generator in pair] == [0, 0]
-    gone = [message["kwargs"]["vehicle_plate"] for message in wire.drain("vehicle_exit")]
-    assert sorted(gone) == numbered(1000)
+    # The first window meets a missing queue, so a part of it may have been sent twice, with the same ids.
+    gone = {message["kwargs"]["id"]: message["kwargs"]["vehicle_plate"] for message in wire.drain("vehicle_exit")}
+    assert sorted(gone.values()) == numbered(1000)
 
 
 def test_two_entry_generators_of_one_seed_never_let_a_plate_in_twice(start: Any, wire: Wire) -> None:
