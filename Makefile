@@ -16,7 +16,7 @@ STACK = $(PYTHON) deploy/compose/stack.py
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run up down logs ps clean-data dashboard doctor plugins verify queues entry exit worker writer setup test lint lock clean
+.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup test lint lock clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -57,6 +57,9 @@ clean-data: ## remove what it keeps, after a question
 ##@ Look at it
 dashboard: $(READY) ## queues, workers, dead letters and the car park in a browser
 	@$(BIN)/carpark dashboard $(ARGS)
+
+metrics: $(READY) ## say where the pages of metrics are, and how to graph them
+	@$(BIN)/carpark metrics $(ARGS)
 
 doctor: $(READY) ## check each setting and server, and say what to do
 	@$(BIN)/carpark doctor $(ARGS)

@@ -87,6 +87,7 @@ def test_run_passes_only_the_settings_that_were_given(fake_venv: Path) -> None:
         ("worker", "[worker]"),
         ("writer", "[writer]"),
         ("dashboard", "[dashboard]"),
+        ("metrics", "[metrics]"),
         ("doctor", "[doctor]"),
         ("plugins", "[plugins]"),
         ("verify", "[verify]"),

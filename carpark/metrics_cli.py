@@ -1,0 +1,105 @@
+"""``carpark metrics``: where the pages of metrics are, and which of them answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+
+import click
+
+from carpark.options import CONTEXT, examples, settings_options
+from carpark.ports import METRICS_PORTS, in_url, metrics_port, why
+from carpark.settings import Settings
+
+SERVICES = {
+    "backend": "backend",
+    "entry": "entry camera",
+    "exit": "exit camera",
+    "queues": "queue configurator",
+    "run": "carpark run",
+}
+"""What the services of `METRICS_PORTS` are called."""
+
+SERVERS = {"Prometheus": "http://127.0.0.1:9090", "Grafana": "http://127.0.0.1:3000"}
+"""What draws the numbers, in deploy/compose and by default."""
+
+LOCAL = "prometheus --config.file=deploy/prometheus/local.yml --storage.tsdb.path=data/prometheus"
+
+_TIMEOUT = 2.0
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask what is bound to every address
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page, and whether it answers.
+
+    Args:
+        service: Whose it is.
+        url: Where it is.
+        answers: Whether it answered.
+        said: How many series in how many milliseconds, or why there is no answer.
+    """
+
+    service: str
+    url: str
+    answers: bool
+    said: str
+
+
+def look(settings: Settings) -> list[Found]:
+    """Ask every page once.
+
+    Args:
+        settings: Of these, ``bind``, ``metrics_port`` and ``writer_url`` are used.
+
+    Returns:
+        The services' pages, then what draws them.
+    """
+    host = in_url(_EVERYWHERE.get(settings.bind, settings.bind))
+    pages = {
+        name: f"http://{host}:{metrics_port(service, settings.metrics_port)}/metrics"
+        for service, name in SERVICES.items()
+        if service in METRICS_PORTS
+    }
+    pages["writer"] = f"{settings.writer_url.rstrip('/')}/metrics"
+    return [_ask(name, url) for name, url in {**pages, **SERVERS}.items()]
+
+
+def _ask(service: str, url: str) -> Found:
+    import requests  # takes a tenth of a second, which `--help` need not wait for
+
+    started = time.perf_counter()
+    try:
+        answer = requests.get(url, timeout=_TIMEOUT)
+        answer.raise_for_status()
+    except requests.HTTPError as error:
+        return Found(service, url, False, f"HTTP status {error.response.status_code}")
+    except requests.RequestException as error:
+        return Found(service, url, False, why(error))
+    took = (time.perf_counter() - started) * 1000
+    if service in SERVERS:
+        return Found(service, url, True, "answers")
+    count = sum(1 for line in answer.text.splitlines() if line and not line.startswith("#"))
+    return Found(service, url, True, f"{count} series in {took:.0f} ms")
+
+
+@click.command(
+    "metrics",
+    context_settings=CONTEXT,
+    epilog=examples("carpark metrics", "carpark metrics --json", "carpark metrics --writer-url http://there:40000"),
+)
+@settings_options("bind", "metrics_port", "writer_url")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
+def metrics(settings: Settings, as_json: bool) -> None:
+    """Say where each service shows its metrics, which of the pages answer, and how to draw them."""
+    found = look(settings)
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], indent=2))
+        return
+    wide = max(len(each.url) for each in found)
+    for each in found:
+        said = click.style(each.said, fg="green") if each.answers else click.style(f"no answer: {each.said}", dim=True)
+        click.echo(f"{each.service:<18}  {each.url:<{wide}}  {said}")
+    click.echo(f"\nGraphs and alerts on this machine: {LOCAL}")
+    click.echo("With Grafana and all dashboards: make up. What each number means: docs/metrics.md")

@@ -1,0 +1,48 @@
+"""`carpark metrics` says where the pages are."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import closing
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from carpark.metrics_cli import SERVICES
+from carpark.ports import METRICS_PORTS, MetricsPage
+from tests.processes import Processes
+
+
+def test_every_service_has_a_name() -> None:
+    assert SERVICES.keys() == METRICS_PORTS.keys()
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
+def test_it_asks_each_page_and_says_what_it_answers(processes: Processes, bind: str) -> None:
+    registry = CollectorRegistry()
+    Counter("one_total", "one", registry=registry)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        nobody = held.getsockname()[1]
+    with closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
+        environ = {
+            "CARPARK_BIND": bind,
+            "CARPARK_METRICS_PORT": page.url.split(":")[2].split("/")[0],
+            "CARPARK_WRITER_URL": f"http://127.0.0.1:{nobody}",
+        }
+        process = processes.start(["carpark", "metrics", "--json"], environ)
+        assert process.wait() == 0
+        shown = processes.start(["carpark", "metrics"], environ)
+        assert shown.wait() == 0
+    found = {each["service"]: each for each in json.loads(process.output)}
+    assert found["backend"]["url"] == page.url
+    assert found["backend"]["answers"]
+    assert found["backend"]["said"].startswith("1 series in ")
+    assert found["writer"] == {
+        "service": "writer",
+        "url": f"http://127.0.0.1:{nobody}/metrics",
+        "answers": False,
+        "said": "connection refused",
+    }
+    assert f"carpark run         {page.url}" in shown.output
+    assert "deploy/prometheus/local.yml" in shown.output
