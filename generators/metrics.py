@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from carpark.events import VehicleExited
+from carpark.metrics import observe
+
+WAIT_REASONS = {"entry": ("full", "no_plate"), "exit": ("nobody", "no_plate")}
+"""Why a camera may see nobody, as `generators.cameras.Wait` has it."""
 
 PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -45,16 +51,21 @@ class CameraMetrics:
         for outcome in ("published", "failed"):
             for matched in (True, False):
                 self._counter(outcome, matched)
+        for reason in WAIT_REASONS[kind]:
+            self._waiting.labels(reason)
 
-    def published(self, matched: bool, seconds: float) -> None:
-        """Count a confirmed event.
+    def published(self, matched: Sequence[bool], seconds: float) -> None:
+        """Count events that were confirmed together.
 
         Args:
-            matched: Whether its plate was seen entering.
+            matched: Of each, whether its plate was seen entering.
             seconds: From sending to confirm.
         """
-        self._counter("published", matched).inc()
-        self._seconds.observe(seconds)
+        seen = sum(matched)
+        for found, count in ((True, seen), (False, len(matched) - seen)):
+            if count:
+                self._counter("published", found).inc(count)
+        observe(self._seconds, [seconds], len(matched))
 
     def failed(self, matched: bool) -> None:
         """Count an event that was sent and not confirmed.

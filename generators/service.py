@@ -157,9 +157,8 @@ class Run:
             mine = [seen for each, seen in confirmed if each is lane]
             if lane.journal and mine:
                 lane.journal.confirm(len(mine))
-            if lane.metrics:
-                for seen in mine:
-                    lane.metrics.published(seen.matched, seconds)
+            if lane.metrics and mine:
+                lane.metrics.published([seen.matched for seen in mine], seconds)
         self._unkept += [seen.event for _, seen in confirmed]
         self._keep()
         if count < len(window):

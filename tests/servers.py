@@ -27,6 +27,9 @@ from tests.helpers import eventually, find_free_port, is_listening
 BROKER_VARIABLE = "CARPARK_TEST_BROKER_URL"
 REDIS_VARIABLE = "CARPARK_TEST_REDIS_URL"
 
+TOOLS = {"prometheus": ("prometheus", "promtool")}
+"""Debian package to the programs of it that the tests start or run themselves, whatever servers are named."""
+
 # Folders that Debian installs servers to and that an ordinary user's PATH leaves out.
 FURTHER_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin")
 
@@ -306,15 +309,15 @@ def missing_programs() -> dict[str, list[str]]:
     Returns:
         Debian package to the programs of it that are missing; servers that a variable names need none.
     """
-    wanted = {
-        "rabbitmq-server": (BROKER_VARIABLE, RabbitmqServer.programs),
-        "redis-server": (REDIS_VARIABLE, RedisServer.programs),
+    wanted = dict(TOOLS)
+    if not os.environ.get(BROKER_VARIABLE):
+        wanted["rabbitmq-server"] = RabbitmqServer.programs
+    if not os.environ.get(REDIS_VARIABLE):
+        wanted["redis-server"] = RedisServer.programs
+    missing = {
+        package: [name for name in programs if find_program(name) is None] for package, programs in wanted.items()
     }
-    return {
-        package: [name for name in programs if find_program(name) is None]
-        for package, (variable, programs) in wanted.items()
-        if not os.environ.get(variable) and any(find_program(name) is None for name in programs)
-    }
+    return {package: names for package, names in missing.items() if names}
 
 
 def ensure_servers() -> None:
@@ -326,10 +329,12 @@ def ensure_servers() -> None:
     missing = missing_programs()
     if not missing:
         return
-    way_out = (
-        f"install {' and '.join(missing)}, or name running servers in {BROKER_VARIABLE} "
-        f"(amqp://user:password@host:port) and {REDIS_VARIABLE} (redis://host:port/0)"
-    )
+    way_out = f"install {' and '.join(missing)}"
+    if missing.keys() - TOOLS.keys():
+        way_out += (
+            f", or name running servers in {BROKER_VARIABLE} (amqp://user:password@host:port) "
+            f"and {REDIS_VARIABLE} (redis://host:port/0)"
+        )
     prefix = _privilege()
     if find_program("apt-get") is None or prefix is None:
         raise ServersMissing(f"the tests need {_names(missing)}, which are not here and cannot be installed: {way_out}")

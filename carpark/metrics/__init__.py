@@ -7,8 +7,8 @@ where the numbers of all of them come together.
 from __future__ import annotations
 
 from carpark.metrics.folder import join_master
-from carpark.metrics.meter import Meter
+from carpark.metrics.meter import Meter, observe
 from carpark.metrics.middleware import Prometheus
 from carpark.metrics.page import RecordsNow
 
-__all__ = ["Meter", "Prometheus", "RecordsNow", "join_master"]
+__all__ = ["Meter", "Prometheus", "RecordsNow", "join_master", "observe"]

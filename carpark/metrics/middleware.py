@@ -17,6 +17,7 @@ from dramatiq.common import dq_name
 from dramatiq.message import Message
 from dramatiq.middleware import prometheus as base
 
+from carpark.broker.batches import parts_of
 from carpark.errors import ConfigurationError
 from carpark.metrics import folder, page
 from carpark.metrics.meter import Meter, observe
@@ -121,7 +122,7 @@ class Prometheus(base.Prometheus):
             message: What a worker begins with.
         """
         if labelled := self._of(message):
-            count = _count(message)
+            count = len(parts_of(message))
             labelled.in_progress.inc(count)
             vars(message)["begun"] = (time.perf_counter(), count)
 
@@ -138,7 +139,7 @@ class Prometheus(base.Prometheus):
         """
         if labelled := self._of(message):
             begun, in_progress = vars(message).pop("begun", (time.perf_counter(), 0))
-            count = _count(message)
+            count = len(parts_of(message))
             observe(labelled.duration, [(time.perf_counter() - begun) * 1000], count)
             labelled.in_progress.dec(in_progress)
             labelled.total.inc(count)
@@ -155,7 +156,7 @@ class Prometheus(base.Prometheus):
             message: What was given up.
         """
         if labelled := self._of(message):
-            labelled.rejected.inc(_count(message))
+            labelled.rejected.inc(len(parts_of(message)))
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Count a message that is queued for a retry.
@@ -232,7 +233,3 @@ def _variables_kept() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-def _count(message: MessageProxy) -> int:
-    return len(vars(message).get("parts", (message,)))

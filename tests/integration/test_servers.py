@@ -84,8 +84,11 @@ def test_an_unanswerable_need_for_servers_is_one_line_and_status_2() -> None:
     assert "CARPARK_TEST_REDIS_URL" in ended.stderr
 
 
-def test_named_servers_need_no_programs() -> None:
-    script = "import sys, tests.servers as s; s.find_program = lambda name: None; sys.exit(s.main())"
+def test_named_servers_need_no_programs_of_servers() -> None:
+    script = (
+        "import sys, tests.servers as s; tools = sum(s.TOOLS.values(), ()); "
+        "s.find_program = lambda name: name if name in tools else None; sys.exit(s.main())"
+    )
     environ = {**os.environ, "CARPARK_TEST_BROKER_URL": "amqp://there", "CARPARK_TEST_REDIS_URL": "redis://there"}
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, cwd=ROOT)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
