@@ -17,7 +17,7 @@ from dramatiq.errors import QueueNotFound
 from carpark.backend import Backend
 from carpark.broker import QUEUES, STUB, StubBroker
 from carpark.embedded_metrics import EmbeddedMetrics
-from carpark.events import Event, StaySummary
+from carpark.events import Event, StaySummary, VehicleExited
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
 from carpark.report import Report
@@ -40,6 +40,7 @@ WRITER_SINK = "http-csv"
 LATEST = 8
 _THREADS = 4
 _WAKE_MILLIS = 100
+_OVERTAKING = 5.0  # seconds; an exit that is not processed by then was dead-lettered or waits for a retry
 _GLANCE = 0.05
 _STOP_MILLIS, _ABORT_MILLIS = 60_000, 1_000
 
@@ -47,12 +48,18 @@ _STOP_MILLIS, _ABORT_MILLIS = 60_000, 1_000
 class StubPublisher(Publisher):
     """Puts events on the queues of the in-process broker, in the messages that RabbitMQ would carry.
 
+    Here the cameras choose plates without a look at the records. A plate of a short list may come again at once, and
+    the worker's threads may overtake each other: so an event waits until the exit of its plate before it is processed.
+
     Args:
         broker: The broker.
     """
 
     def __init__(self, broker: StubBroker) -> None:
         self._broker = broker
+        self._changed = threading.Condition()
+        self._plates: dict[str, str] = {}
+        self._last_exits: dict[str, str] = {}
 
     def publish(self, events: Sequence[Event]) -> int:
         """Put events on their queues.
@@ -67,8 +74,28 @@ class StubPublisher(Publisher):
             QueueNotFound: A queue was never declared.
         """
         for event in events:
+            self._take_turn(event)
             self._broker.publish(event.queue, message_body(event))
         return len(events)
+
+    def processed(self, key: str) -> None:
+        """Hear that an event is processed.
+
+        Args:
+            key: Its kind and id, as the records name it.
+        """
+        with self._changed:
+            plate = self._plates.pop(key, "")
+            if self._last_exits.get(plate) == key:
+                del self._last_exits[plate]
+                self._changed.notify_all()
+
+    def _take_turn(self, event: Event) -> None:
+        plate, key = event.vehicle_plate, f"{event.kind}/{event.id}"
+        with self._changed:
+            self._changed.wait_for(lambda: plate not in self._last_exits, _OVERTAKING)
+            if event.kind == VehicleExited.kind:
+                self._plates[key], self._last_exits[plate] = plate, key
 
 
 @dataclass(frozen=True)
@@ -124,6 +151,7 @@ class Embedded:
         try:
             self.backend = Backend(settings, plugins, self._note)
             self.broker = self._stub(self.backend)
+            self._publisher = StubPublisher(self.broker)
             self._lanes: list[Lane] = local_lanes(
                 settings, plan, plugins=plugins, clock=self._clock, registry=numbers.registry
             )
@@ -162,8 +190,7 @@ class Embedded:
         for lane in self._lanes:
             lane.schedule.shift(now - self._started)
         until = None if duration is None else now + duration
-        publisher = StubPublisher(self.broker)
-        Run(self._lanes, publisher, clock=self._clock, stop=stop, watcher=watcher, until=until).run()
+        Run(self._lanes, self._publisher, clock=self._clock, stop=stop, watcher=watcher, until=until).run()
 
     def finish(self, abort: threading.Event) -> bool:
         """Wait until everything that was published is processed and every sink has its summaries.
@@ -228,6 +255,7 @@ class Embedded:
         return report.published <= report.recorded + report.matched + report.unmatched + report.rejected
 
     def _note(self, effect: Recorded) -> None:
+        self._publisher.processed(effect.key)
         if effect.summary is not None:
             self._latest.appendleft(effect.summary)
 

@@ -62,7 +62,8 @@ def test_a_run_that_names_it_gives_it_its_summaries_and_takes_its_plates(outside
         CARPARK_SINK_JSONL="ours.jsonl",
         EXAMPLE_FOLDER=str(folder),
     )
-    report = json.loads(printed.splitlines()[-1])
+    [line] = [line for line in printed.splitlines() if line.startswith("{")]
+    report = json.loads(line)
     stays = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
     ours = [json.loads(line) for line in (tmp_path / "ours.jsonl").read_text(encoding="utf-8").splitlines()]
     assert report["summaries"] == len(stays) > 0

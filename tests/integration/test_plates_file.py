@@ -57,7 +57,8 @@ def _run(processes: Processes, plates_file: Path, *options: str) -> tuple[dict[s
         env={"CARPARK_WRITER_PORT": "0", "CARPARK_SINK_JSONL": str(plates_file.with_name("stays.jsonl"))},
     )
     assert run.wait(60) == 0
-    return json.loads(run.output.splitlines()[-1]), run.output
+    [line] = [line for line in run.output.splitlines() if line.startswith("{")]
+    return json.loads(line), run.output
 
 
 def test_in_one_process_the_entry_camera_waits_when_nobody_ever_leaves(processes: Processes, plates_file: Path) -> None:
