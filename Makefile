@@ -16,7 +16,7 @@ STACK = $(PYTHON) deploy/compose/stack.py
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup test lint lock clean
+.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup test faults lint lock clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -78,6 +78,10 @@ test: $(READY) ## all tests; brings its own RabbitMQ and Redis
 	@$(BIN)/python -m tests.servers
 	@$(BIN)/pytest $(ARGS)
 
+faults: $(READY) ## every fault under load, then random rounds; a quarter of an hour
+	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m tests.faults $(call flag,ROUNDS,rounds) $(call flag,SEED,seed) $(ARGS)
+
 lint: $(READY) ## linter, formatter check, type checker
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -110,6 +114,9 @@ help: ## this page
 ##@ Settings of make up, for example: make up SCALE=4
 ##: SCALE how many workers; default 1
 ##: PROFILE minimal leaves out the dashboard, Prometheus and Grafana
+
+##@ Settings of make faults
+##: ROUNDS how many random rounds; SEED draws the same ones again
 
 ##@ Settings of every target
 ##: ARGS further options: make worker ARGS="--processes 2", make test ARGS=tests/unit

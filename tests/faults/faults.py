@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,34 +17,38 @@ from tests.faults.rig import Rig, wait
 from tests.garbage import GARBAGE
 from tests.helpers import eventually
 
-Fault = Callable[[Rig], None]
+Harm = Callable[[Rig], None]
+
+BACKEND, RABBITMQ, REDIS, WRITER, CAMERAS = "backend", "rabbitmq", "redis", "writer", "cameras"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault.
+
+    Args:
+        harm: Does the harm, and mends it.
+        touches: What is harmed; two faults that touch the same cannot happen at once.
+    """
+
+    harm: Harm
+    touches: frozenset[str]
+
 
 FAULTS: dict[str, Fault] = {}
 """Every fault, by its name in words."""
 
 
-@dataclass(frozen=True)
-class Lasting:
-    """How long faults last that have a length.
-
-    Args:
-        pause: Seconds for which a server stands still.
-        away: Seconds for which a server is gone.
-    """
-
-    pause: float = 10.0
-    away: float = 1.0
+PAUSE_SECONDS = 10.0
+AWAY_SECONDS = 1.0
 
 
-LASTING = Lasting()
-
-
-def fault(name: str) -> Callable[[Fault], Fault]:
+def fault(name: str, *touches: str) -> Callable[[Harm], Harm]:
     """Put a fault on the list."""
 
-    def register(function: Fault) -> Fault:
-        FAULTS[name] = function
-        return function
+    def register(harm: Harm) -> Harm:
+        FAULTS[name] = Fault(harm, frozenset(touches))
+        return harm
 
     return register
 
@@ -53,7 +56,7 @@ def fault(name: str) -> Callable[[Fault], Fault]:
 # -- the backend
 
 
-def _killed_at(name: str, count: int) -> Fault:
+def _killed_at(name: str, count: int) -> Harm:
     def harm(rig: Rig) -> None:
         deaths = rig.worker.deaths
         rig.worker.stop()
@@ -73,10 +76,10 @@ for _name, _words in {
     "after-sink": "between sink and settlement",
     "before-ack": "before the acknowledgement",
 }.items():
-    FAULTS[f"worker SIGKILL {_words}"] = _killed_at(_name, 5)
+    fault(f"worker SIGKILL {_words}", BACKEND)(_killed_at(_name, 5))
 
 
-@fault("worker SIGKILL, whatever it does")
+@fault("worker SIGKILL, whatever it does", BACKEND)
 def _worker_killed(rig: Rig) -> None:
     deaths = rig.worker.deaths
     rig.worker.kill()
@@ -84,7 +87,7 @@ def _worker_killed(rig: Rig) -> None:
     rig.worker.wait_ready()
 
 
-@fault("one of two worker processes SIGKILL")
+@fault("one of two worker processes SIGKILL", BACKEND)
 def _one_worker_killed(rig: Rig) -> None:
     deaths = rig.worker.deaths
     rig.worker.kill_one()
@@ -92,7 +95,7 @@ def _one_worker_killed(rig: Rig) -> None:
     rig.worker.wait_ready()
 
 
-@fault("worker SIGTERM under load")
+@fault("worker SIGTERM under load", BACKEND)
 def _worker_stopped(rig: Rig) -> None:
     assert rig.worker.stop() == 0
     rig.worker.start()
@@ -101,20 +104,20 @@ def _worker_stopped(rig: Rig) -> None:
 # -- RabbitMQ
 
 
-@fault("RabbitMQ SIGKILL and restart")
+@fault("RabbitMQ SIGKILL and restart", RABBITMQ)
 def _rabbitmq_killed(rig: Rig) -> None:
     rig.rabbitmq.kill()
-    wait(LASTING.away)
+    wait(AWAY_SECONDS)
     rig.rabbitmq.start()
 
 
-@fault("connections to RabbitMQ cut")
+@fault("connections to RabbitMQ cut", RABBITMQ)
 def _connections_cut(rig: Rig) -> None:
     assert rig.proxy
     assert rig.proxy.cut() >= 3
 
 
-def _cut_in_publish(share: float) -> Fault:
+def _cut_in_publish(share: float) -> Harm:
     def harm(rig: Rig) -> None:
         assert rig.proxy
         for _ in range(3):
@@ -125,11 +128,11 @@ def _cut_in_publish(share: float) -> Fault:
     return harm
 
 
-FAULTS["connection cut in the middle of a publish"] = _cut_in_publish(0.5)
-FAULTS["connection cut between publish and confirm"] = _cut_in_publish(1.0)
+fault("connection cut in the middle of a publish", RABBITMQ)(_cut_in_publish(0.5))
+fault("connection cut between publish and confirm", RABBITMQ)(_cut_in_publish(1.0))
 
 
-@fault("queue deleted under the consumers, journal sent again")
+@fault("queue deleted under the consumers, journal sent again", RABBITMQ, CAMERAS)
 def _queue_deleted(rig: Rig) -> None:
     with pika.BlockingConnection(pika.URLParameters(rig.rabbitmq.url)) as connection:
         channel = connection.channel()
@@ -147,24 +150,24 @@ def _queue_deleted(rig: Rig) -> None:
 # -- Redis
 
 
-@fault("Redis SIGKILL and restart (append-only file)")
+@fault("Redis SIGKILL and restart (append-only file)", REDIS)
 def _redis_killed(rig: Rig) -> None:
     rig.redis.kill()
-    wait(LASTING.away)
+    wait(AWAY_SECONDS)
     rig.redis.start()
 
 
-@fault("Redis stands still")
+@fault("Redis stands still for 10 s", REDIS)
 def _redis_paused(rig: Rig) -> None:
     rig.redis.signal(signal.SIGSTOP)
-    wait(LASTING.pause)
+    wait(PAUSE_SECONDS)
     rig.redis.signal(signal.SIGCONT)
 
 
 # -- the writer
 
 
-def _writer_killed_at(name: str) -> Fault:
+def _writer_killed_at(name: str) -> Harm:
     def harm(rig: Rig) -> None:
         deaths = rig.writer.deaths
         rig.writer.stop()
@@ -175,11 +178,11 @@ def _writer_killed_at(name: str) -> Fault:
     return harm
 
 
-FAULTS["writer SIGKILL with a list in hand"] = _writer_killed_at("writer-received")
-FAULTS["writer SIGKILL between file and answer"] = _writer_killed_at("writer-written")
+fault("writer SIGKILL with a list in hand", WRITER)(_writer_killed_at("writer-received"))
+fault("writer SIGKILL between file and answer", WRITER)(_writer_killed_at("writer-written"))
 
 
-def _answers(mode: str, count: int) -> Fault:
+def _answers(mode: str, count: int) -> Harm:
     def harm(rig: Rig) -> None:
         before = rig.gateway.spoiled.get(mode, 0)
         rig.gateway.mode = mode
@@ -191,13 +194,13 @@ def _answers(mode: str, count: int) -> Fault:
     return harm
 
 
-FAULTS["writer answers 500"] = _answers("error", 5)
-FAULTS["writer hangs"] = _answers("hang", 3)
-FAULTS["writer answers after the client's timeout (it was written)"] = _answers("late", 3)
-FAULTS["each list is posted twice"] = _answers("twice", 20)
+fault("writer answers 500", WRITER)(_answers("error", 5))
+fault("writer hangs", WRITER)(_answers("hang", 3))
+fault("writer answers after the client's timeout (it was written)", WRITER)(_answers("late", 3))
+fault("each list is posted twice", WRITER)(_answers("twice", 20))
 
 
-@fault("disk full under the writer (file size limit)")
+@fault("disk full under the writer (file size limit)", WRITER)
 def _disk_full(rig: Rig) -> None:
     process = rig.writer.process
     assert process
@@ -218,7 +221,7 @@ def _disk_full(rig: Rig) -> None:
 # -- the cameras and other programs
 
 
-@fault("generators SIGKILL, resumed on their journals")
+@fault("generators SIGKILL, resumed on their journals", CAMERAS)
 def _cameras_killed(rig: Rig) -> None:
     for camera in rig.cameras:
         deaths = camera.deaths
@@ -227,19 +230,19 @@ def _cameras_killed(rig: Rig) -> None:
         camera.wait_ready()
 
 
-@fault("each message delivered twice")
+@fault("each message delivered twice", RABBITMQ)
 def _twice(rig: Rig) -> None:
     rig.publish([event for stay in _stays(20) for event in stay], times=2)
 
 
-@fault("exits before their entries")
+@fault("exits before their entries", RABBITMQ)
 def _exits_first(rig: Rig) -> None:
     stays = list(_stays(30))
     rig.publish([exit_ for _, exit_ in stays])
     rig.publish([entry for entry, _ in stays])
 
 
-@fault("garbage between the events")
+@fault("garbage between the events", RABBITMQ)
 def _garbage(rig: Rig) -> None:
     rig.publish([event for stay in _stays(20) for event in stay], garbage=list(GARBAGE.values()))
 
@@ -254,26 +257,3 @@ def _stays(count: int) -> Iterator[tuple[Event, Event]]:
             VehicleEntered.parse({"id": str(uuid.uuid4()), **fields, "entry_date_time": entered}),
             VehicleExited.parse({"id": str(uuid.uuid4()), **fields, "exit_date_time": format_time(left)}),
         )
-
-
-def at_once(*faults: Fault) -> Fault:
-    """Make one fault of several that happen at the same time."""
-
-    def harm(rig: Rig) -> None:
-        problems: list[BaseException] = []
-
-        def do(one: Fault) -> None:
-            try:
-                one(rig)
-            except BaseException as error:  # the thread's end would hide it
-                problems.append(error)
-
-        threads = [threading.Thread(target=do, args=(one,)) for one in faults]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if problems:
-            raise problems[0]
-
-    return harm

@@ -169,6 +169,16 @@ class Rig:
         """Count the summaries that the writer's file has."""
         return max(0, self.csv.read_bytes().count(b"\n") - 1) if self.csv.exists() else 0
 
+    def recorded(self) -> int:
+        """Count the entries that the records have taken."""
+        counts = self._client.hmget("carpark:counts", "entry/recorded", "entry/matched")
+        return sum(int(count or 0) for count in counts)
+
+    def ready(self) -> dict[str, int]:
+        """Count the messages that wait, per queue."""
+        queues = self._api.queues()
+        return {name: queues[name].ready or 0 for name in QUEUES}
+
     def wait_for_progress(self, rows: int = 15) -> None:
         """Wait until the load has come through the whole system: so many further rows.
 
