@@ -25,9 +25,10 @@ def test_what_a_run_prints_is_what_the_readme_shows(processes: Processes, tmp_pa
     printed = [line.rstrip() for line in process.output.splitlines()]
     table = [line for line in shown[2].splitlines() if re.match(r"\w+ +\d", line)]
     assert len(table) == 13
+    assert shown[2].splitlines()[-1] == printed[-1]
     assert [line for line in printed if re.match(r"\w+ +\d", line)][: len(table)] == table
     # The numbers of a moment differ from run to run, the words do not.
-    words = [re.sub(r"[\d.,/:]+|data\S+|http\S+", "", line).split() for line in shown[2].splitlines()[:2]]
+    words = [re.sub(r"[\d.,/:]+|data\S+|http\S+", "", line).split() for line in shown[2].splitlines()[:3]]
     said = [re.sub(r"[\d.,/:]+|\S*stays.csv|http\S+", "", line).split() for line in printed]
     assert [line for line in words if line not in said] == []
 
