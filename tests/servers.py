@@ -27,7 +27,10 @@ from tests.helpers import eventually, find_free_port, is_listening
 BROKER_VARIABLE = "CARPARK_TEST_BROKER_URL"
 REDIS_VARIABLE = "CARPARK_TEST_REDIS_URL"
 
-TOOLS = {"prometheus": ("prometheus", "promtool")}
+BROWSER = {"chromium": ("chromium",), "chromium-driver": ("chromedriver",)}
+"""The browser of the dashboard's tests, and what drives it, in the same form as `TOOLS`."""
+
+TOOLS = {"prometheus": ("prometheus", "promtool"), **BROWSER}
 """Debian package to the programs of it that the tests start or run themselves, whatever servers are named."""
 
 # Folders that Debian installs servers to and that an ordinary user's PATH leaves out.

@@ -33,6 +33,7 @@ def dashboard(settings: Settings) -> None:
     Looking changes no queue. Ends on SIGTERM or Ctrl-C, with what was in hand done.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # what goes wrong is said on the page, in one line
     server = DashboardServer(settings)
     shown = ";".join(mask_url(url) for url in settings.broker_url.split(";"))
     server.run_until_signal(lambda: _say(f"dashboard: {server.url} shows {shown}"))

@@ -1,0 +1,89 @@
+"""The dashboard dies in the middle of moving a thousand messages, and its broker under it: nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pika
+import pytest
+import requests
+from pika.adapters.blocking_connection import BlockingChannel
+
+from carpark.broker.topology import declare_queues
+from carpark.dashboard.moving import BATCH
+from tests.dashboard_service import post, start_dashboard
+from tests.helpers import eventually
+from tests.mailbox import bodies, count, dead_letters, fill
+from tests.processes import Processes
+from tests.servers import RabbitmqServer
+
+MESSAGES = 1000
+FORM = {"queue": "vehicle_exit.XQ", "match": "", "count": MESSAGES}
+
+
+@pytest.fixture
+def channel(broker_url: str) -> Iterator[BlockingChannel]:
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        declare_queues(channel)
+        fill(channel, "vehicle_exit.XQ", dead_letters(MESSAGES))
+        yield channel
+
+
+def test_killed_in_the_middle_of_requeue_all_it_loses_nothing(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
+) -> None:
+    dashboard, url = start_dashboard(processes, server_environ)
+    arrived = []
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(post, url, "/requeue-all", **FORM)
+        # Whoever consumes hears of the first message at once; asking for a count would be too slow.
+        for _, _, body in channel.consume("vehicle_exit", auto_ack=True, inactivity_timeout=60):
+            assert body is not None, "nothing was sent"
+            arrived.append(body)
+            dashboard.kill()
+            break
+        with pytest.raises(requests.ConnectionError):
+            asked.result()
+    channel.cancel()
+    eventually(lambda: count(channel, "vehicle_exit.XQ"), what="what was not acknowledged is back")
+    assert count(channel, "vehicle_exit.XQ") > MESSAGES // 2, "it was killed when all was done"
+
+    _, url = start_dashboard(processes, server_environ)
+    assert post(url, "/requeue-all", **FORM).ok
+    assert bodies(channel, "vehicle_exit.XQ") == []
+    seen = Counter(arrived + bodies(channel, "vehicle_exit"))
+    assert set(seen) == {b"garbage %d" % number for number in range(MESSAGES)}
+    assert sum(seen.values()) - MESSAGES <= BATCH
+    assert max(seen.values()) <= 2
+
+
+def test_a_broker_that_is_killed_under_it_loses_nothing(
+    processes: Processes, server_environ: dict[str, str], private_rabbitmq: RabbitmqServer
+) -> None:
+    urls = {"CARPARK_BROKER_URL": private_rabbitmq.url, "CARPARK_MANAGEMENT_URL": private_rabbitmq.management_url}
+    dashboard, url = start_dashboard(processes, {**server_environ, **urls})
+    connection = pika.BlockingConnection(pika.URLParameters(private_rabbitmq.url))
+    channel = connection.channel()
+    declare_queues(channel)
+    channel.confirm_delivery()
+    for body, properties in dead_letters(MESSAGES):
+        channel.basic_publish("", "vehicle_exit.XQ", body, properties)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(post, url, "/requeue-all", **FORM)
+        eventually(lambda: count(channel, "vehicle_exit"), 60, interval=0.001)
+        private_rabbitmq.kill()
+        answer = asked.result()
+    with pytest.raises(pika.exceptions.AMQPError):
+        connection.close()
+    assert answer.status_code in (200, 503)
+    assert "Traceback" not in answer.text + dashboard.output
+    private_rabbitmq.start()
+    if answer.status_code == 503:
+        assert post(url, "/requeue-all", **FORM).ok
+    with pika.BlockingConnection(pika.URLParameters(private_rabbitmq.url)) as connection:
+        channel = connection.channel()
+        assert bodies(channel, "vehicle_exit.XQ") == []
+        assert set(bodies(channel, "vehicle_exit")) == {b"garbage %d" % number for number in range(MESSAGES)}
