@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import click
+from dramatiq.common import xq_name
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
@@ -127,7 +128,7 @@ class QueueConfigurator:
         self._connection: BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
         self._declared: set[str] = set()
-        self._answers: dict[str, tuple[int, int]] = {}
+        self._answers: dict[str, tuple[int, int] | None] = {}
 
     def declare(self) -> list[str]:
         """Connect where that is needed, and declare what is missing.
@@ -157,15 +158,15 @@ class QueueConfigurator:
         """Show in the metrics how many messages and consumers `declare` found; the messages in hand are asked for."""
         totals = self._totals()
         for queue in QUEUES:
-            ready, delayed, dead = (self._answers[name][0] for name in with_companions(queue))
+            ready, delayed, dead = (answer and answer[0] for answer in map(self._answers.get, with_companions(queue)))
             unacked, held, seen = (totals[name].unacked if name in totals else None for name in with_companions(queue))
             messages = {
                 "ready": ready,
                 "unacked": unacked,
-                "delayed": delayed + (held or 0),  # what waits for its time is mostly in a worker's hand
-                "dead": dead + (seen or 0),
+                "delayed": (delayed or 0) + (held or 0),  # what waits for its time is mostly in a worker's hand
+                "dead": None if dead is None else dead + (seen or 0),
             }
-            self._metrics.counts(queue, messages, self._answers[queue][1])
+            self._metrics.counts(queue, messages, (self._answers[queue] or (0, 0))[1])
 
     def watch(self) -> None:
         """Keep the queues declared, for ever; a RabbitMQ that goes away is waited for.
@@ -215,16 +216,21 @@ class QueueConfigurator:
     def _declare_family(self, queue: str) -> list[str]:
         missing = []
         for name in with_companions(queue):
+            is_missing = False
             try:
                 self._ask(name, passive=True)
             except exceptions.ChannelClosedByBroker:
-                missing.append(name)
+                is_missing = True
             try:
                 self._answers[name] = self._ask(name, passive=False)  # one that is there too: this compares arguments
             except exceptions.ChannelClosedByBroker as error:
                 if error.reply_code == _MISMATCH:
                     raise QueueMismatch(name, explain(error)[0]) from error
-                raise self._unavailable(error) from error
+                if name != xq_name(name):
+                    raise self._unavailable(error) from error
+                # It is there, but its node of the cluster is away. The other queues of a cluster work on.
+                self._answers[name], is_missing = None, False
+            missing += [name] * is_missing
         return missing
 
     def _ask(self, name: str, *, passive: bool) -> tuple[int, int]:

@@ -141,7 +141,12 @@ class RabbitmqPublisher(Publisher):
             return self._lost(link)
         if missing:
             return self._declare(missing)
-        return "it does not take messages" if left else ""
+        if left:
+            # It said no. A channel that was opened while the leader of a quorum queue was gone says so for ever, RabbitMQ
+            # itself looks for the new leader only in a new one.
+            self.close()
+            return "it does not take messages"
+        return ""
 
     def _open(self) -> Link | None:
         link = self._link = self._link or Link(self._parameters)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
+from pika.exceptions import ChannelClosedByBroker
 
 from carpark.events import EVENT_OF_QUEUE
 
 if TYPE_CHECKING:
-    from pika.adapters.blocking_connection import BlockingChannel
+    from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+
+log = logging.getLogger(__name__)
+
+_NOT_FOUND = 404
 
 QUEUES: tuple[str, ...] = tuple(EVENT_OF_QUEUE)
 """The two queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
@@ -73,12 +79,33 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
         queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
 
     Returns:
-        How many messages are ready in it.
+        How many messages are ready in it; 0 for dead letters whose node of a cluster is away.
 
     Raises:
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
+    if name == xq_name(name):
+        return _declare_dead_letters(channel.connection, name)
     declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name, queue_type))
+    count: int = declared.method.message_count
+    return count
+
+
+def _declare_dead_letters(connection: BlockingConnection, name: str) -> int:
+    """Declare a queue of dead letters on a channel of its own.
+
+    Being classic, it lives on one node of a cluster. While that node is away RabbitMQ refuses it and closes the channel;
+    the other queues work on, and so shall who uses them.
+    """
+    channel = connection.channel()
+    try:
+        declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name))
+    except ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND:
+            raise
+        log.warning("%s: its node is away; dead letters wait for it", name)
+        return 0
+    channel.close()
     count: int = declared.method.message_count
     return count
 
