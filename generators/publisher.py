@@ -142,8 +142,8 @@ class RabbitmqPublisher(Publisher):
         if missing:
             return self._declare(missing)
         if left:
-            # It said no. A channel that was opened while the leader of a quorum queue was gone says so for ever, RabbitMQ
-            # itself looks for the new leader only in a new one.
+            # It said no. A channel that was opened while a quorum queue had no leader goes on saying so: RabbitMQ looks
+            # for the new leader only in a new one.
             self.close()
             return "it does not take messages"
         return ""

@@ -94,8 +94,8 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
 def _declare_dead_letters(connection: BlockingConnection, name: str) -> int:
     """Declare a queue of dead letters on a channel of its own.
 
-    Being classic, it lives on one node of a cluster. While that node is away RabbitMQ refuses it and closes the channel;
-    the other queues work on, and so shall who uses them.
+    Being classic, it lives on one node of a cluster. While that node is away RabbitMQ refuses it and closes the
+    channel; the other queues work on, and so shall who uses them.
     """
     channel = connection.channel()
     try:

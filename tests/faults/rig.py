@@ -27,10 +27,11 @@ import pika.exceptions
 import redis
 
 from carpark.audit import Sources, Verdict, audit
-from carpark.broker.topology import QUEUES, declare_queues, with_companions
+from carpark.broker.topology import CLASSIC, QUEUES, declare_queues, with_companions
 from carpark.errors import BrokerUnavailable
 from carpark.events import Event
 from carpark.management import ManagementApi, virtual_host_of
+from carpark.records import connect
 from tests.faults.proxy import TcpProxy, WriterGateway
 from tests.faults.service import Service
 from tests.helpers import eventually, find_free_port
@@ -117,6 +118,7 @@ class Rig:
             "dramatiq_restart_delay": "500",
             **(environ or {}),
         }
+        self._queue_type = env.get("CARPARK_QUEUE_TYPE", CLASSIC)
         self.writer = Service(self.processes, ["carpark", "writer"], env, r"^writer: http")
         self.worker = Service(
             self.processes, ["dramatiq", *worker_options, "carpark.actors"], env, "Worker process is ready for action"
@@ -130,7 +132,7 @@ class Rig:
             )
             for kind, journal in zip(("entry", "exit"), self.journals, strict=False)
         ]
-        self._client = redis.Redis.from_url(redis_server.url, decode_responses=True)
+        self._client = connect(redis_server.url)
         self._api = ManagementApi(rabbitmq.management_url, virtual_host_of(rabbitmq.url))
 
     @property
@@ -141,7 +143,7 @@ class Rig:
     def __enter__(self) -> Self:
         try:
             with pika.BlockingConnection(self._direct()) as connection:
-                declare_queues(connection.channel())
+                declare_queues(connection.channel(), queue_type=self._queue_type)
             for service in self.services:
                 service.start()
         except BaseException:
