@@ -132,19 +132,42 @@ fault("connection cut in the middle of a publish", RABBITMQ)(_cut_in_publish(0.5
 fault("connection cut between publish and confirm", RABBITMQ)(_cut_in_publish(1.0))
 
 
-@fault("queue deleted under the consumers, journal sent again", RABBITMQ, CAMERAS)
+@fault("connection cut in the middle of a retry's publish", RABBITMQ, WRITER, CAMERAS)
+def _cut_in_retry(rig: Rig) -> None:
+    """While the cameras stand still and the writer fails, what the backend publishes are the retries."""
+    assert rig.proxy
+    refused = rig.gateway.spoiled.get("error", 0)
+    rig.gateway.mode = "error"
+    try:
+        eventually(lambda: rig.gateway.spoiled.get("error", 0) > refused + 5, 60, "summaries that wait for a retry")
+        for camera in rig.cameras:
+            camera.pause()
+        for _ in range(3):
+            cuts = rig.proxy.cuts
+            rig.proxy.cut_in_publish(0.5)
+            eventually(lambda cuts=cuts: rig.proxy and rig.proxy.cuts > cuts, 60, "a retry was cut")
+    finally:
+        rig.gateway.mode = "well"
+        for camera in rig.cameras:
+            camera.go_on()
+
+
+@fault("queue deleted under the consumers, journals sent again", RABBITMQ)
 def _queue_deleted(rig: Rig) -> None:
     with pika.BlockingConnection(pika.URLParameters(rig.rabbitmq.url)) as connection:
         channel = connection.channel()
         for queue in ("vehicle_entry", "vehicle_exit"):
             channel.queue_delete(queue)
     # What was in them is gone, and only the journals know it. A generator sends again what its journal does not say
-    # was confirmed; the backend knows most of it already.
-    for camera, journal in zip(rig.cameras, rig.journals, strict=False):
-        assert camera.stop() == 0
+    # was confirmed; the backend knows most of it already. This is what docs/operating.md says to do.
+    for kind, journal in zip(("entry", "exit"), rig.journals, strict=False):
+        again = journal.with_name(f"{kind}-again.jsonl")
         events = [line for line in journal.read_bytes().splitlines(keepends=True) if not line.startswith(b'{"conf')]
-        journal.write_bytes(b'{"confirmed": 0}\n' + b"".join(events))
-        camera.start()
+        again.write_bytes(b'{"confirmed": 0}\n' + b"".join(events))
+        options = ["--events", "0", "--journal", str(again)]
+        sent = rig.processes.start(["carpark", "generate", kind, *options], rig.env, name=f"{kind}-again")
+        assert sent.wait(60) == 0
+        again.unlink()
 
 
 # -- Redis

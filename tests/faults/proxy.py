@@ -139,6 +139,9 @@ class WriterGateway:
             daemon_threads = True
             request_queue_size = 64
 
+            def handle_error(self, *args: object) -> None:
+                """Be quiet: a client that is killed leaves its connection behind."""
+
         self._writer = (address.hostname or "", address.port or 0)
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

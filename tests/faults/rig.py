@@ -102,7 +102,7 @@ class Rig:
         port = find_free_port()
         self.gateway = WriterGateway(f"http://127.0.0.1:{port}")
         self.processes = Processes(folder, {}, patience=40)
-        env = {
+        self.env = env = {
             "CARPARK_BROKER_URL": broker_url,
             "CARPARK_REDIS_URL": redis_server.url,
             "CARPARK_WRITER_URL": self.gateway.url,
