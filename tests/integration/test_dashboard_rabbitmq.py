@@ -168,9 +168,9 @@ def test_delayed_messages_are_requeued_to_be_worked_on_now(
     assert interface.requeue("vehicle_entry.DQ", ALL, 2) == 2
     found = drain(channel, "vehicle_entry")
     assert [json.loads(each)["options"] for each, _ in found] == [{"retries": 2}] * 2
-    assert [properties.headers for _, properties in found] == [
-        {OWN_HEADER: 1, "x-delivery-count": 0}
-    ] * 2  # the quorum queue counts anew
+    for _, properties in found:
+        assert properties.headers.pop("x-delivery-count", 0) == 0  # the quorum queue counts anew
+        assert properties.headers == {OWN_HEADER: 1}
     assert count(channel, "vehicle_entry.DQ") == 1
 
 
