@@ -94,6 +94,11 @@ class Server(ABC):
         """Whether its process is there."""
         return bool(self._group) and self._group[-1].poll() is None
 
+    @property
+    def group(self) -> int:
+        """The id of the process group that it runs in."""
+        return self._group[0].pid
+
     def start(self) -> None:
         """Start it, or start it again, and wait until it answers. Does nothing when it runs.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ from carpark.broker.reading import RejectedMessage, read_body
 
 READ_AT_ONCE = 100
 """How many messages that have arrived are read before acknowledgements get their turn."""
+
+ACKNOWLEDGED_WITHIN = 0.1
+"""Seconds that what is done waits for what came before it, so that one acknowledgement is enough for both."""
 
 
 class Delivery(MessageProxy):
@@ -60,6 +64,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
         self._folder = Folder(batch)
         self._read: deque[MessageProxy] = deque()
+        self._done: set[int] = set()
+        self._is_timed = False
 
     def __next__(self) -> MessageProxy | None:
         if not self._read:
@@ -69,11 +75,13 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
     def _read_what_is_there(self) -> None:
         try:
             self._take(*next(self.iterator))
-            waiting = self.channel.get_waiting_message_count()
+            # pika reads a few messages at a time; what else has arrived by now belongs to the same batch.
+            known, waiting = -1, self.channel.get_waiting_message_count()
+            while known < waiting < READ_AT_ONCE:
+                self.connection.process_data_events(0)
+                known, waiting = waiting, self.channel.get_waiting_message_count()
             for _ in range(min(waiting, READ_AT_ONCE)):
                 self._take(*next(self.iterator))
-            if waiting > READ_AT_ONCE:
-                self.connection.process_data_events(0)
         except (
             AssertionError,
             pika.exceptions.AMQPConnectionError,
@@ -116,19 +124,44 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
                 "%s: the connection is closed; RabbitMQ delivers again what was not acknowledged", message
             )
 
+    def close(self) -> None:
+        """Acknowledge what is done, and close the connection.
+
+        Raises:
+            ConnectionClosed: RabbitMQ could not be reached any more.
+        """
+        with contextlib.suppress(pika.exceptions.ConnectionWrongStateError):
+            self.connection.add_callback_threadsafe(self._acknowledge_each)
+        super().close()  # type: ignore[no-untyped-call]
+
+    # What follows runs in the connection's own thread.
+
     def _settle(self, done: list[int], back: list[int]) -> None:
-        """Tell RabbitMQ, in the connection's own thread."""
         self.known_tags.difference_update(done)
-        # One acknowledgement takes all up to its tag, so it may only be used below whatever is not done.
-        oldest = min(self.known_tags, default=math.inf)
-        together = [tag for tag in done if tag < oldest]
+        self._done.update(done)
+        self._acknowledge_together()
+        if self._done and not self._is_timed:
+            self._is_timed = True
+            self.connection.call_later(ACKNOWLEDGED_WITHIN, self._acknowledge_each)
         self.known_tags.difference_update(back)
-        if together:
-            self.channel.basic_ack(max(together), multiple=True)
-        for tag in done[len(together) :]:
-            self.channel.basic_ack(tag)
         for tag in back:
             self.channel.basic_nack(tag, requeue=True)
+
+    def _acknowledge_together(self) -> None:
+        # One acknowledgement takes all up to its tag, so it may only be used below whatever is not done.
+        oldest = min(self.known_tags, default=math.inf)
+        together = [tag for tag in self._done if tag < oldest]
+        if together:
+            self._done.difference_update(together)
+            self.channel.basic_ack(max(together), multiple=True)
+
+    def _acknowledge_each(self) -> None:
+        """Wait no longer for what came before and is not done."""
+        self._is_timed = False
+        self._acknowledge_together()
+        for tag in sorted(self._done):
+            self.channel.basic_ack(tag)
+        self._done.clear()
 
     def nack(self, message: Any) -> None:
         """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.
