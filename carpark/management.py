@@ -19,6 +19,9 @@ from carpark.settings import Settings, mask_url
 TIMEOUT = 5.0
 """Seconds that an answer may take."""
 
+PEEK_TIMEOUT = 30.0
+"""Seconds that a look at many messages may take at least."""
+
 _ENABLE = "turn it on (rabbitmq-plugins enable rabbitmq_management), or name it in CARPARK_MANAGEMENT_URL"
 
 
@@ -224,7 +227,8 @@ class ManagementApi:
             BrokerUnavailable: The API cannot be used.
         """
         wanted = {"count": count, "ackmode": "ack_requeue_true", "encoding": "base64", "truncate": cut}
-        answer = self._ask("POST", f"queues/{self._host}/{quote(queue, safe='')}/get", wanted, missing=[])
+        path = f"queues/{self._host}/{quote(queue, safe='')}/get"
+        answer = self._ask("POST", path, wanted, missing=[], timeout=max(self._timeout, PEEK_TIMEOUT))
         if not isinstance(answer, list):
             raise self._foreign()
         return [_peeked(each) for each in answer]
@@ -259,10 +263,11 @@ class ManagementApi:
     def _get(self, path: str) -> Any:
         return self._ask("GET", path)
 
-    def _ask(self, method: str, path: str, json: Any = None, missing: Any = None) -> Any:
+    def _ask(self, method: str, path: str, json: Any = None, missing: Any = None, timeout: float | None = None) -> Any:
+        url = f"{self._base}/api/{path}"
         try:
             response = self._session.request(
-                method, f"{self._base}/api/{path}", json=json, timeout=self._timeout, allow_redirects=False
+                method, url, json=json, timeout=timeout or self._timeout, allow_redirects=False
             )
         except OSError as error:  # every error of requests is one
             raise self._error(why(error), _ENABLE) from error
