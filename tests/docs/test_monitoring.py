@@ -135,7 +135,9 @@ def test_the_dashboards_are_the_four_that_there_shall_be_and_are_found() -> None
     assert [path.stem for path in DASHBOARDS] == ["backend", "generators", "overview", "writer"]
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = read_yaml(provisioning / "datasources" / "prometheus.yml")["datasources"]
-    assert (source["uid"], source["type"], source["url"]) == ("prometheus", "prometheus", "http://prometheus:9090")
+    assert (source["uid"], source["type"], source["url"]) == ("prometheus", "prometheus", "${PROMETHEUS_URL}")
+    stack = read_yaml(DEPLOY / "compose" / "compose.yaml")["services"]
+    assert stack["grafana"]["environment"]["PROMETHEUS_URL"] == "http://prometheus:9090"
     [provider] = read_yaml(provisioning / "dashboards" / "carpark.yml")["providers"]
     assert provider["options"]["path"] == "/etc/grafana/dashboards"
 

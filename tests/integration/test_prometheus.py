@@ -30,6 +30,9 @@ from tests.stays import entered, exited
 from tests.system import RULES, System, config_for, queries, quickened, read_yaml, rules
 
 RATE = "40"
+LABEL = re.compile(r"[a-z_-]+(\.DQ)?|(GET|POST) /[a-z.]*|other|\d{3}|[\d.]+|\+Inf")
+"""What labels may hold: words of the system, endpoints and statuses, bounds of buckets."""
+
 TOLD = re.compile(r"([\w:]+) (?:[<>]|==) [\d.]+")
 
 
@@ -90,6 +93,13 @@ def shown_by(pages: dict[str, Page]) -> dict[str, Row]:
     return found
 
 
+def series_of(system: System) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    """List the series of all pages; none of their labels is of a plate, an id or a URL."""
+    found = {key for name in system.ports for key in Page.get(system.url(name)).series()}
+    assert [value for _, labels in found for _, value in labels if not LABEL.fullmatch(value)] == []
+    return found
+
+
 def fires(prometheus: PrometheusServer, alert: str, **labels: str) -> bool:
     firing = prometheus.alerts().get(alert, [])
     return any(labels.items() <= given.items() for given in firing)
@@ -144,9 +154,11 @@ def test_every_panel_and_rule_has_data_and_every_alert_fires_and_goes_away(
 
     # The whole system, half a minute: every graph has data, nothing fires, the docs have what the pages have.
     eventually(lambda: without_data(prometheus) == [], 90)
+    series = series_of(system)
     eventually(lambda: time.monotonic() - started > 30, 60, "half a minute is over")
     assert without_data(prometheus) == []
     eventually(lambda: silent(prometheus), 60)
+    assert series_of(system) == series, "what happens adds none"
     assert shown_by({name: Page.get(system.url(name)) for name in system.ports}) == documented()
 
     # Garbage arrives, the writer goes away, and of ten exits only one was seen entering.
