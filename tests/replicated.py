@@ -96,6 +96,13 @@ class ReplicatedRedis:
         with redis.Redis.from_url(sentinel.url, decode_responses=True) as client:
             return int(client.sentinel_get_master_addr_by_name(NAME)[1])  # type: ignore[no-untyped-call]
 
+    def stop_following(self) -> None:
+        """Cut the replica off from the primary: what the primary is told from now on, the replica does not hear."""
+        with redis.Redis.from_url(self.replica.url, decode_responses=True) as client:
+            client.config_set("masterauth", "wrong")  # so that it does not come back
+            client.client_kill_filter(_type="master")
+            eventually(lambda: client.info("replication")["master_link_status"] == "down", 20, "the replica is cut off")
+
 
 @contextmanager
 def replicated_redis(sentinels: int = 3) -> Iterator[ReplicatedRedis]:

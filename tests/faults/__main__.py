@@ -12,7 +12,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from carpark.docs import markdown_table
 from tests.faults.conftest import HostedBroker
 from tests.faults.faults import FAULTS
 from tests.faults.overload import Load, fast, sink_is_down, workers_are_away
+from tests.faults.replicas import NODES_DIE, PRIMARY_DIES, cluster_rig, failover_rig, nodes_die_in_turn, primary_dies
 from tests.faults.rig import RATE, Rig
 from tests.faults.rounds import Round
 from tests.guard import GUARD
@@ -72,16 +74,31 @@ class Suite:
 
     def run(self, what: str, act: Act) -> None:
         """Let something happen, and note what it came to."""
-        started = time.monotonic()
-        rig = self._rig or self._start()
-        events = 0
+        if not self._judge(what, act, self._rig or self._start()):
+            self._end(keep=True)
+
+    def run_apart(self, what: str, system: Callable[[Path], AbstractContextManager[Rig]], act: Act) -> None:
+        """Let something happen to a system of its own, and note what it came to."""
+        if self._rig:
+            self._end(keep=False)
+        with system(self._folder / str(len(self.results))) as rig:
+            self._judge(what, act, rig)
+
+    @contextmanager
+    def failover_rig(self, folder: Path) -> Iterator[Rig]:
+        """Give a system whose Redis has a replica and Sentinels, on this suite's RabbitMQ."""
+        broker = HostedBroker(self._server)
+        with closing(broker), failover_rig(folder, broker) as rig:
+            yield rig
+
+    def _judge(self, what: str, act: Act, rig: Rig) -> bool:
+        started, events = time.monotonic(), 0
         try:
             done = act(rig)
         except Exception as error:
             verdict, well = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}", False
             CONSOLE.print(str(error), markup=False)
             CONSOLE.print(f"logs and files: {rig.folder}", style="yellow")
-            self._end(keep=True)
         else:
             found = done.verdict if isinstance(done, Load) else done
             assert found is not None
@@ -94,6 +111,7 @@ class Suite:
         last = self.results[-1]
         mark = "[green]✓[/]" if well else "[bold red]✗[/]"
         CONSOLE.print(f"{mark} {last.seconds:5.1f} s  {what}: {verdict}")
+        return well
 
     def close(self) -> None:
         """End everything."""
@@ -160,6 +178,10 @@ def main(rounds: int, seed: str | None, only: str | None) -> None:
         for name in FAULTS:
             if only is None or only in name:
                 suite.run(name, Round([(name, 0.0)]).run)
+        replicas = {NODES_DIE: (cluster_rig, nodes_die_in_turn), PRIMARY_DIES: (suite.failover_rig, primary_dies)}
+        for name, (system, act) in replicas.items():
+            if only is None or only in name:
+                suite.run_apart(name, system, act)
         if only is None:
             suite.run("workers away for 60 s at 10 times the rate", _fast(workers_are_away))
             suite.run("sink down for 60 s at 10 times the rate", _fast(sink_is_down))

@@ -236,16 +236,17 @@ class Rig:
         assert [sink.undelivered for sink in verdict.sinks] == [0], said
         return verdict
 
-    def verdict(self) -> Verdict:
-        """Audit what there is now."""
+    def verdict(self, show: int = 5) -> Verdict:
+        """Audit what there is now; `show` findings of each kind are written down."""
         return audit(
             Sources(
                 self.journals,
                 {"http-csv": self.csv},
                 redis_url=self.redis.url,
                 broker_url=self.rabbitmq.url,
+                queue_type=self._queue_type,
             ),
-            show=5,
+            show=show,
         )
 
     def wait_until_idle(self) -> None:
