@@ -263,9 +263,7 @@ def _understand(queue_name: str, body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         return {}
     if not fields.keys() >= ENVELOPE:
-        known = fields.keys() & {"vehicle_plate"}
-        own = {"actor_name": q_name(queue_name), "own_id": _text(fields.get("id"))} if known else {}
-        return {"kwargs": fields, **own}
+        return {"kwargs": fields, "actor_name": q_name(queue_name), "own_id": _text(fields.get("id"))}
     options = fields["options"] if isinstance(fields["options"], dict) else {}
     kwargs, retries = fields["kwargs"], options.get("retries")
     return {

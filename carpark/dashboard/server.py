@@ -10,7 +10,7 @@ from carpark.broker import STUB
 from carpark.dashboard.base import Interface
 from carpark.dashboard.park import CarPark, look
 from carpark.dashboard.safety import check_login, guarded, is_loopback
-from carpark.errors import InvalidSetting, PackageMissing
+from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
 from carpark.ports import listen
 from carpark.records import Records, connect
 from carpark.serving import HttpServer
@@ -58,7 +58,10 @@ def make_app(
     counts = records or Records(connect(settings.redis_url, attempts=1), settings.retention, settings.sinks)
 
     def park() -> CarPark:
-        return look(counts, settings.sinks, broker)
+        try:
+            return look(counts, settings.sinks, broker)
+        except RecordsUnavailable as error:
+            raise RecordsUnavailable(f"{str(error).rstrip('.')}; start it, or name it in CARPARK_REDIS_URL") from error
 
     return Dashboard(broker, park, links_of(settings) if links is None else links, prefix)
 
