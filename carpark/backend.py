@@ -124,8 +124,10 @@ class Backend:
         self._reached("before-record")
         recorded = self._when_possible(lambda: self.records.record(events))
         self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))
-        self._reached("after-record")
-        self._when_possible(lambda: self._delivery.send(self.records, _wanted(recorded)))
+        wanted = _wanted(recorded)
+        if wanted:
+            self._reached("after-record")
+        self._when_possible(lambda: self._delivery.send(self.records, wanted))
         refused = [place for place, effect in enumerate(recorded) if effect.error]
         self.meter.processed(events[0].kind, len(events) - len(refused), time.perf_counter() - started)
         self._reached("before-ack")

@@ -17,7 +17,7 @@ VARIABLE = "CARPARK_TEST_FAILPOINTS"
 
 NAMES = {
     "before-record": "a worker has events in hand and nothing of them is recorded",
-    "after-record": "events are recorded, and no sink has heard of the summaries",
+    "after-record": "events are recorded that finish stays, and no sink has heard of the summaries",
     "after-sink": "the sinks have the summaries, and the records do not know yet",
     "before-ack": "all is done, and RabbitMQ does not know yet",
     "writer-received": "the writer has a list, and nothing of it is in the file",

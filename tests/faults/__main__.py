@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -24,11 +25,11 @@ from rich.console import Console
 from carpark.audit import Verdict
 from carpark.docs import markdown_table
 from tests.faults.conftest import HostedBroker
-from tests.faults.faults import FAULTS
+from tests.faults.faults import FAULTS, LONG_FAULTS
 from tests.faults.overload import Load, fast, sink_is_down, workers_are_away
 from tests.faults.replicas import NODES_DIE, PRIMARY_DIES, cluster_rig, failover_rig, nodes_die_in_turn, primary_dies
 from tests.faults.rig import RATE, Rig
-from tests.faults.rounds import Round
+from tests.faults.rounds import Round, alone
 from tests.guard import GUARD
 from tests.processes import ROOT
 from tests.servers import RabbitmqServer, RedisServer
@@ -96,7 +97,8 @@ class Suite:
         try:
             done = act(rig)
         except Exception as error:
-            verdict, well = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}", False
+            reason = f" ({error.__cause__})" if error.__cause__ else ""
+            verdict, well = f"{str(error).partition(chr(10))[0][:200]}{reason[:200]}", False
             CONSOLE.print(str(error), markup=False)
             CONSOLE.print(f"logs and files: {rig.folder}", style="yellow")
         else:
@@ -175,9 +177,9 @@ def main(rounds: int, seed: str | None, only: str | None) -> None:
     started = time.monotonic()
     suite = Suite(Path(tempfile.mkdtemp(prefix="carpark-faults-", dir="/tmp")))
     try:
-        for name in FAULTS:
+        for name, fault in {**FAULTS, **LONG_FAULTS}.items():
             if only is None or only in name:
-                suite.run(name, Round([(name, 0.0)]).run)
+                suite.run(name, partial(alone, fault))
         replicas = {NODES_DIE: (cluster_rig, nodes_die_in_turn), PRIMARY_DIES: (suite.failover_rig, primary_dies)}
         for name, (system, act) in replicas.items():
             if only is None or only in name:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pika
+import redis
 
 from carpark.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.failpoints import VARIABLE
@@ -38,16 +39,19 @@ class Fault:
 FAULTS: dict[str, Fault] = {}
 """Every fault, by its name in words."""
 
+LONG_FAULTS: dict[str, Fault] = {}
+"""Those that take minutes, and have a length that matters."""
+
 
 PAUSE_SECONDS = 10.0
 AWAY_SECONDS = 1.0
 
 
-def fault(name: str, *touches: str) -> Callable[[Harm], Harm]:
-    """Put a fault on the list."""
+def fault(name: str, *touches: str, listed: dict[str, Fault] = FAULTS) -> Callable[[Harm], Harm]:
+    """Put a fault on a list."""
 
     def register(harm: Harm) -> Harm:
-        FAULTS[name] = Fault(harm, frozenset(touches))
+        listed[name] = Fault(harm, frozenset(touches))
         return harm
 
     return register
@@ -185,6 +189,25 @@ def _redis_paused(rig: Rig) -> None:
     rig.redis.signal(signal.SIGSTOP)
     wait(PAUSE_SECONDS)
     rig.redis.signal(signal.SIGCONT)
+
+
+@fault("Redis refuses writes (out of memory)", REDIS)
+def _redis_full(rig: Rig) -> None:
+    with redis.Redis.from_url(rig.redis.url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            recorded = rig.recorded()
+            wait(AWAY_SECONDS)
+            assert rig.recorded() == recorded
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+@fault("Redis away for 75 s, longer than an event waits in a worker", REDIS, listed=LONG_FAULTS)
+def _redis_long_away(rig: Rig) -> None:
+    rig.redis.kill()
+    wait(75)
+    rig.redis.start()
 
 
 # -- the writer

@@ -8,12 +8,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from carpark.audit import Verdict
-from tests.faults.faults import FAULTS
+from tests.faults.faults import FAULTS, Fault
 from tests.faults.rig import Rig, wait
 
 MOST_AT_ONCE = 3
 MOST_APART = 3.0
 """Seconds between the first fault of a round and the last at most."""
+
+
+def alone(fault: Fault, rig: Rig) -> Verdict:
+    """Let one fault happen under load, and judge.
+
+    Args:
+        fault: The fault.
+        rig: The system.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        AssertionError: The fault could not be done, or something is lost, there twice, unexpected or dead.
+    """
+    rig.wait_for_progress()
+    fault.harm(rig)
+    rig.wait_for_progress()
+    return rig.settle()
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,9 @@ class Round:
         Raises:
             AssertionError: A fault could not be done, or something is lost, there twice, unexpected or dead.
         """
-        rig.wait_for_progress()
+        return alone(Fault(self._all, frozenset()), rig)
+
+    def _all(self, rig: Rig) -> None:
         problems: list[BaseException] = []
 
         def do(name: str, later: float) -> None:
@@ -74,8 +95,6 @@ class Round:
             thread.join()
         if problems:
             raise problems[0]
-        rig.wait_for_progress()
-        return rig.settle()
 
     def __str__(self) -> str:
         return "; ".join(name if not later else f"{later:g} s later {name}" for name, later in self.faults)

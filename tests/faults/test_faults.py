@@ -10,7 +10,7 @@ import pytest
 from tests.faults.faults import FAULTS
 from tests.faults.overload import fast, sink_is_down, workers_are_away
 from tests.faults.rig import Rig
-from tests.faults.rounds import Round
+from tests.faults.rounds import Round, alone
 
 SEED = os.environ.get("CARPARK_TEST_SEED") or str(random.SystemRandom().randrange(10**6))
 
@@ -21,10 +21,7 @@ MOST_MIB = 60
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", FAULTS)
 def test_nothing_is_lost_and_nothing_comes_twice(rig: Rig, name: str) -> None:
-    rig.wait_for_progress()
-    FAULTS[name].harm(rig)
-    rig.wait_for_progress()
-    rig.settle()
+    alone(FAULTS[name], rig)
 
 
 @pytest.mark.timeout(300)
