@@ -90,12 +90,12 @@ def two_queues(draw: st.DrawFn, plate: str, *, dirty: bool = False) -> list[Even
 
 @st.composite
 def incomplete(draw: st.DrawFn, plate: str) -> list[Event]:
-    """Guarantee (c): the order of the times, an entry before an exit at equal ones; any event may be missing."""
+    """Guarantee (c): in the order of times, at equal ones entries first, then by id; any event may be missing."""
     events: list[Event] = []
     clock = 0
     for number, (is_entry, gap) in enumerate(draw(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), max_size=40))):
         clock += gap
-        events.append((entered if is_entry else exited)(f"{plate}/{number}", plate, clock))
+        events.append((entered if is_entry else exited)(f"{plate}/{number:02}", plate, clock))
     return sorted(events, key=lambda event: (event.time, event.kind == "exit"))
 
 
