@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carpark.audit.audit import Sources, audit, sinks_of
+from carpark.audit.auditing import Sources, audit, sinks_of
 from carpark.audit.lastrun import LastRun, run_folder
 from carpark.audit.verdict import SinkVerdict, Verdict
 

@@ -13,8 +13,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from carpark.audit.audit import Progress as Hears
-from carpark.audit.audit import Sources, audit, sinks_of
+from carpark.audit.auditing import Progress as Hears
+from carpark.audit.auditing import Sources, audit, sinks_of
 from carpark.audit.judge import Each
 from carpark.audit.lastrun import LastRun
 from carpark.audit.reference import ENTRY, Seen

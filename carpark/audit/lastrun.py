@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from carpark.audit.audit import Sources
+from carpark.audit.auditing import Sources
 from carpark.errors import InvalidSetting
 
 _NOTE = "run.json"
