@@ -1,14 +1,14 @@
 """What the backend's metrics cost: `python -m benchmarks.metrics_cost`.
 
 A RabbitMQ and a Redis of its own, a writer, and a backend of two worker processes that works off queues which were
-filled before; in turn with metrics and without. Processor time is that of the worker processes: it says what counting
-costs even on a machine that others keep busy. Then the page is fetched while nothing else happens, and under load.
+filled before. Of the workers' processor time, the part that counting takes is printed, once for events in batches and
+once for each alone; then how long the page takes to be fetched, while nothing else happens and under load.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import statistics
 import tempfile
 import time
@@ -30,22 +30,23 @@ from tests.processes import Process, Processes
 from tests.scraping import PAGE
 from tests.servers import RabbitmqServer, RedisServer
 
-TICK = os.sysconf("SC_CLK_TCK")
 PROCESSES = 2
-READY = "Worker process is ready for action"
+TOLD = re.compile(r"counting took ([\d.]+) of ([\d.]+) s")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one pass took.
+    """What a pass came to.
 
     Args:
         rate: Events per second.
-        cost: Microseconds of processor time per event, of the worker processes.
+        counting: Microseconds of processor time per event that counting took.
+        everything: Microseconds of processor time per event that the workers took.
     """
 
     rate: float
-    cost: float
+    counting: float
+    everything: float
 
 
 def stays(count: int) -> Iterator[Event]:
@@ -87,21 +88,24 @@ class Bench:
         self._store = redis.Redis.from_url(store.url, decode_responses=True)
         self._passes = 0
 
-    def run(self, module: str, count: int) -> Result:
+    def run(self, count: int, batch: int) -> Result:
         """Let a backend work off full queues.
 
         Args:
-            module: What Dramatiq is given.
             count: How many stays there are.
+            batch: How many events are worked on together at most.
 
         Returns:
             What it took.
         """
-        with self._started(module, count) as worker:
-            before, started = processor_seconds(worker), time.perf_counter()
+        with self._started("benchmarks.timed_actors", count, batch) as worker:
+            started, done = time.perf_counter(), self._effects()
             eventually(lambda: self._effects() == 2 * count, 300, "all events have their effect", 0.02)
-            seconds, spent = time.perf_counter() - started, processor_seconds(worker) - before
-        return Result(2 * count / seconds, spent / (2 * count) * 1e6)
+            rate = (2 * count - done) / (time.perf_counter() - started)
+        told = TOLD.findall(worker.output)
+        assert len(told) == PROCESSES, worker.output
+        counting, everything = (sum(float(part[place]) for part in told) / (2 * count) * 1e6 for place in (0, 1))
+        return Result(rate, counting, everything)
 
     def scrape(self, count: int) -> tuple[list[float], list[float]]:
         """Fetch the page while the backend works, and when it is done.
@@ -112,13 +116,13 @@ class Bench:
         Returns:
             Milliseconds of the fetches under load, and of those after it.
         """
-        with self._started("carpark.actors", count) as worker:
+        with self._started("carpark.actors", count, 100) as worker:
             url = worker.wait_for_line(PAGE, 60)[1]
             busy = [fetch(url) for _ in iter(lambda: self._effects() < 2 * count, False)]
             return busy, [fetch(url) for _ in range(50)]
 
     @contextmanager
-    def _started(self, module: str, count: int) -> Iterator[Process]:
+    def _started(self, module: str, count: int, batch: int) -> Iterator[Process]:
         self._passes += 1
         self._store.flushall()
         with pika.BlockingConnection(pika.URLParameters(self._rabbitmq.url)) as connection:
@@ -130,9 +134,10 @@ class Bench:
         writer = self._processes.start(["carpark", "writer"], {**self._environ, **csv})
         writer.wait_for_line("writer: http")
         worker = self._processes.start(
-            ["dramatiq", module, "--processes", str(PROCESSES), "--threads", "4"], self._environ
+            ["dramatiq", module, "--processes", str(PROCESSES), "--threads", "4"],
+            {**self._environ, "CARPARK_BATCH": str(batch)},
         )
-        worker.wait_for_line(READY, 60)
+        worker.wait_for_line(PAGE, 60)
         yield worker
         worker.terminate()
         writer.terminate()
@@ -140,23 +145,6 @@ class Bench:
     def _effects(self) -> int:
         counts = self._store.hgetall("carpark:counts")
         return sum(int(value) for name, value in counts.items() if name.split("/")[0] in ("entry", "exit"))
-
-
-def processor_seconds(process: Process) -> float:
-    """Add up what the worker processes have used; the one that shows the page is started once and left out.
-
-    Args:
-        process: Dramatiq's master.
-
-    Returns:
-        Seconds.
-    """
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
-    spent = 0.0
-    for child in listed[:PROCESSES]:
-        fields = Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        spent += (int(fields[11]) + int(fields[12])) / TICK
-    return spent
 
 
 def fetch(url: str) -> float:
@@ -177,7 +165,6 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description="What the backend's metrics cost.")
     parser.add_argument("--stays", type=int, default=20_000, help="stays of each pass, two events each")
-    parser.add_argument("--passes", type=int, default=3, help="passes with metrics, and as many without")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -186,33 +173,25 @@ def main() -> None:
         try:
             for server in (rabbitmq, store):
                 server.start()
-            measure(Bench(processes, rabbitmq, store, folder), options.stays, options.passes)
+            measure(Bench(processes, rabbitmq, store, folder), options.stays)
         finally:
             processes.close()
             rabbitmq.close()
             store.close()
 
 
-def measure(bench: Bench, count: int, passes: int) -> None:
+def measure(bench: Bench, count: int) -> None:
     """Make all passes and print what they took.
 
     Args:
         bench: Makes them.
         count: Stays of each.
-        passes: How many of each kind.
     """
-    results: dict[str, list[Result]] = {"carpark.actors": [], "benchmarks.uncounted": []}
-    for number in range(passes):
-        for module in sorted(results, reverse=bool(number % 2)):
-            results[module].append(bench.run(module, count))
-    print("                 events/s    processor time per event")
-    medians = {}
-    for module, said in (("carpark.actors", "with metrics"), ("benchmarks.uncounted", "without")):
-        rate = statistics.median(result.rate for result in results[module])
-        medians[module] = statistics.median(result.cost for result in results[module])
-        print(f"{said:<15}  {rate:8,.0f}    {medians[module]:.1f} us")
-    cost = medians["carpark.actors"] / medians["benchmarks.uncounted"] - 1
-    print(f"metrics cost {cost:.1%} of the workers' processor time")
+    for said, batch in (("in batches", 100), ("one by one", 1)):
+        result = bench.run(count, batch)
+        share = result.counting / result.everything
+        print(f"events {said}: counting takes {result.counting:.1f} us of {result.everything:.0f} us each", end="")
+        print(f" of the workers' processor time: {share:.1%} ({result.rate:,.0f} events/s)", flush=True)
     busy, idle = bench.scrape(count)
     print(f"a scrape takes {statistics.median(idle):.1f} ms when idle (at most {max(idle):.1f} ms)", end="")
     print(f", {statistics.median(busy):.1f} ms under load (at most {max(busy):.1f} ms)")
