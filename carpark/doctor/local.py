@@ -38,6 +38,7 @@ _TITLES = {
     "entry": "entry generator",
     "exit": "exit generator",
     "queues": "queue configurator",
+    "run": "embedded run",
     "metrics": "page of metrics",
 }
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are looked up, not bound to
@@ -194,6 +195,8 @@ def _probe(host: str, port: int) -> tuple[set[str], bool]:
     holders = {service for service, mark in _MARKS.items() if f"\n{mark}" in f"\n{page}" or f" {mark}" in page}
     if "dramatiq_" in page:
         holders.add("backend")
+    if {"backend", "entry", "exit", "queues"} <= holders:
+        holders = {"run"}
     # The backend's page is empty until its first message.
     empty_page = not page.strip() and response.headers.get("Content-Type", "").startswith("text/plain; version=")
     return holders, bool(holders) or empty_page or response.headers.get("Server") == IDENTITY

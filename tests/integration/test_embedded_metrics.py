@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from carpark.doctor.findings import ok
+from carpark.doctor.local import check_ports
 from carpark.embedded import Embedded
 from carpark.errors import PortTaken
 from carpark.settings import Settings
@@ -73,3 +75,13 @@ def test_without_the_writer_there_is_nothing_of_it_on_the_page(
         text = requests.get(park.metrics.url, timeout=10).text
     assert "web_backend" not in text
     assert 'go_backend_summaries_total{outcome="delivered",sink="jsonl"} 0.0' in text
+
+
+def test_the_doctor_knows_the_page_of_a_run(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Embedded(make_settings(), Plan(events=0)) as park:
+        port = int(park.metrics.url.split(":")[2].split("/")[0])
+        monkeypatch.setattr("carpark.doctor.local.METRICS_PORTS", {"run": port})
+        finding = check_ports(make_settings(metrics_port=""))[2]
+    assert finding == ok(f"port {port}", "held by the embedded run, which runs")
