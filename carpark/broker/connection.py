@@ -18,6 +18,9 @@ from carpark.values import mask_urls
 TIMEOUT = 5.0
 """Seconds that connecting to one URL may take."""
 
+BLOCKED_TIMEOUT = 30.0
+"""Seconds that RabbitMQ may keep a connection waiting because its memory or disk is full."""
+
 _REFUSALS = (
     exceptions.AuthenticationError,
     exceptions.ProbableAuthenticationError,
@@ -46,6 +49,7 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT) -> BlockingC
         parameters.connection_attempts = 1
         parameters.socket_timeout = timeout
         parameters.stack_timeout = timeout
+        parameters.blocked_connection_timeout = BLOCKED_TIMEOUT
         every.append(parameters)
     try:
         return BlockingConnection(every)
@@ -81,6 +85,8 @@ def explain(error: BaseException) -> tuple[str, str]:
         return "it refuses the user or the password", "check both in CARPARK_BROKER_URL"
     if isinstance(error, exceptions.IncompatibleProtocolError):
         return "what listens there does not speak AMQP", "check host and port in CARPARK_BROKER_URL"
+    if isinstance(error, exceptions.ConnectionBlockedTimeout):
+        return "it takes no messages, its memory or disk is full", "make room, or give it more"
     if isinstance(error, exceptions.ChannelClosedByBroker):
         return _words(error), "give the user of CARPARK_BROKER_URL its permissions (rabbitmqctl set_permissions)"
     return _words(error), "start RabbitMQ, or name another one in CARPARK_BROKER_URL"

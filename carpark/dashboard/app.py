@@ -208,9 +208,7 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
         if action not in ("delete-all", "requeue-all"):
             raise _BadRequest("There is no such action.")
         _, jobs = self.iface.get_jobs(queue_name, 0, matches(match) if match else None)
-        queue = context["queue"]
-        whole = queue.jobs_dead if queue_name == xq_name(queue_name) else queue.jobs_delayed
-        return {**context, "count": jobs.total if match or not jobs.note else whole}
+        return {**context, "count": jobs.total}
 
     @_action
     def requeue_message(self, req: Any) -> Any:

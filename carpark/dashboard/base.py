@@ -69,9 +69,9 @@ class Jobs(list[Job]):
     Args:
         jobs: The messages, in their order in the queue.
         start: The place of the first, from 0.
-        total: How many there are in all, as far as pages go.
+        total: How many there are in all, listed or not; of those that were asked for, as far as pages go.
         note: What people should know when some cannot be listed, or not be moved.
-        is_fixed: Whether they cannot be moved.
+        is_fixed: Whether there is nothing that could be moved.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class RabbitmqInterface(Interface):
     @property
     def workers(self) -> list[Worker]:
         """The processes that consume from our queues."""
-        ours = {companion for name in QUEUES for companion in with_companions(name)}
+        ours = {each for name in QUEUES for each in with_companions(name)[:2]}  # who reads dead letters is no worker
         consuming = {each.connection for each in self._management.consumers() if each.queue in ours}
         in_hand = self._management.in_hand() if consuming else {}
         processes: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
@@ -65,30 +65,22 @@ class RabbitmqInterface(Interface):
         return [_worker(title, connections, in_hand) for (title, _), connections in sorted(processes.items())]
 
     def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
-        """List a page of messages; see `Interface.get_jobs`.
-
-        Args:
-            queue_name: A queue or a companion.
-            cursor: The place of the first, from 0, among those that are listed.
-            wanted: Tells which are listed; all by default.
-
-        Returns:
-            Where the next page starts, or None; and the messages, or why they are not listed.
-        """
+        """List a page of messages; see `Interface.get_jobs`."""
         totals = self._management.queues().get(queue_name)
         if totals is None:
-            return None, Jobs(note="This queue is not declared yet: carpark queues declares it.")
+            return None, Jobs(note="This queue is not declared yet: carpark queues declares it.", is_fixed=True)
+        ready = totals.ready or 0
         note = self._why_not(totals)
         if note:
-            return None, Jobs(note=note)
-        ready = totals.ready or 0
+            return None, Jobs(total=ready, note=note, is_fixed=not ready)
         jobs = self._peek(queue_name, page_of(ready, cursor)[1] if wanted is None else min(ready, REACH))
         if wanted is not None:
             jobs = [job for job in jobs if wanted(job)]
             ready = len(jobs)
         start, stop, following = page_of(ready, cursor)
         held = totals.unacked if queue_name == dq_name(queue_name) else 0
-        return following, Jobs(jobs[start:stop], start, ready, _HELD.format(held) if held else "")
+        note = _HELD.format(held) if held else ""
+        return following, Jobs(jobs[start:stop], start, ready, note, is_fixed=not jobs)
 
     def _peek(self, queue_name: str, count: int) -> list[Job]:
         with self._locks[queue_name]:
@@ -105,15 +97,7 @@ class RabbitmqInterface(Interface):
         return ""
 
     def get_job(self, queue_name: str, message_id: str) -> Job | None:
-        """Find a message; see `Interface.get_job`.
-
-        Args:
-            queue_name: The queue or companion that it is in.
-            message_id: Its id here.
-
-        Returns:
-            The message with its whole body, or None.
-        """
+        """Find a message; see `Interface.get_job`."""
         if queue_name != xq_name(queue_name):
             totals = self._management.queues().get(queue_name)
             if totals is None or self._why_not(totals):
@@ -123,31 +107,12 @@ class RabbitmqInterface(Interface):
             return next((message.whole for message in messages if wanted(message.job)), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
-        """Send messages to their queue again; see `Interface.requeue`.
-
-        Args:
-            queue_name: A queue's ``.DQ`` or ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-            body: What is sent instead of their own bodies.
-
-        Returns:
-            How many were sent.
-        """
+        """Send messages to their queue again; see `Interface.requeue`."""
         with self._locks[queue_name]:
             return self._mover.requeue(queue_name, wanted, limit, body)
 
     def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
-        """Take messages away for good; see `Interface.delete`.
-
-        Args:
-            queue_name: A queue's ``.DQ`` or ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-
-        Returns:
-            How many were taken away.
-        """
+        """Take messages away for good; see `Interface.delete`."""
         with self._locks[queue_name]:
             return self._mover.delete(queue_name, wanted, limit)
 

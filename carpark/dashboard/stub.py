@@ -51,16 +51,7 @@ class StubInterface(Interface):
         return [Worker(self._name, socket.gethostname(), str(os.getpid()), self._since, in_hand)]
 
     def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
-        """List a page of messages; see `Interface.get_jobs`.
-
-        Args:
-            queue_name: A queue or a companion.
-            cursor: The place of the first, from 0, among those that are listed.
-            wanted: Tells which are listed; all by default.
-
-        Returns:
-            Where the next page starts, or None; and the messages.
-        """
+        """List a page of messages; see `Interface.get_jobs`."""
         letters = self._letters(queue_name)
         if wanted is None:
             start, stop, following = page_of(len(letters), cursor)
@@ -70,34 +61,18 @@ class StubInterface(Interface):
             start, stop, following = page_of(len(found), cursor)
             jobs, total = found[start:stop], len(found)
         is_delayed = queue_name == dq_name(queue_name)
-        return following, Jobs(jobs, start, total, _HELD if is_delayed and jobs else "", is_fixed=is_delayed)
+        return following, Jobs(
+            jobs, start, total, _HELD if is_delayed and jobs else "", is_fixed=is_delayed or not jobs
+        )
 
     def get_job(self, queue_name: str, message_id: str) -> Job | None:
-        """Find a message; see `Interface.get_job`.
-
-        Args:
-            queue_name: The queue or companion that it is in.
-            message_id: Its id here.
-
-        Returns:
-            The message, or None.
-        """
+        """Find a message; see `Interface.get_job`."""
         wanted = has_id(message_id)
         letters = (letter for letter in self._letters(queue_name) if wanted(_job(queue_name, letter)))
         return next((_job(queue_name, letter, len(letter.body)) for letter in letters), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
-        """Send dead letters to their queue again; see `Interface.requeue`.
-
-        Args:
-            queue_name: A queue's ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-            body: What is sent instead of their own bodies.
-
-        Returns:
-            How many were sent.
-        """
+        """Send dead letters to their queue again; see `Interface.requeue`."""
 
         def send(letter: Letter) -> None:
             own = letter.body if body is None else body
@@ -106,16 +81,7 @@ class StubInterface(Interface):
         return self._work(queue_name, wanted, limit, send)
 
     def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
-        """Take dead letters away for good; see `Interface.delete`.
-
-        Args:
-            queue_name: A queue's ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-
-        Returns:
-            How many were taken away.
-        """
+        """Take dead letters away for good; see `Interface.delete`."""
         return self._work(queue_name, wanted, limit, lambda letter: None)
 
     def _work(self, queue_name: str, wanted: Wanted, limit: int, settle: Any) -> int:

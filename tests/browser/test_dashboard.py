@@ -23,6 +23,8 @@ from tests.mailbox import bodies, count
 from tests.processes import Process, Processes
 from tests.writer_service import READY as WRITER_READY
 
+pytestmark = pytest.mark.timeout(300)  # a browser needs a processor, and others may have it
+
 GARBAGE_LETTERS = 300
 STAYS = 50
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)

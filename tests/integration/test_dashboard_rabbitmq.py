@@ -89,6 +89,7 @@ def test_each_tab_lists_its_messages_or_says_why_not(
         if kind == "quorum" and not name.endswith(".XQ"):
             assert (following, list(jobs)) == (None, [])
             assert "quorum queue" in jobs.note
+            assert (jobs.total, jobs.is_fixed) == (60, False)
         else:
             assert (following, len(jobs), jobs.total, jobs.note) == (50, 50, 60, "")
             assert [job.headers["n"] for job in jobs] == list(range(50))
