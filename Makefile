@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := $(VENV)/bench/.ready
 
 # --rate 100 for RATE=100, nothing for a variable that was not given.
 flag = $(if $(strip $($(1))),--$(2) '$($(1))')
@@ -16,7 +17,7 @@ STACK = $(PYTHON) deploy/compose/stack.py
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup test faults lint lock clean
+.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup test faults lint bench bench-check lock clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -87,10 +88,20 @@ lint: $(READY) ## linter, formatter check, type checker
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+bench: $(READY) $(BENCH) ## benchmarks beside bare pika, Dramatiq and Celery; QUICK=1 for two minutes
+	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m benchmarks $(if $(strip $(QUICK)),--quick) $(ARGS)
+
+bench-check: $(READY) $(BENCH) ## a quick benchmark; status 1 if a ratio got worse than the committed one
+	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m benchmarks --quick --check $(ARGS)
+
 lock: $(READY) ## pin the newest dependencies that fit in requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dashboard --extra watch \
 		--group dev --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group bench --constraint requirements.lock \
+		--custom-compile-command "make lock" --output-file benchmarks/requirements.lock
 	@echo "lock: requirements.lock has $$(grep -c == requirements.lock) packages; the next target installs them"
 
 clean: ## remove what the other targets made: .venv, caches, and data/ with its CSV
@@ -118,6 +129,9 @@ help: ## this page
 ##@ Settings of make faults
 ##: ROUNDS how many random rounds; SEED draws the same ones again
 
+##@ Settings of make bench
+##: QUICK 1 for fewer events and one round
+
 ##@ Settings of every target
 ##: ARGS further options: make worker ARGS="--processes 2", make test ARGS=tests/unit
 ##: PYTHON the Python 3.11 or newer that .venv is made with (after make clean, if there is one)
@@ -132,6 +146,13 @@ BEGIN { print paint("1", "carpark") ": a car park as a Dramatiq actor system"; p
 /^[a-z-]+:.* ## / { split($$0, part, /:.* ## /); row(part[1], part[2]) }
 endef
 export HELP
+
+# Celery stays out of the ordinary packages: a folder beside them.
+$(BENCH): benchmarks/requirements.lock $(READY)
+	@echo "bench: Celery and what it needs into $(VENV)/bench"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/bench \
+		-r benchmarks/requirements.lock
+	@touch $@
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "setup: there is no $(PYTHON); install Python 3.11 or newer, or name it: make setup PYTHON=/path/to/python" >&2; exit 2; }

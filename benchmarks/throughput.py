@@ -1,0 +1,42 @@
+"""From full queues to rows on disk, by everybody who works on the events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.load import Load, fill, judge, watch
+from benchmarks.stage import Stage
+
+
+def measure(stage: Stage, size: int, slow_size: int, rounds: int) -> list[dict[str, Any]]:
+    """Let all of them work on the same events, in turns.
+
+    Args:
+        stage: The servers.
+        size: How many events.
+        slow_size: How many for those that are slow.
+        rounds: How often.
+
+    Returns:
+        A row for each, with the rate of each round and the processor time of the last.
+    """
+    rows: list[dict[str, Any]] = [{"name": contender.name, "rates": []} for contender in CONTENDERS]
+    for _ in range(rounds):
+        for row, contender in zip(rows, CONTENDERS, strict=True):
+            rate, micros, verdict = _run(stage, contender, slow_size if contender.slow else size)
+            row["rates"].append(rate)
+            row |= {"micros": micros, "audit": verdict}
+    return rows
+
+
+def _run(stage: Stage, contender: Contender, size: int) -> tuple[float, dict[str, float], str]:
+    load = Load(size)
+    with stage.site(contender.batch) as site:
+        fill(site, [contender.letter(event) for event in load.events], contender.declare)
+        workers = contender.start(site)
+        measured = watch(site, load, workers)
+        verdict = judge(site, load)
+        for worker in workers:
+            worker.terminate()
+    return measured.rate, measured.micros, verdict
