@@ -7,6 +7,7 @@ of the same id left behind is emptied before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import multiprocessing
 import os
@@ -102,7 +103,7 @@ def _hold(folder: Path) -> tuple[IO[str], bool]:
 def _open(folder: Path) -> IO[str] | None:
     try:
         return (folder / _LOCK).open("a", encoding="ascii")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -137,7 +138,8 @@ def _remove_dead(folder: Path) -> None:
         if _is_alone(lock) and _is_same(folder, lock):
             _empty(folder)
             (folder / _LOCK).unlink()
-            folder.rmdir()
+            with contextlib.suppress(OSError):  # a master that has got the same process id is entering it
+                folder.rmdir()
 
 
 def _empty(folder: Path) -> None:
