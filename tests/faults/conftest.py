@@ -24,6 +24,11 @@ class HostedBroker:
         self._host = VirtualHost(server.url, server.management_url)
         self.url, self.management_url = self._host.url, server.management_url
 
+    @property
+    def group(self) -> int:
+        """The id of its process group."""
+        return self._server.group
+
     def start(self) -> None:
         """Start it, if it does not run."""
         self._server.start()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from carpark.audit import Verdict
 from tests.faults.rig import RATE, Rig
+from tests.faults.service import group_mib
 from tests.helpers import eventually
 
 TIMES = 10
@@ -119,8 +120,10 @@ def _watched(rig: Rig, load: Load) -> Iterator[object]:
 
     def look() -> None:
         while not ended.wait(0.5):
-            for service in rig.services:
-                load.mib[service.name] = max(load.mib.get(service.name, 0.0), service.memory_mib())
+            now = {service.name: service.memory_mib() for service in rig.services}
+            now |= {"redis": group_mib(rig.redis.group), "rabbitmq": group_mib(rig.rabbitmq.group)}
+            for name, mib in now.items():
+                load.mib[name] = max(load.mib.get(name, 0.0), mib)
 
     thread = threading.Thread(target=look)
     thread.start()

@@ -56,6 +56,10 @@ class Broker(Protocol):
     management_url: str
     """A management API that answers when everything is well."""
 
+    @property
+    def group(self) -> int:
+        """The id of its process group, where it has one."""
+
     def start(self) -> None:
         """Start what does not run."""
 

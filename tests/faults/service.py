@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -133,6 +134,17 @@ class Service:
                     self.process.kill()  # its children, too
                     time.sleep(_GLANCE)
                     self._begin({})
+
+
+def group_mib(group: int) -> float:
+    """Add up the resident memory of a process group's processes now."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # After the name, which is in brackets and may hold anything: state, parent, group.
+            if int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[2]) == group:
+                total += resident_mib(int(stat.parent.name))
+    return total
 
 
 def children_of(pid: int) -> list[int]:

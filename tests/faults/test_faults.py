@@ -12,6 +12,8 @@ from tests.faults.overload import fast, sink_is_down, workers_are_away
 from tests.faults.rig import Rig
 from tests.faults.rounds import Round, alone
 
+pytestmark = pytest.mark.servers
+
 SEED = os.environ.get("CARPARK_TEST_SEED") or str(random.SystemRandom().randrange(10**6))
 
 MOST_MIB = 60

@@ -64,6 +64,7 @@ def test_a_run_that_is_killed_says_what_died_with_it(processes: Processes, tmp_p
     audited = verify(processes, "--csv", csv, "--json")
     said = json.loads(audited.output)
     assert said["published"] > 0
+    assert said["matched"] == said["sinks"]["http-csv"]["summarised"] + said["lost"]
     assert said["duplicated"] == said["unexpected"] == 0
     assert audited.status == (0 if said["ok"] else 1)
 
