@@ -67,18 +67,17 @@ class Kept:
         Raises:
             RecordsUnavailable: Redis is not there.
         """
-        count = 0
         for plates in _batches(self._scan(lambda client: client.sscan_iter(PLATES_INSIDE, count=_BATCH))):
             times = self._pipeline(plates, lambda pipe, plate: pipe.hget(plate, "entry_time"))
-            count += len(plates)
             facts.add(
                 (plate, INSIDE, "", entered or "", "", "")
                 for plate, entered in zip(plates, times, strict=True)
                 if (entered or "") >= since
             )
+        count: int = self._ask(lambda client: client.scard(PLATES_INSIDE))  # a scan may give a thing twice
         return count
 
-    def add_under_way(self, facts: Facts, sinks: Sequence[str], since: str) -> dict[str, dict[str, int]]:
+    def add_under_way(self, facts: Facts, sinks: Sequence[str], since: str) -> None:
         """Read the summaries that sinks have not got yet.
 
         Args:
@@ -86,25 +85,16 @@ class Kept:
             sinks: Their names, in their order.
             since: Stays that ended before this canonical time are left out.
 
-        Returns:
-            Name of any sink to state (``new``, ``queued``, ``dead``) to how many there are.
-
         Raises:
             RecordsUnavailable: Redis is not there.
         """
-        counts: dict[str, dict[str, int]] = {}
         for field, value in self._scan(lambda client: client.hscan_iter(UNDELIVERED, count=_BATCH)):
             name = field.partition("/")[0]
             state, _, stay = value.partition(" ")
             entered, left = stay[:TIME_LENGTH], stay[TIME_LENGTH + 1 : 2 * TIME_LENGTH + 1]
             plate, _, id_ = stay[2 * TIME_LENGTH + 2 :].partition(" ")
-            if left < since:
-                continue
-            states = counts.setdefault(name, {})
-            states[state] = states.get(state, 0) + 1
-            if name in sinks:
+            if name in sinks and left >= since:
                 facts.add([(plate, under_way_to(sinks.index(name)), id_, entered, left, state)])
-        return counts
 
     def seen(self, events: Iterable[_Lookup]) -> list[_Lookup]:
         """Pick the events that the records have processed.
@@ -137,7 +127,6 @@ class Kept:
         from redis import RedisError
 
         try:
-            # A scan may give a thing twice, when the set grows or shrinks meanwhile; at rest it does not.
             yield from start(self._client)
         except RedisError as error:
             raise self._unavailable(error) from error
