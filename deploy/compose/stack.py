@@ -6,12 +6,9 @@ Needs nothing but Python. What is secret is made by chance at the first start an
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import hashlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -19,24 +16,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-PROJECT = "carpark"
+from prepare import HERE, prepare, read_env, short
+
+PROJECT = os.environ.get("STACK_PROJECT", "carpark")
 FILES = ("compose.yaml", "cluster.yaml")
 OWN_FILE = "compose.override.yaml"
 """What a user adds, if it is there."""
 EVERYTHING = ("dashboard", "prometheus", "grafana")
 """What the profile `minimal` leaves out."""
 
-SECRETS = (
-    "RABBITMQ_PASSWORD",
-    "RABBITMQ_ADMIN_PASSWORD",
-    "RABBITMQ_COOKIE",
-    "REDIS_PASSWORD",
-    "WRITER_TOKEN",
-    "DASHBOARD_PASSWORD",
-    "GRAFANA_PASSWORD",
-)
-UNPRIVILEGED = 10001
 PATIENCE = 240.0
 """Seconds until every service has to be healthy."""
 
@@ -77,101 +65,6 @@ def engine() -> list[str]:
 
 def _succeeds(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def read_env(path: Path) -> dict[str, str]:
-    """Read an environment file.
-
-    Args:
-        path: The file, one `NAME=value` a line; it need not be there.
-
-    Returns:
-        Its variables.
-    """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def complete_env(path: Path) -> dict[str, str]:
-    """Add to `.env` what it does not have yet: secrets by chance, and whose number the services run with.
-
-    Args:
-        path: The file; it is made when it is not there, readable by its owner alone.
-
-    Returns:
-        All its variables.
-    """
-    values = read_env(path)
-    # The writer's files belong to whoever started the stack; root's number would make the services root.
-    user, group = (os.getuid(), os.getgid()) if os.getuid() else (UNPRIVILEGED, UNPRIVILEGED)
-    wanted = {name: secrets.token_urlsafe(24) for name in SECRETS}
-    wanted |= {"STACK_UID": str(user), "STACK_GID": str(group), "CARPARK_BIND": "127.0.0.1"}
-    missing = {name: value for name, value in wanted.items() if name not in values}
-    if missing:
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a", encoding="utf-8") as file:
-            if not before:
-                file.write(
-                    "# Made by `make up`. Settings of the services, such as CARPARK_RATE=20, may be added here.\n"
-                )
-            elif not before.endswith("\n"):
-                file.write("\n")
-            file.writelines(f"{name}={value}\n" for name, value in missing.items())
-        print(f"stack: {'completed' if before else 'wrote'} {_short(path)}")
-    return {**missing, **values}
-
-
-def password_hash(password: str, salt: bytes) -> str:
-    """Hash a password as RabbitMQ's definitions want it.
-
-    Args:
-        password: The password.
-        salt: Four bytes.
-
-    Returns:
-        Salt and SHA-256 of both, in base64.
-    """
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
-
-
-def write_secrets(folder: Path, values: Mapping[str, str]) -> None:
-    """Write the files that the servers read their passwords from.
-
-    Args:
-        folder: Where they go. Others on this machine cannot enter it; the containers see single files of it.
-        values: The variables of `.env`.
-    """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    definitions = json.loads((HERE / "rabbitmq" / "definitions.json").read_text(encoding="utf-8"))
-    passwords = {"carpark": values["RABBITMQ_PASSWORD"], "admin": values["RABBITMQ_ADMIN_PASSWORD"]}
-    for user in definitions["users"]:
-        user["hashing_algorithm"] = "rabbit_password_hashing_sha256"
-        user["password_hash"] = password_hash(passwords[user["name"]], secrets.token_bytes(4))
-    redis = values["REDIS_PASSWORD"]
-    sentinel = (HERE / "redis" / "sentinel.conf").read_text(encoding="utf-8").replace("PASSWORD", redis)
-    for name, text in (
-        ("definitions.json", json.dumps(definitions, indent=2) + "\n"),
-        ("redis.conf", f"requirepass {redis}\nmasterauth {redis}\n"),
-        ("sentinel.conf", sentinel),
-    ):
-        (folder / name).write_text(text, encoding="utf-8")
-        (folder / name).chmod(0o644)
-
-
-def prepare() -> dict[str, str]:
-    """Write what the compose files need and the project does not have.
-
-    Returns:
-        The variables of `.env`.
-    """
-    values = complete_env(HERE / ".env")
-    write_secrets(HERE / "secrets", values)
-    data = HERE / values.get("STACK_DATA", "../../data/stack")
-    data.mkdir(parents=True, exist_ok=True)
-    if os.getuid() == 0:
-        os.chown(data, int(values["STACK_UID"]), int(values["STACK_GID"]))
-    return values
 
 
 class Stack:
@@ -222,7 +115,7 @@ class Stack:
                 check=False,
             )
         if check and ended.returncode:
-            where = f"; see {_short(HERE / 'secrets' / 'podman-compose.log')}" if quiet else ""
+            where = f"; see {short(HERE / 'secrets' / 'podman-compose.log')}" if quiet else ""
             raise StackError(f"`{' '.join([*self._command, *arguments])}` ended with status {ended.returncode}{where}")
         return ended
 
@@ -255,7 +148,7 @@ class Stack:
         for name, port, hint in PLACES:
             if profile == "everything" or name not in EVERYTHING:
                 print(f"  {name:11} http://{bind}:{port:<6} {hint}")
-        print(f"\nThe passwords are in {_short(HERE / '.env')}. `make logs` follows, `make down` stops.")
+        print(f"\nThe passwords are in {short(HERE / '.env')}. `make logs` follows, `make down` stops.")
 
     def down(self) -> None:
         """Stop and remove the containers; the data stay."""
@@ -265,7 +158,7 @@ class Stack:
         # podman-compose would leave further workers alone, whose number is not in the file, and the network.
         for kind, removal in (
             ("ps", ("stop", "--time", "15")),
-            ("ps", ("rm", "--force")),
+            ("ps", ("rm", "--force", "--volumes")),
             ("network", ("network", "rm")),
         ):
             if found := _podman_list(kind):
@@ -283,6 +176,25 @@ class Stack:
         elif volumes := _podman_list("volume"):
             subprocess.run(["podman", "volume", "rm", *volumes], stdout=subprocess.DEVNULL, check=False)
         shutil.rmtree(data, ignore_errors=True)
+
+    def show(self, command: str, options: Sequence[str]) -> int:
+        """List the containers, or follow what they say.
+
+        Args:
+            command: `ps` or `logs`.
+            options: Services, or options of the compose program.
+
+        Returns:
+            Its exit status.
+        """
+        follow = ["--follow", "--tail", "100"] if command == "logs" else []
+        if not self._is_podman:
+            return self.compose(command, *follow, *options, check=False).returncode
+        # podman-compose shows its own commands between the lines, and of two files all that is in them.
+        label = ["--filter", f"label=io.podman.compose.project={PROJECT}"]
+        names = [name for name in _podman_list("ps") if not options or name.split("_")[1] in options]
+        asked = ["logs", "--names", *follow, *names] if command == "logs" else ["ps", "--all", *label]
+        return subprocess.run(["podman", *asked], check=False).returncode
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -324,14 +236,10 @@ def _names_without(left_out: Sequence[str], files: Sequence[str]) -> list[str]:
     return [name for name in names if name not in left_out]
 
 
-def _short(path: Path) -> str:
-    return os.path.relpath(path)
-
-
 def _ask(data: Path, *, sure: bool) -> bool:
     if sure:
         return True
-    print(f"This removes RabbitMQ's messages, Redis's records, Prometheus's and Grafana's data, and {_short(data)}.")
+    print(f"This removes RabbitMQ's messages, Redis's records, Prometheus's and Grafana's data, and {short(data)}.")
     try:
         return input("Type yes to go on: ").strip() == "yes"
     except EOFError:
@@ -383,8 +291,7 @@ def _do(stack: Stack, given: argparse.Namespace, rest: Sequence[str]) -> int:
             return 1
         stack.clean(data)
     else:
-        follow = ["--follow", "--tail", "100"] if given.command == "logs" and not rest else []
-        return stack.compose(given.command, *follow, *rest, check=False).returncode
+        return stack.show(given.command, rest)
     return 0
 
 

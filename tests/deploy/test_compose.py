@@ -62,7 +62,7 @@ def test_defaults_that_the_file_repeats_are_those_of_the_code() -> None:
 
 
 def test_what_the_file_needs_is_what_the_first_start_writes() -> None:
-    source = (COMPOSE / "stack.py").read_text(encoding="utf-8")
+    source = (COMPOSE / "prepare.py").read_text(encoding="utf-8")
     written = set(re.findall(r'^    "([A-Z_]+)",$', source, re.MULTILINE)) | {"STACK_UID", "STACK_GID"}
     for name in ("compose.yaml", "cluster.yaml"):
         for variable, default, needed in variables((COMPOSE / name).read_text(encoding="utf-8")):
@@ -223,6 +223,12 @@ def test_the_rabbitmq_nodes_know_each_other_by_the_names_of_the_services() -> No
     nodes = re.findall(r"nodes\.\d = rabbit@(\w+)", conf)
     assert nodes == [name for name in ALL if re.fullmatch(r"rabbitmq\d?", name)]
     assert [ALL[name]["hostname"] for name in nodes] == nodes
+
+
+def test_the_overlay_replaces_no_list_which_podman_compose_would_append_to() -> None:
+    for name, service in compose("cluster.yaml")["services"].items():
+        if name in STACK:
+            assert not service.keys() & {"command", "ports", "tmpfs", "cap_drop"}, name
 
 
 def test_redis_keeps_every_write_and_throws_no_record_away() -> None:
