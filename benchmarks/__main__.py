@@ -12,13 +12,13 @@ from typing import Any
 import redis
 from rich.console import Console
 
-from benchmarks import latency, memory, publishing, records_cost, throughput
+from benchmarks import latency, memory, metrics_cost, publishing, records_cost, throughput
 from benchmarks.report import Results, compare, machine, ratios, show
 from benchmarks.stage import Stage
 
 HERE = Path(__file__).parent
 COMMITTED = HERE / "ratios.json"
-PARTS = ("throughput", "publishing", "latency", "records")
+PARTS = ("throughput", "publishing", "latency", "records", "metrics")
 MORE = ("memory",)
 
 EXAMPLES = """examples:
@@ -101,6 +101,10 @@ def _records(stage: Stage, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def _metrics(stage: Stage, quick: bool) -> list[dict[str, Any]]:
+    return metrics_cost.measure(stage, 10_000 if quick else 40_000)
+
+
 def _memory(stage: Stage, quick: bool) -> dict[str, Any]:
     writer = memory.writer(stage, 100_000 if quick else 1_000_000)
     return {"writer": writer, "backend": memory.backend(stage, 200, 0.5 if quick else 10)}
@@ -111,6 +115,7 @@ _MEASURES = {
     "publishing": _publishing,
     "latency": _latency,
     "records": _records,
+    "metrics": _metrics,
     "memory": _memory,
 }
 

@@ -137,6 +137,20 @@ def _records(rows: list[dict[str, Any]]) -> Table:
     return _table("Redis's processor time per event", ["vehicles inside", "µs"], cells)
 
 
+def _metrics(rows: list[dict[str, Any]]) -> Table:
+    cells = [
+        [
+            f"batches of {row['batch']} at most" if row["batch"] > 1 else "one by one",
+            *(f"{row[name]:.1f}" for name in ("counting", "everything")),
+            f"{row['share']:.1%}",
+            *(f"{row[name]:.0f}" for name in ("busy", "idle")),
+        ]
+        for row in rows
+    ]
+    title = "Metrics: processor time of the workers in µs per event; a scrape in ms"
+    return _table(title, ["", "counting", "of", "share", "scrape under load", "idle"], cells)
+
+
 def _memory(found: dict[str, Any]) -> Table:
     cells = []
     if writer := found.get("writer"):
@@ -152,6 +166,7 @@ _TABLES = {
     "publishing": _publishing,
     "latency": _latency,
     "records": _records,
+    "metrics": _metrics,
     "memory": _memory,
 }
 

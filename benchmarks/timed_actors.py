@@ -1,4 +1,4 @@
-"""The backend with a clock around everything that counts, for `benchmarks/metrics_cost.py`.
+"""The backend with a clock around everything that counts, for `make bench`.
 
 Comparing a backend with metrics to one without says nothing on a machine that others use: its speed changes by more
 than metrics cost. So the processor time that a worker's threads spend in them is set against all of it.
