@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import pika
 import pika.exceptions
 
+from carpark.broker.connection import resolvable
 from carpark.broker.topology import CLASSIC, declare_queues
 from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.events import Event
@@ -149,7 +150,7 @@ class RabbitmqPublisher(Publisher):
         return ""
 
     def _open(self) -> Link | None:
-        link = self._link = self._link or Link(self._parameters)
+        link = self._link = self._link or Link(resolvable(self._parameters))
         while not link.wait_open(_GLANCE_SECONDS):
             if self._give_up():
                 self.close()
@@ -176,7 +177,7 @@ class RabbitmqPublisher(Publisher):
 
     def _declare(self, queues: set[str]) -> str:
         try:
-            with pika.BlockingConnection(self._parameters) as connection:
+            with pika.BlockingConnection(resolvable(self._parameters)) as connection:
                 for queue in sorted(queues):
                     self._declare_one(connection.channel(), queue)
         except pika.exceptions.AMQPError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pika
@@ -52,10 +53,31 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT) -> BlockingC
         parameters.blocked_connection_timeout = BLOCKED_TIMEOUT
         every.append(parameters)
     try:
-        return BlockingConnection(every)
+        return BlockingConnection(resolvable(every))
     except Exception as error:  # pika lets through what its layers raise: sockets, TLS, its own connector
         reason, remedy = explain(error)
         raise BrokerUnavailable(f"RabbitMQ at {mask_urls(urls)}: {reason}; {remedy}") from error
+
+
+def resolvable(nodes: Sequence[pika.URLParameters]) -> list[pika.URLParameters]:
+    """Leave out the nodes of a cluster whose names nobody knows now, as of a container that is gone.
+
+    Pika gives up at such a name, without a try at those that come after it.
+
+    Args:
+        nodes: Where each node is.
+
+    Returns:
+        Those that have an address; all of them if none has.
+    """
+    return [node for node in nodes if len(nodes) > 1 and _has_address(node)] or list(nodes)
+
+
+def _has_address(node: pika.URLParameters) -> bool:
+    try:
+        return bool(socket.getaddrinfo(node.host, node.port, type=socket.SOCK_STREAM))
+    except OSError:
+        return False
 
 
 def is_refusal(error: BrokerUnavailable) -> bool:

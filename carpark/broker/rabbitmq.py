@@ -17,6 +17,7 @@ from dramatiq.worker import QUEUE_PREFETCH
 
 from carpark.broker import letters, topology
 from carpark.broker.batches import PREFETCHED_BATCHES
+from carpark.broker.connection import resolvable
 from carpark.broker.consumer import EventConsumer
 from carpark.broker.reading import OWN_HEADER
 
@@ -45,10 +46,19 @@ class RabbitmqBroker(base.RabbitmqBroker):
     ) -> None:
         self.queue_type = queue_type
         super().__init__(confirm_delivery=True, url=[part.strip() for part in url.split(";")], middleware=middleware)
-        for parameters in self.parameters:
+        for parameters in self._nodes:
             parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
 
         self._batch = batch
+
+    @property
+    def parameters(self) -> list[pika.URLParameters]:
+        """Where to connect to, worked out for each connection anew."""
+        return resolvable(self._nodes)
+
+    @parameters.setter
+    def parameters(self, nodes: list[pika.URLParameters]) -> None:
+        self._nodes = nodes
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> EventConsumer:
         """Make a consumer that reads bodies.
