@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 from carpark.broker.topology import declare_queues
 from tests.browser.looking import WIDTHS, faults
@@ -62,9 +65,22 @@ def start_worker(processes: Processes, environ: dict[str, str]) -> Process:
 
 def click(browser: Chrome, text: str) -> None:
     """Click what bears a text, and wait for the page that follows."""
+    follow(browser, browser.find_element(By.XPATH, f"//*[self::a or self::button][normalize-space()='{text}']"))
+
+
+def follow(browser: Chrome, link: WebElement) -> None:
+    """Click something, and wait for the page that follows."""
     page = browser.find_element(By.TAG_NAME, "html")
-    browser.find_element(By.XPATH, f"//*[self::a or self::button][normalize-space()='{text}']").click()
-    eventually(lambda: browser.find_element(By.TAG_NAME, "html") != page, 30)
+    link.click()
+
+    def is_new() -> bool:
+        # Between two pages there is none, and whatever is asked of it is an error.
+        with contextlib.suppress(WebDriverException):
+            found = browser.find_elements(By.TAG_NAME, "html")
+            return found not in ([], [page]) and browser.execute_script("return document.readyState") == "complete"
+        return False
+
+    eventually(is_new, 30, "the next page")
 
 
 def walk(browser: Chrome, url: str) -> list[str]:
@@ -152,7 +168,7 @@ def test_a_dead_letter_is_read_understood_mended_and_sent_again(
     _, url = start_dashboard(processes, server_environ)
     eventually(lambda: count(channel, "vehicle_entry.XQ") == 1, 60)
     browser.get(f"{url}/queues/vehicle_entry/failed")
-    browser.find_element(By.CSS_SELECTOR, "a.job").click()
+    follow(browser, browser.find_element(By.CSS_SELECTOR, "a.job"))
     assert "vehicle_plate: " in main_text(browser)
     assert "<script>document.title=1</script>" in main_text(browser)
     assert browser.title != "1"
