@@ -1,12 +1,10 @@
 """The long form: every fault alone, overload, then random rounds; ``make faults ROUNDS=20 SEED=7``.
 
-The table of faults and verdicts goes into docs/operating.md, with the date and the command.
+Each verdict goes into the table of docs/operating.md, with its date, as soon as it is known.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import random
 import shutil
 import sys
@@ -15,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -23,19 +20,17 @@ import click
 from rich.console import Console
 
 from carpark.audit import Verdict
-from carpark.docs import markdown_table
 from tests.faults.conftest import HostedBroker
 from tests.faults.faults import FAULTS, LONG_FAULTS
 from tests.faults.overload import Load, fast, sink_is_down, workers_are_away
+from tests.faults.page import forget, note
 from tests.faults.replicas import NODES_DIE, PRIMARY_DIES, cluster_rig, failover_rig, nodes_die_in_turn, primary_dies
-from tests.faults.rig import RATE, Rig
+from tests.faults.rig import Rig
 from tests.faults.rounds import Round, alone
 from tests.guard import GUARD
-from tests.processes import ROOT
 from tests.servers import RabbitmqServer, RedisServer
 
-PAGE = ROOT / "docs" / "operating.md"
-START, END = "<!-- measured: faults -->\n", "<!-- end: faults -->"
+TABLE, HEAD = "faults", ("fault", "took", "the audit's verdict")
 CONSOLE = Console(highlight=False, soft_wrap=True)
 
 Act = Callable[[Rig], Verdict | Load]
@@ -113,6 +108,7 @@ class Suite:
         last = self.results[-1]
         mark = "[green]✓[/]" if well else "[bold red]✗[/]"
         CONSOLE.print(f"{mark} {last.seconds:5.1f} s  {what}: {verdict}")
+        note(TABLE, HEAD, (what, f"{last.seconds:.0f} s", f"{'' if well else '**failed:** '}{verdict}"))
         return well
 
     def close(self) -> None:
@@ -149,55 +145,40 @@ def _fast(overload: Callable[[Rig, float], Load]) -> Act:
     return act
 
 
-def page_text(results: list[Result], command: str, seconds: float) -> str:
-    """Write what the docs show."""
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    cores, failed = os.cpu_count(), sum(not result.well for result in results)
-    head = (
-        f"Last measured {now} with `{command}` in {seconds / 60:.0f} minutes on {cores} cores "
-        f"({platform.machine()}, Python {platform.python_version()}), {RATE} entries and {RATE} exits a second "
-        f"all the time: {len(results) - failed} of {len(results)} passed.\n\n"
-    )
-    rows = [
-        (r.what, f"{r.seconds:.0f} s", f"{r.events:,}", f"{'' if r.well else '**failed** '}{r.verdict}")
-        for r in results
-    ]
-    return head + markdown_table(("fault", "took", "events so far", "the audit's verdict"), rows)
+def _on(suite: Suite, act: Act) -> Callable[[str], object]:
+    return lambda name: suite.run(name, act)
 
 
 @click.command()
 @click.option("--rounds", default=20, show_default=True, help="Random rounds after the single faults")
 @click.option("--seed", help="Of the random rounds; printed, and chosen by chance if it is not given")
-@click.option("--only", metavar="TEXT", help="Only faults whose name has this in it; nothing is written into the docs")
+@click.option("--only", metavar="TEXT", help="Only faults and rounds whose name has this in it")
 def main(rounds: int, seed: str | None, only: str | None) -> None:
     """Run every fault, overload, and random rounds, on a real RabbitMQ and Redis of their own."""
     seed = seed or str(random.SystemRandom().randrange(10**6))
     command = f"make faults ROUNDS={rounds} SEED={seed}"
     CONSOLE.print(f"{command}  (logs of what fails are kept)")
-    started = time.monotonic()
     suite = Suite(Path(tempfile.mkdtemp(prefix="carpark-faults-", dir="/tmp")))
     try:
-        for name, fault in {**FAULTS, **LONG_FAULTS}.items():
-            if only is None or only in name:
-                suite.run(name, partial(alone, fault))
-        replicas = {NODES_DIE: (cluster_rig, nodes_die_in_turn), PRIMARY_DIES: (suite.failover_rig, primary_dies)}
-        for name, (system, act) in replicas.items():
-            if only is None or only in name:
-                suite.run_apart(name, system, act)
-        if only is None:
-            suite.run("workers away for 60 s at 10 times the rate", _fast(workers_are_away))
-            suite.run("sink down for 60 s at 10 times the rate", _fast(sink_is_down))
-            chance = random.Random(seed)
-            for number in range(1, rounds + 1):
-                drawn = Round.draw(chance)
-                suite.run(f"round {number}: {drawn}", drawn.run)
+        acts: dict[str, Callable[[str], object]] = {
+            **{name: _on(suite, partial(alone, fault)) for name, fault in {**FAULTS, **LONG_FAULTS}.items()},
+            NODES_DIE: lambda name: suite.run_apart(name, cluster_rig, nodes_die_in_turn),
+            PRIMARY_DIES: lambda name: suite.run_apart(name, suite.failover_rig, primary_dies),
+            "workers away for 60 s at 10 times the rate": _on(suite, _fast(workers_are_away)),
+            "sink down for 60 s at 10 times the rate": _on(suite, _fast(sink_is_down)),
+        }
+        chance = random.Random(seed)
+        for number in range(1, rounds + 1):
+            drawn = Round.draw(chance)
+            acts[f"round {number} of {rounds}, SEED={seed}: {drawn}"] = _on(suite, drawn.run)
+        chosen = [name for name in acts if only is None or only in name]
+        if any(name.startswith("round ") for name in chosen):
+            forget(TABLE, "round ")
+        for name in chosen:
+            acts[name](name)
     finally:
         suite.close()
         GUARD.close()
-    if only is None:
-        text = page_text(suite.results, command, time.monotonic() - started)
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-        PAGE.write_text(f"{before}{START}{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
     failed = sum(not result.well for result in suite.results)
     CONSOLE.print(
         f"{len(suite.results) - failed} passed, {failed} failed", style="bold red" if failed else "bold green"

@@ -13,16 +13,14 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from carpark.docs import markdown_table
+from tests.faults.page import note
 from tests.processes import ROOT
 
-PAGE = ROOT / "docs" / "operating.md"
-START, END = "<!-- measured: safeguards -->\n", "<!-- end: safeguards -->"
+HEAD = ("safeguard", "where", "fault that notices", "without it")
 COPIED = ("carpark", "generators", "writer", "tests", "docs")
 
 
@@ -152,10 +150,10 @@ def notice(safeguard: Safeguard) -> tuple[bool, str]:
 
 
 @click.command()
-@click.option("--only", metavar="TEXT", help="Only safeguards that have this in their words; the docs are left alone")
+@click.option("--only", metavar="TEXT", help="Only safeguards that have this in their words")
 def main(only: str | None) -> None:
     """Take each safeguard out once, and see that a fault notices."""
-    rows, missed = [], 0
+    missed = 0
     for safeguard in SAFEGUARDS:
         if only is not None and only not in safeguard.what:
             continue
@@ -165,13 +163,8 @@ def main(only: str | None) -> None:
         print(
             f"{'noticed' if noticed else 'NOT NOTICED'}, {time.monotonic() - started:.0f} s: {safeguard.what}\n  {said}"
         )
-        rows.append((safeguard.what, f"`{safeguard.path}`", safeguard.fault, "fails" if noticed else "**passes**"))
-    if only is None:
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        table = markdown_table(("safeguard", "where", "fault that notices", "without it"), rows)
-        text = f"Last tried {now} with `python -m tests.faults.safeguards`.\n\n{table}"
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-        PAGE.write_text(f"{before}{START}{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
+        fails = "fails" if noticed else "**does not fail**"
+        note("safeguards", HEAD, (safeguard.what, f"`{safeguard.path}`", safeguard.fault, fails))
     sys.exit(1 if missed else 0)
 
 
