@@ -14,7 +14,7 @@ from generators.clock import Clock
 from generators.lane import Lane
 from generators.publisher import BACKOFF_SECONDS, Publisher
 
-WINDOW = 100
+WINDOW = 250
 """How many events are sent at once at most, when they are due faster than they can be sent one by one."""
 _TICK_SECONDS = 0.5
 _SAY_AGAIN_SECONDS = 60.0

@@ -144,7 +144,8 @@ class Prometheus(base.Prometheus):
             labelled.in_progress.dec(in_progress)
             labelled.total.inc(count)
             if exception is not None:
-                labelled.errored.inc(count)
+                # Of a batch, those that the error is about: the others are done.
+                labelled.errored.inc(len(getattr(exception, "places", ())) or count)
 
     after_skip_message = after_process_message
 
