@@ -36,7 +36,7 @@ TOOLS = {"prometheus": ("prometheus", "promtool"), **BROWSER}
 # Folders that Debian installs servers to and that an ordinary user's PATH leaves out.
 FURTHER_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin")
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 100.0
 
 
 class ServersMissing(Exception):

@@ -130,6 +130,9 @@ def notice(safeguard: Safeguard) -> tuple[bool, str]:
 
     Returns:
         Whether the fault failed, and what it said.
+
+    Raises:
+        ClickException: The fault could not be tried, because a server did not start or the like.
     """
     with tempfile.TemporaryDirectory(prefix="carpark-safeguards-", dir="/tmp") as name:
         folder = Path(name)
@@ -146,7 +149,9 @@ def notice(safeguard: Safeguard) -> tuple[bool, str]:
             check=False,
         )
     lines = [line for line in done.stdout.splitlines() if line.startswith(("✓", "✗"))]
-    return done.returncode == 1 and any(line.startswith("✗") for line in lines), "\n".join(lines) or done.stderr[-2000:]
+    if len(lines) != 1:
+        raise click.ClickException(f"{safeguard.fault} could not be tried:\n{done.stderr[-2000:]}")
+    return lines[0].startswith("✗"), lines[0]
 
 
 @click.command()
