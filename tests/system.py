@@ -18,8 +18,9 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 LOCAL = ROOT / "deploy" / "prometheus" / "local.yml"
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 
-SCALE = Fraction(1, 12)
-"""How much faster than in deploy/prometheus the time passes: an alert that waits for 5 minutes waits for 25 s."""
+WINDOWS, WAITS = Fraction(1, 8), Fraction(1, 12)
+"""What is left of a duration of deploy/prometheus: an alert that waits for 5 minutes waits for 25 s, and `rate()` over
+a minute looks at 8 s, in which a busy machine may miss some scrapes."""
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 DURATION = re.compile(r"(?<![\w.])(\d+)([smh])\b")
@@ -55,25 +56,25 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in read_yaml(RULES)["groups"] for rule in group["rules"]]
 
 
-def quickened(value: Any) -> Any:
-    """Shorten every duration in rules or a configuration by `SCALE`.
+def quickened(value: Any, scale: Fraction = WINDOWS) -> Any:
+    """Shorten every duration in rules or a configuration.
 
     Args:
         value: A file's content, or a part of it.
+        scale: What is left of each; of how long an alert waits it is always `WAITS`.
 
     Returns:
         The same with shorter durations; texts for people are left as they are.
     """
     if isinstance(value, dict):
-        return {name: part if name == "annotations" else quickened(part) for name, part in value.items()}
+        kept = {name: part for name, part in value.items() if name == "annotations"}
+        return {name: quickened(part, WAITS if name == "for" else scale) for name, part in value.items()} | kept
     if isinstance(value, list):
-        return [quickened(part) for part in value]
-    return DURATION.sub(_quicker, value) if isinstance(value, str) else value
-
-
-def _quicker(match: re.Match[str]) -> str:
-    # Prometheus misses a scrape of less than a second when the machine is busy.
-    return f"{max(1, round(int(match[1]) * SECONDS[match[2]] * SCALE))}s"
+        return [quickened(part, scale) for part in value]
+    if isinstance(value, str):
+        # At least 1 s: a busy machine misses scrapes that are nearer to each other.
+        return DURATION.sub(lambda each: f"{max(1, round(int(each[1]) * SECONDS[each[2]] * scale))}s", value)
+    return value
 
 
 def config_for(ports: Mapping[str, int]) -> dict[str, Any]:

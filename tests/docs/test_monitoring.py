@@ -100,7 +100,7 @@ def test_a_test_s_copy_of_the_rules_differs_in_its_durations_alone() -> None:
     assert as_text[0] == as_text[1]
     assert quickened({"for": "5m", "expr": "rate(x[1m]) > 0.5", "annotations": {"d": "5m"}}) == {
         "for": "25s",
-        "expr": "rate(x[5s]) > 0.5",
+        "expr": "rate(x[8s]) > 0.5",
         "annotations": {"d": "5m"},
     }
 
