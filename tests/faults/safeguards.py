@@ -140,7 +140,7 @@ def notice(safeguard: Safeguard) -> tuple[bool, str]:
             shutil.copytree(ROOT / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
         take_out(safeguard, folder)
         done = subprocess.run(
-            [sys.executable, "-m", "tests.faults", "--only", safeguard.fault],
+            [sys.executable, "-m", "tests.faults", "--rounds", "0", "--only", safeguard.fault],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"},
             capture_output=True,
