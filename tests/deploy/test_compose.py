@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+import yaml
 
 from carpark import cli
 from carpark.broker.topology import QUEUES, with_companions
@@ -159,7 +160,7 @@ def test_what_must_survive_is_in_a_named_volume_or_a_folder_of_the_host() -> Non
                 source = filled(volume, {}).partition(":")[0]
                 if not source.startswith("."):
                     used.add(source)
-                elif not source.startswith(("./secrets/", "../../data/", "../prometheus", "../grafana")):
+                elif not source.startswith(("./secrets/", "../../data/")):
                     assert (COMPOSE / source).exists(), source
                     assert volume.endswith(":ro")
         assert used == set(volumes)
@@ -223,6 +224,22 @@ def test_the_rabbitmq_nodes_know_each_other_by_the_names_of_the_services() -> No
     nodes = re.findall(r"nodes\.\d = rabbit@(\w+)", conf)
     assert nodes == [name for name in ALL if re.fullmatch(r"rabbitmq\d?", name)]
     assert [ALL[name]["hostname"] for name in nodes] == nodes
+
+
+def test_prometheus_asks_every_service_that_has_metrics_on_its_port() -> None:
+    jobs = yaml.safe_load((COMPOSE.parent / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))[
+        "scrape_configs"
+    ]
+    asked = {}
+    for job in jobs:
+        for each in job.get("static_configs", ()):
+            asked |= {target.split(":")[0]: int(target.split(":")[1]) for target in each["targets"]}
+        for each in job.get("dns_sd_configs", ()):
+            asked |= dict.fromkeys(each["names"], each["port"])
+            assert each["type"] == "A"
+    ports = {**METRICS_PORTS, "worker": METRICS_PORTS["backend"], "writer": 40000}
+    assert asked == {name: ports[name] for name in SERVICES if name != "dashboard"}
+    assert STACK["grafana"]["environment"]["PROMETHEUS_URL"] == "http://prometheus:9090"
 
 
 def test_the_overlay_replaces_no_list_which_podman_compose_would_append_to() -> None:
