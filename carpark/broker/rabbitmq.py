@@ -117,6 +117,8 @@ class RabbitmqBroker(base.RabbitmqBroker):
         for attempt in range(1, _BURY_ATTEMPTS + 1):
             try:
                 self.declare_queue(q_name(queue_name), ensure=True)
+                if attempt > 1 and queue_name == xq_name(queue_name):
+                    topology.declare_queue(self.channel, queue_name, self.queue_type)
                 self.channel.basic_publish("", queue_name, body, properties, mandatory=True)
                 return
             except (pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError) as error:
@@ -147,7 +149,10 @@ class RabbitmqBroker(base.RabbitmqBroker):
         return topology.declare_queue(self.channel, topology.with_companions(queue_name)[1], self.queue_type)
 
     def _declare_xq_queue(self, queue_name: str) -> Any:
-        return topology.declare_queue(self.channel, xq_name(queue_name))
+        # In a cluster the node with the dead letters may be away, and RabbitMQ 4 then takes minutes to say so. Whoever
+        # publishes a dead letter and finds no queue for it declares one.
+        if self.queue_type != topology.QUORUM:
+            topology.declare_queue(self.channel, xq_name(queue_name))
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """Count the messages that are ready.
@@ -161,5 +166,5 @@ class RabbitmqBroker(base.RabbitmqBroker):
         return (
             self._declare_queue(queue_name),
             self._declare_dq_queue(queue_name),
-            self._declare_xq_queue(queue_name),
+            topology.declare_queue(self.channel, xq_name(queue_name)),
         )
