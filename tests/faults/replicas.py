@@ -110,7 +110,8 @@ def primary_dies(rig: Rig) -> Verdict:
     verdict = rig.verdict(show=100_000)
     said = json.dumps({"lost": sorted(lost), **verdict.to_dict()}, indent=1)
     known = sum(verdict.records[name] for name in ("recorded", "matched", "unmatched"))
-    assert known == verdict.published - len(lost), said
+    # A camera that stands still may have written down an event that it has not sent yet.
+    assert known == verdict.published - verdict.pending - len(lost), said
     plates = _plates(rig, lost)
     found = {line.split()[0] for lines in verdict.findings.values() for line in lines}
     assert found, said
