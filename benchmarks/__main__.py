@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import redis
 from rich.console import Console
 
-from benchmarks import latency, memory, metrics_cost, publishing, records_cost, throughput
+from benchmarks import latency, memory, metrics_cost, publishing, throughput
 from benchmarks.report import Results, compare, machine, ratios, show
 from benchmarks.stage import Stage
 
@@ -93,12 +92,8 @@ def _latency(stage: Stage, quick: bool) -> list[dict[str, Any]]:
 
 
 def _records(stage: Stage, quick: bool) -> list[dict[str, Any]]:
-    with redis.Redis.from_url(stage.redis.url, decode_responses=True) as client:
-        client.flushall()
-        sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
-        rows = [records_cost.measure_processor(client, inside, 20_000) for inside in sizes]
-        client.flushall()
-    return rows
+    sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
+    return [throughput.measure_inside(stage, inside, 10_000 if quick else 20_000) for inside in sizes]
 
 
 def _metrics(stage: Stage, quick: bool) -> list[dict[str, Any]]:

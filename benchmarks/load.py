@@ -24,6 +24,7 @@ MATCHED = 8  # of ten exits
 BEHIND = 50
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
 POLL_SECONDS = 0.01
+PATIENCE = 300.0
 
 Letter = tuple[str, bytes, pika.BasicProperties]
 
@@ -132,14 +133,14 @@ class Measured:
         return {name: seconds / self.events * 1e6 for name, seconds in self.spent.items()}
 
 
-def watch(site: Site, load: Load, workers: Sequence[Process], timeout: float = 300.0) -> Measured:
+def watch(site: Site, load: Load, workers: Sequence[Process], already: int = 0) -> Measured:
     """Time the way from queues to rows: from the first events recorded until the last row is on disk.
 
     Args:
         site: Where.
         load: What is on the queues.
         workers: Those who work on it.
-        timeout: Seconds until it has to be done.
+        already: How many events were recorded before.
 
     Returns:
         The measurement; what was done when the first poll saw anything is not in it, nor is the start of a process.
@@ -147,16 +148,16 @@ def watch(site: Site, load: Load, workers: Sequence[Process], timeout: float = 3
     Raises:
         SystemExit: It is not done in time.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + PATIENCE
     groups = {"workers": [worker.pid for worker in workers], **site.groups}
     tail = Tail(site)
     with redis.Redis.from_url(site.redis_url, decode_responses=True) as client:
-        while not (before := _recorded(client)):
+        while not (before := _recorded(client) - already):
             _sleep(deadline)
         began, spent = time.monotonic(), processor_seconds(groups)
         while tail.look() < len(load.stays):
             _sleep(deadline)
-        while _recorded(client) < load.size:
+        while _recorded(client) - already < load.size:
             _sleep(deadline)
         seconds = time.monotonic() - began
         after = processor_seconds(groups)

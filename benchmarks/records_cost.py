@@ -138,30 +138,6 @@ def measure_time(client: redis.Redis, inside: int, events: int, batch: int) -> d
     return {"inside": inside, "batch": batch, **taken}
 
 
-def measure_processor(client: redis.Redis, inside: int, events: int) -> dict[str, Any]:
-    """Measure what an event costs while so many vehicles are inside, in microseconds of Redis's processor time.
-
-    That is not what `measure_time` gives: a busy machine makes a step longer, but costs it no more processor time.
-    """
-    park = CarPark(client)
-    present = client.scard("entry_plates")
-    park._plates = present
-    park._inside = [f"P{n:07d}" for n in range(present)]
-    park.fill(inside - present)
-    entries = [park.entry() for _ in range(events)]
-    exits = [park.exit() for _ in range(events)]
-    before = _processor_seconds(client)
-    keys = park.record(entries, 100) + park.record(exits, 100)
-    park.settle(keys)
-    micros = (_processor_seconds(client) - before) / (2 * events) * 1e6
-    return {"inside": inside, "micros": micros}
-
-
-def _processor_seconds(client: redis.Redis) -> float:
-    used: dict[str, float] = client.info("cpu")
-    return used["used_cpu_user"] + used["used_cpu_sys"]
-
-
 @contextlib.contextmanager
 def _timed(client: redis.Redis, taken: dict[str, float], name: str, events: int) -> Iterator[None]:
     client.config_resetstat()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS, OURS, Contender
 from benchmarks.load import Load, fill, judge, watch
+from benchmarks.records_cost import CarPark
 from benchmarks.stage import Stage
+from carpark.records import connect
 
 
 def measure(stage: Stage, size: int, slow_size: int, rounds: int) -> list[dict[str, Any]]:
@@ -28,6 +30,26 @@ def measure(stage: Stage, size: int, slow_size: int, rounds: int) -> list[dict[s
             row["rates"].append(rate)
             row |= {"micros": micros, "audit": verdict}
     return rows
+
+
+def measure_inside(stage: Stage, inside: int, size: int) -> dict[str, Any]:
+    """Let carpark work while many vehicles are inside that do nothing.
+
+    Args:
+        stage: The servers.
+        inside: How many.
+        size: How many events.
+
+    Returns:
+        Microseconds of processor time per event: of Redis, and of all that take part.
+    """
+    load = Load(size)
+    with stage.site() as site, connect(site.redis_url) as client:
+        CarPark(client).fill(inside)
+        [ours] = [contender for contender in CONTENDERS if contender.name == OURS]
+        fill(site, [ours.letter(event) for event in load.events], ours.declare)
+        micros = watch(site, load, ours.start(site), inside).micros
+    return {"inside": inside, "redis": micros["Redis"], "micros": sum(micros.values())}
 
 
 def _run(stage: Stage, contender: Contender, size: int) -> tuple[float, dict[str, float], str]:
