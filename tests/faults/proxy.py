@@ -83,18 +83,29 @@ class TcpProxy:
     def _pump(self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if source is pair[0] and self._publishes and _PUBLISH in data:
-                    share = self._publishes.pop()
-                    if share >= 1:
-                        # The confirm must not come through: nobody hears the server from here on.
-                        pair[0].shutdown(socket.SHUT_WR)
-                    sink.sendall(data[: int(len(data) * share)])
-                    self.cuts += 1
+                if source is pair[0] and _PUBLISH in data and (share := self._next_cut()):
+                    self._cut(pair, data, share)
                     break
                 sink.sendall(data)
         with self._lock:
             self._pairs.discard(pair)
         _close(pair)
+
+    def _next_cut(self) -> float | None:
+        with self._lock:  # several connections may publish at this moment
+            return self._publishes.pop() if self._publishes else None
+
+    def _cut(self, pair: tuple[socket.socket, socket.socket], data: bytes, share: float) -> None:
+        client, server = pair
+        try:
+            if share >= 1:
+                # The confirm must not come through: the client hears nothing from here on.
+                client.shutdown(socket.SHUT_WR)
+            server.sendall(data[: int(len(data) * share)])
+        except OSError:
+            self._publishes.append(share)  # it was gone already: the next one
+            raise
+        self.cuts += 1
 
 
 class WriterGateway:
