@@ -77,7 +77,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def containers() -> list[str]:
-    engine = "docker" if shutil.which("docker") else "podman"
+    engine = "docker" if shutil.which("docker") and succeeds("docker", "info") else "podman"
     listed = subprocess.run([engine, "ps", "-a", "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
     return [name for name in listed.stdout.split() if name.startswith(PROJECT)]
 
