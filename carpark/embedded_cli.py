@@ -26,7 +26,7 @@ from carpark.dashboard.stub import StubInterface
 from carpark.embedded import GRACE, Embedded
 from carpark.errors import ConfigurationError
 from carpark.events import format_time
-from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, settings_options
 from carpark.settings import Settings
 from carpark.view import View
 from generators.build import Plan
@@ -61,15 +61,7 @@ _SILENT = 1.0
     "dashboard_login",
     "dashboard_links",
     "bind",
-    "sink_timeout",
-    "sink_retries",
-    "sink_retry_min",
-    "sink_retry_max",
-    "sink_csv",
-    "sink_jsonl",
-    "sink_sqlite",
-    "webhook_url",
-    "webhook_secret",
+    *SINK_SETTINGS,
     "retention",
 )
 @click.option("--events", metavar="N", type=click.IntRange(0), help="End after so many events of each camera")

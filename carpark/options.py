@@ -21,6 +21,19 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 """Ctrl-C, where the command does not end in an orderly way on its own; what shells make of SIGINT."""
 
+SINK_SETTINGS = (
+    "sink_timeout",
+    "sink_retries",
+    "sink_retry_min",
+    "sink_retry_max",
+    "sink_csv",
+    "sink_jsonl",
+    "sink_sqlite",
+    "webhook_url",
+    "webhook_secret",
+)
+"""The settings of deliveries and of the built-in sinks, for every command that delivers."""
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

@@ -8,7 +8,7 @@ import sys
 import click
 
 from carpark.errors import InvalidSetting
-from carpark.options import CONTEXT, examples, settings_options
+from carpark.options import CONTEXT, SINK_SETTINGS, examples, settings_options
 from carpark.plugins import PluginContext, Plugins
 from carpark.ports import METRICS_SETTING, listen, metrics_port
 from carpark.settings import BY_NAME, Settings
@@ -20,15 +20,7 @@ _SETTINGS = (
     "writer_url",
     "writer_token",
     "sinks",
-    "sink_timeout",
-    "sink_retries",
-    "sink_retry_min",
-    "sink_retry_max",
-    "sink_csv",
-    "sink_jsonl",
-    "sink_sqlite",
-    "webhook_url",
-    "webhook_secret",
+    *SINK_SETTINGS,
     "plugins",
     "retention",
     "batch",
