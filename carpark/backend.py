@@ -15,7 +15,7 @@ from dramatiq.errors import BrokerConnectionError, Retry
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
-from carpark.broker.batches import parts_of
+from carpark.broker.batches import Turns, parts_of
 from carpark.broker.reading import DELIVER, RejectedMessage
 from carpark.broker.retries import Retries
 from carpark.delivery import Delivery
@@ -77,7 +77,7 @@ class Backend:
         self.prometheus = Prometheus(settings, self.meter)
         self.broker: RabbitmqBroker | StubBroker = make_broker(
             settings.broker_url,
-            [_Lifecycle(self), Retries(), CurrentMessage(), self.prometheus],
+            [_Lifecycle(self), Turns(), Retries(), CurrentMessage(), self.prometheus],
             queue_type=settings.queue_type,
             batch=settings.batch,
         )

@@ -11,8 +11,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from dramatiq.broker import MessageProxy
+from dramatiq import Worker
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
+from dramatiq.middleware import Middleware
 
 from carpark.broker.reading import EventMessage
 
@@ -74,6 +76,59 @@ class Batch(MessageProxy):
 
     def __str__(self) -> str:
         return str(self._message) if len(self.parts) == 1 else f"{self.actor_name}({len(self.parts)} events)"
+
+
+class Turns(Middleware):
+    """Lets all of a process's worker threads but one work on batches; one is left for whatever is tried again.
+
+    These threads share one interpreter: more batches at once would be smaller ones, each taking longer. A batch that
+    waits for its turn is still open.
+    """
+
+    def __init__(self) -> None:
+        self._turns = threading.Semaphore()
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Allow as many as the worker has threads, less one.
+
+        Args:
+            broker: The broker.
+            worker: The worker.
+        """
+        self._turns = threading.Semaphore(max(1, worker.worker_threads - 1))
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Wait until it is the batch's turn.
+
+        Args:
+            broker: The broker.
+            message: A batch; what is none has no turn to wait for.
+        """
+        if isinstance(message, Batch):
+            self._turns.acquire()
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Let the next one have its turn.
+
+        Args:
+            broker: The broker.
+            message: A batch, or what is none.
+            result: What the actor returned.
+            exception: What it raised.
+        """
+        if isinstance(message, Batch):
+            self._turns.release()
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Let the next one have its turn.
+
+        Args:
+            broker: The broker.
+            message: A batch, or what is none.
+        """
+        self.after_process_message(broker, message)
 
 
 class Folder:

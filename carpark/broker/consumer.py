@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pika
@@ -25,8 +24,10 @@ from carpark.broker.reading import RejectedMessage, read_body
 READ_AT_ONCE = 100
 """How many messages that have arrived are read before acknowledgements get their turn."""
 
-ACKNOWLEDGED_WITHIN = 0.1
-"""Seconds that what is done waits for what came before it, so that one acknowledgement is enough for both."""
+ACKNOWLEDGED_AFTER = 0.05
+"""Seconds after which what is done is acknowledged together: one acknowledgement for each event that comes alone would
+cost more than the event. What was done out of order waits as long again for what came before it. Half a prefetch does
+not wait, so that RabbitMQ always has more to deliver."""
 
 
 class Delivery(MessageProxy):
@@ -64,8 +65,11 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
         self._folder = Folder(batch)
         self._read: deque[MessageProxy] = deque()
-        self._done: set[int] = set()
+        self._enough = max(1, prefetch // 2)
+        self._settled: deque[tuple[int, bool]] = deque()
         self._is_timed = False
+        self._done: set[int] = set()
+        self._waited: set[int] = set()
 
     def __next__(self) -> MessageProxy | None:
         if not self._read:
@@ -76,7 +80,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         try:
             self._take(*next(self.iterator))
             # pika reads a few messages at a time; what else has arrived by now belongs to the same batch.
-            known, waiting = -1, self.channel.get_waiting_message_count()
+            known, waiting = 0, self.channel.get_waiting_message_count()
             while known < waiting < READ_AT_ONCE:
                 self.connection.process_data_events(0)
                 known, waiting = waiting, self.channel.get_waiting_message_count()
@@ -115,10 +119,14 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         parts: Sequence[Any] = parts_of(message)
         if not parts or parts[0].channel is not self.channel:
             return
-        done = [part.tag for part in parts if not part.returned and not message.returned]
-        back = [part.tag for part in parts if part.returned or message.returned]
+        self._settled.extend((part.tag, part.returned or message.returned) for part in parts)
         try:
-            self.connection.add_callback_threadsafe(partial(self._settle, done, back))
+            # Looked at after the tags are in, and cleared before they are taken out: none is left behind.
+            if not self._is_timed:
+                self._is_timed = True
+                self.connection.add_callback_threadsafe(self._acknowledge_later)
+            if len(self._settled) >= self._enough:
+                self.connection.add_callback_threadsafe(self._acknowledge_together)
         except pika.exceptions.ConnectionWrongStateError:
             self.logger.debug(
                 "%s: the connection is closed; RabbitMQ delivers again what was not acknowledged", message
@@ -131,37 +139,46 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             ConnectionClosed: RabbitMQ could not be reached any more.
         """
         with contextlib.suppress(pika.exceptions.ConnectionWrongStateError):
-            self.connection.add_callback_threadsafe(self._acknowledge_each)
+            self.connection.add_callback_threadsafe(self._acknowledge_all)
         super().close()  # type: ignore[no-untyped-call]
 
     # What follows runs in the connection's own thread.
 
-    def _settle(self, done: list[int], back: list[int]) -> None:
-        self.known_tags.difference_update(done)
-        self._done.update(done)
-        self._acknowledge_together()
-        if self._done and not self._is_timed:
-            self._is_timed = True
-            self.connection.call_later(ACKNOWLEDGED_WITHIN, self._acknowledge_each)
-        self.known_tags.difference_update(back)
-        for tag in back:
-            self.channel.basic_nack(tag, requeue=True)
+    def _acknowledge_later(self) -> None:
+        self.connection.call_later(ACKNOWLEDGED_AFTER, self._acknowledge_what_waited)
 
     def _acknowledge_together(self) -> None:
+        while self._settled:
+            tag, is_returned = self._settled.popleft()
+            self.known_tags.discard(tag)
+            if is_returned:
+                self.channel.basic_nack(tag, requeue=True)
+            else:
+                self._done.add(tag)
         # One acknowledgement takes all up to its tag, so it may only be used below whatever is not done.
         oldest = min(self.known_tags, default=math.inf)
-        together = [tag for tag in self._done if tag < oldest]
+        together = {tag for tag in self._done if tag < oldest}
         if together:
-            self._done.difference_update(together)
+            self._done -= together
             self.channel.basic_ack(max(together), multiple=True)
 
-    def _acknowledge_each(self) -> None:
-        """Wait no longer for what came before and is not done."""
+    def _acknowledge_what_waited(self) -> None:
         self._is_timed = False
         self._acknowledge_together()
-        for tag in sorted(self._done):
+        self._acknowledge_each(self._done & self._waited)
+        self._waited = set(self._done)
+        if self._waited and not self._is_timed:
+            self._is_timed = True
+            self._acknowledge_later()
+
+    def _acknowledge_all(self) -> None:
+        self._acknowledge_together()
+        self._acknowledge_each(set(self._done))
+
+    def _acknowledge_each(self, tags: set[int]) -> None:
+        self._done -= tags
+        for tag in sorted(tags):
             self.channel.basic_ack(tag)
-        self._done.clear()
 
     def nack(self, message: Any) -> None:
         """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.

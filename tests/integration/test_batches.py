@@ -107,6 +107,16 @@ def test_with_a_batch_of_1_each_summary_is_delivered_by_itself(
     assert sink.posts >= 100
 
 
+def test_a_short_prefetch_waits_for_no_acknowledgement(
+    start: Callable[..., Process], channel: Any, sink: Recorder
+) -> None:
+    _fill(channel, 100)
+    worker = start(dramatiq_queue_prefetch="1")
+    eventually(lambda: len(sink.ids) == 100, 60)
+    assert worker.terminate() == 0
+    assert _events_left(channel) == [], "all are acknowledged"
+
+
 def test_connections_that_break_under_batches_lose_nothing(
     start: Callable[..., Process],
     channel: Any,

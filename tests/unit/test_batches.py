@@ -15,7 +15,7 @@ from dramatiq.errors import Retry
 
 from carpark.backend import Backend
 from carpark.broker import StubBroker
-from carpark.broker.batches import Batch, Folder, parts_of
+from carpark.broker.batches import Batch, Folder, Turns, parts_of
 from carpark.broker.reading import OWN_HEADER, read_body
 from carpark.broker.stub import Delivery, Letter
 from carpark.errors import SummaryRefused
@@ -48,6 +48,32 @@ def test_the_first_event_goes_at_once_and_those_behind_it_join() -> None:
     assert isinstance(full, Batch), "the first one is full"
     assert [event.id for event in first.args] == ["0", "1", "2"]
     assert len(parts_of(full)) == 1
+
+
+def test_batches_take_turns_and_one_that_waits_grows_while_a_thread_is_left_for_retries() -> None:
+    broker = StubBroker([turns := Turns()])
+    worker = dramatiq.Worker(broker, worker_threads=2)
+    turns.before_worker_boot(broker, worker)
+    folder = Folder(100)
+    first, second = folder.fold(entry(0)), delivery(b"no batch")
+    assert first is not None
+    turns.before_process_message(broker, first)
+    assert len(first.args) == 1
+    turns.before_process_message(broker, second)
+    turns.after_process_message(broker, second)
+    waiting = folder.fold(entry(1))
+    assert isinstance(waiting, Batch)
+    thread = threading.Thread(target=turns.before_process_message, args=(broker, waiting), daemon=True)
+    thread.start()
+    assert folder.fold(entry(2)) is None, "it joins the one that waits"
+    thread.join(0.05)
+    assert thread.is_alive(), "it is the other one's turn"
+    turns.after_process_message(broker, first, exception=RuntimeError())
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [event.id for event in waiting.args] == ["1", "2"]
+    turns.after_skip_message(broker, waiting)
+    turns.before_process_message(broker, first)
 
 
 def test_nobody_joins_a_batch_that_is_worked_on() -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
@@ -63,8 +63,8 @@ class HttpSink(Sink):
         self._secret = secret.encode()
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._threads = threading.local()
-        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
-        self._sessions_lock = threading.Lock()
+        self._routes: weakref.WeakSet[_Route] = weakref.WeakSet()
+        self._routes_lock = threading.Lock()
         split = urlsplit(url)
         # The rest of a URL is often a secret, and errors end up in logs and dead letters.
         self._shown = f"{split.scheme}://{split.netloc.rpartition('@')[2]}"
@@ -89,10 +89,10 @@ class HttpSink(Sink):
 
     def close(self) -> None:
         """Close all connections."""
-        with self._sessions_lock:
-            sessions = list(self._sessions)
-        for session in sessions:
-            session.close()
+        with self._routes_lock:
+            routes = list(self._routes)
+        for route in routes:
+            route.close()
 
     def _offer(self, summaries: list[StaySummary]) -> dict[str, str]:
         reason = self._post(summaries)
@@ -106,14 +106,12 @@ class HttpSink(Sink):
     def _post(self, summaries: list[StaySummary]) -> str | None:
         bodies = [summary.to_dict() for summary in summaries]
         body = json.dumps(bodies[0] if self._singly else bodies, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = {**self._headers, "Idempotency-Key": _key([summary.id for summary in summaries])}
+        headers = {"Idempotency-Key": _key([summary.id for summary in summaries])}
         if self._secret:
             headers["X-Carpark-Signature"] = f"sha256={hmac.new(self._secret, body, hashlib.sha256).hexdigest()}"
         deadline = time.monotonic() + self._timeout
         try:
-            with self._session().post(
-                self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
-            ) as response:
+            with self._route().post(body, headers, self._timeout) as response:
                 status = response.status_code
                 text = b"".join(_read(response, deadline)).decode("utf-8", "replace")
         except OSError as error:  # every error of requests is one
@@ -126,16 +124,39 @@ class HttpSink(Sink):
             return reason
         raise SinkUnavailable(reason)
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._threads, "session", None)
-        if session is None:
-            import requests  # costs 0.1 s, which no start of a command shall pay
+    def _route(self) -> _Route:
+        route: _Route | None = getattr(self._threads, "route", None)
+        if route is None:
+            route = self._threads.route = _Route(self._url, self._headers, trust_env=self._trust_env)
+            with self._routes_lock:
+                self._routes.add(route)
+        return route
 
-            session = self._threads.session = requests.Session()
-            session.trust_env = self._trust_env
-            with self._sessions_lock:
-                self._sessions.add(session)
-        return session
+
+class _Route:
+    """What one thread posts with.
+
+    To look up proxies and certificates and to build a request costs requests as much as to post it, and comes out the
+    same each time, so it is done once.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], *, trust_env: bool) -> None:
+        import requests  # costs 0.1 s, which no start of a command shall pay
+
+        session = requests.Session()
+        session.trust_env = trust_env
+        self._request = session.prepare_request(requests.Request("POST", url, headers))
+        self._environment: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
+        self._adapter = session.get_adapter(url)
+
+    def post(self, body: bytes, headers: Mapping[str, str], timeout: float) -> requests.Response:
+        request = self._request.copy()
+        request.headers.update(headers)
+        request.prepare_body(body, None)
+        return self._adapter.send(request, timeout=timeout, **self._environment)
+
+    def close(self) -> None:
+        self._adapter.close()
 
 
 def _read(response: requests.Response, deadline: float) -> Iterator[bytes]:
