@@ -92,8 +92,9 @@ def _latency(stage: Stage, quick: bool) -> list[dict[str, Any]]:
 
 
 def _records(stage: Stage, quick: bool) -> list[dict[str, Any]]:
-    sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
-    return [throughput.measure_inside(stage, inside, 10_000 if quick else 20_000) for inside in sizes]
+    if quick:
+        return throughput.measure_inside(stage, (10_000, 100_000), 10_000, 1)
+    return throughput.measure_inside(stage, (10_000, 100_000, 1_000_000), 20_000, 3)
 
 
 def _metrics(stage: Stage, quick: bool) -> list[dict[str, Any]]:

@@ -66,7 +66,8 @@ def ratios(results: Results) -> dict[str, float]:
         pairs = zip(rates[publishing.OURS], rates[publishing.BARE], strict=True)
         found["publishing: carpark confirmed / bare pika unconfirmed"] = median(ours / bare for ours, bare in pairs)
     if costs := results.get("records"):
-        found["cost of an event: few inside / most inside"] = costs[0]["micros"] / costs[-1]["micros"]
+        turns = zip(costs[0]["micros"], costs[-1]["micros"], strict=True)
+        found["cost of an event: few inside / most inside"] = median(few / most for few, most in turns)
     return found
 
 
@@ -133,7 +134,7 @@ def _latency(rows: list[dict[str, Any]]) -> Table:
 
 
 def _records(rows: list[dict[str, Any]]) -> Table:
-    cells = [[f"{row['inside']:,}", f"{row['redis']:.0f}", f"{row['micros']:.0f}"] for row in rows]
+    cells = [[f"{row['inside']:,}", f"{median(row['redis']):.0f}", f"{median(row['micros']):.0f}"] for row in rows]
     return _table("Processor time per event, in µs", ["vehicles inside", "Redis", "all"], cells)
 
 

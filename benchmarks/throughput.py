@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS, OURS, Contender
@@ -32,24 +33,35 @@ def measure(stage: Stage, size: int, slow_size: int, rounds: int) -> list[dict[s
     return rows
 
 
-def measure_inside(stage: Stage, inside: int, size: int) -> dict[str, Any]:
+def measure_inside(stage: Stage, sizes: Sequence[int], size: int, rounds: int) -> list[dict[str, Any]]:
     """Let carpark work while many vehicles are inside that do nothing.
 
     Args:
         stage: The servers.
-        inside: How many.
+        sizes: How many vehicles; each number has its turn in each round.
         size: How many events.
+        rounds: How often.
 
     Returns:
-        Microseconds of processor time per event: of Redis, and of all that take part.
+        A row for each number, with microseconds of processor time per event in each round: of Redis, and of all that
+        take part.
     """
+    rows: list[dict[str, Any]] = [{"inside": inside, "redis": [], "micros": []} for inside in sizes]
+    for _ in range(rounds):
+        for row in rows:
+            micros = _run_inside(stage, row["inside"], size)
+            row["redis"].append(micros["Redis"])
+            row["micros"].append(sum(micros.values()))
+    return rows
+
+
+def _run_inside(stage: Stage, inside: int, size: int) -> dict[str, float]:
     load = Load(size)
     with stage.site() as site, connect(site.redis_url) as client:
         CarPark(client).fill(inside)
         [ours] = [contender for contender in CONTENDERS if contender.name == OURS]
         fill(site, [ours.letter(event) for event in load.events], ours.declare)
-        micros = watch(site, load, ours.start(site), inside).micros
-    return {"inside": inside, "redis": micros["Redis"], "micros": sum(micros.values())}
+        return watch(site, load, ours.start(site), inside).micros
 
 
 def _run(stage: Stage, contender: Contender, size: int) -> tuple[float, dict[str, float], str]:

@@ -21,7 +21,7 @@ RESULTS = {
         for name, rates in RATES.items()
     ],
     "publishing": {"carpark, confirmed": [60.0], "bare pika, unconfirmed": [100.0]},
-    "records": [{"inside": 10, "redis": 3.0, "micros": 30.0}, {"inside": 100, "redis": 3.0, "micros": 30.0}],
+    "records": [{"inside": 10, "redis": [3.0], "micros": [30.0]}, {"inside": 100, "redis": [3.0], "micros": [30.0]}],
 }
 
 
