@@ -11,7 +11,9 @@ import hypothesis
 import pika
 import pytest
 import redis
+from pika.adapters.blocking_connection import BlockingChannel
 
+from carpark.broker.topology import declare_queues
 from carpark.settings import Settings, load_settings, management_url_of
 from tests.guard import GUARD
 from tests.helpers import find_free_port
@@ -220,6 +222,22 @@ def server_environ(broker_url: str, management_url: str, redis_url: str, tmp_pat
         "CARPARK_DASHBOARD_PORT": "0",
         "CARPARK_METRICS_PORT": "0",
     }
+
+
+@pytest.fixture
+def channel(broker_url: str) -> Iterator[BlockingChannel]:
+    """A channel to this test's RabbitMQ, with all queues declared."""
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        declare_queues(channel)
+        yield channel
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of this test's Redis."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from carpark.broker.topology import declare_queues
 from tests.browser.looking import WIDTHS, faults
 from tests.dashboard_service import start_dashboard
 from tests.garbage import GARBAGE
@@ -32,14 +30,6 @@ GARBAGE_LETTERS = 300
 STAYS = 50
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
 SCRIPT = b'{"id":"s","vehicle_plate":"<script>document.title=1</script>","entry_date_time":"2026-11-23T18:00:00Z"}'
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[BlockingChannel]:
-    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
-        channel = connection.channel()
-        declare_queues(channel)
-        yield channel
 
 
 def publish(channel: BlockingChannel) -> None:

@@ -9,18 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import jsonschema
-import pika
 import pytest
 import redis
 
 from carpark.broker.reading import EventMessage, RejectedMessage, read_body
-from carpark.broker.topology import declare_queues
 from carpark.events import Event, StaySummary, VehicleEntered, VehicleExited, load_json
 from carpark.schemas import schema_of
 from tests.helpers import eventually
@@ -51,15 +48,6 @@ def needed(program: str) -> str:
     if path is None:
         pytest.skip(f"there is no {program} on this machine to run the example with")
     return path
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[Any]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    channel = connection.channel()
-    declare_queues(channel)
-    yield channel
-    connection.close()
 
 
 @pytest.fixture

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pika
-import pytest
 
 from carpark.audit.queued import read_queues
-from carpark.broker.topology import declare_queues
 from carpark.records import Records, connect
 from tests.audited import Day, stay, summaries_of
 from tests.processes import Process, Processes
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    channel = connection.channel()
-    declare_queues(channel)
-    yield channel
-    connection.close()
 
 
 def run(processes: Processes, csv: Path, *options: str, **environ: str) -> Process:

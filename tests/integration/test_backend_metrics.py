@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pika
 import pytest
 import redis
 
-from carpark.broker.topology import declare_queues
 from generators.wire import message_body
 from tests.garbage import bare, dramatiq_body
 from tests.helpers import eventually, find_free_port, is_listening
@@ -39,21 +37,6 @@ def environ(server_environ: dict[str, str], sink: Recorder, tmp_path: Path) -> d
     """With a temporary folder of the test's own, so that the folders of numbers are those of its masters."""
     (tmp_path / "tmp").mkdir()
     return {**server_environ, "CARPARK_WRITER_URL": sink.url, "TMPDIR": str(tmp_path / "tmp")}
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[Any]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    channel = connection.channel()
-    declare_queues(channel)
-    yield channel
-    connection.close()
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def start(processes: Processes, environ: dict[str, str], *options: str, **more: str) -> tuple[Process, str]:

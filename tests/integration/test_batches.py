@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pika
 import pytest
 import redis
 import requests
 
 from carpark.broker.reading import DELIVER
-from carpark.broker.topology import declare_queues
 from tests.garbage import bare
 from tests.helpers import eventually
 from tests.processes import Process, Processes
@@ -28,21 +26,6 @@ STAYS = 1_000
 def sink() -> Iterator[Recorder]:
     with Recorder() as recorder:
         yield recorder
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[Any]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    channel = connection.channel()
-    declare_queues(channel)
-    yield channel
-    connection.close()
 
 
 @pytest.fixture

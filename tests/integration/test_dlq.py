@@ -6,30 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pika
 import pytest
 from click.testing import CliRunner, Result
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import declare_queues
 from carpark.cli import carpark
 from carpark.errors import CarparkError, InvalidBody, InvalidSetting
 from tests.garbage import bare
 from tests.mailbox import bodies, count, dead_letters, drain, fill
 
 MANY = 10_050
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[BlockingChannel]:
-    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
-        channel = connection.channel()
-        declare_queues(channel)
-        yield channel
 
 
 Dlq = Callable[..., Result]

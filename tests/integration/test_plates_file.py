@@ -34,12 +34,6 @@ def wire(broker_url: str) -> Iterator[Wire]:
     wire.close()
 
 
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
 def _run(processes: Processes, plates_file: Path, *options: str) -> tuple[dict[str, int], str]:
     run = processes.start(
         [

@@ -17,11 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pika
 import pytest
 import redis
 
-from carpark.broker.topology import declare_queues
 from tests.endpoint import Endpoint, Request
 from tests.helpers import eventually
 from tests.processes import Process, Processes
@@ -83,21 +81,6 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
     witness = Witness(tmp_path)
     yield witness
     witness.close()
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[Any]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    channel = connection.channel()
-    declare_queues(channel)
-    yield channel
-    connection.close()
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def _publish(channel: Any, name: str, seconds: float) -> dict[str, float]:

@@ -16,7 +16,6 @@ import pika.exceptions
 import pytest
 import redis
 
-from carpark.broker.topology import declare_queues
 from tests.garbage import GARBAGE, ODD, bare
 from tests.helpers import eventually
 from tests.processes import Processes
@@ -30,21 +29,6 @@ START = datetime(2026, 11, 23, 18, tzinfo=UTC)
 def sink() -> Iterator[Recorder]:
     with Recorder() as recorder:
         yield recorder
-
-
-@pytest.fixture
-def channel(broker_url: str) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    channel = connection.channel()
-    declare_queues(channel)
-    yield channel
-    connection.close()
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def _stays(count: int) -> list[tuple[str, bytes]]:
