@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# Linux gives connections their own ends above these: one of them could take a port before the server that it is for.
+_PORTS = range(10_000, 32_768)
+_CHANCE = random.SystemRandom()
+_given: set[int] = set()
 
 
 def eventually(predicate: Callable[[], T], timeout: float = 10.0, what: str = "", interval: float = 0.05) -> T:
@@ -47,12 +54,18 @@ def find_free_port() -> int:
     """Find a TCP port that nothing listens on.
 
     Returns:
-        The port, free on 127.0.0.1 a moment ago.
+        The port, free on 127.0.0.1 a moment ago, and given to nobody else in this process.
+
+    Raises:
+        AssertionError: There is none.
     """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    for port in _CHANCE.sample(_PORTS, 1000):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise AssertionError(f"no free port among 1,000 of {_PORTS}")
 
 
 def is_listening(port: int, host: str = "127.0.0.1") -> bool:
