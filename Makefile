@@ -88,7 +88,7 @@ lint: $(READY) ## linter, formatter check, type checker
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) $(BENCH) ## benchmarks beside bare pika, Dramatiq and Celery; QUICK=1 for two minutes
+bench: $(READY) $(BENCH) ## benchmarks beside bare pika, Dramatiq and Celery; QUICK=1 for two or three minutes
 	@$(BIN)/python -m tests.servers
 	@$(BIN)/python -m benchmarks $(if $(strip $(QUICK)),--quick) $(ARGS)
 

@@ -23,7 +23,7 @@ MORE = ("memory",)
 
 EXAMPLES = """examples:
   make bench                               all of it, three rounds
-  make bench QUICK=1                       in about two minutes, one round
+  make bench QUICK=1                       in two to three minutes, one round
   make bench ARGS="publishing latency"     some of it
   make bench ARGS="memory"                 the writer with a million ids, the backend for ten minutes
   make bench-check                         a quick run; status 1 when a ratio got worse
