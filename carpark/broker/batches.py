@@ -79,14 +79,14 @@ class Batch(MessageProxy):
 
 
 class Turns(Middleware):
-    """Lets all of a process's worker threads but one work on batches; one is left for whatever is tried again.
+    """Lets as many batches be worked on at once as there are worker threads, less one.
 
-    These threads share one interpreter: more batches at once would be smaller ones, each taking longer. A batch that
-    waits for its turn is still open.
+    The threads share one interpreter: more batches at once would be smaller ones, each taking longer. A batch that
+    waits for its turn holds its thread, but is still open.
     """
 
     def __init__(self) -> None:
-        self._turns = threading.Semaphore()
+        self._turns = threading.BoundedSemaphore()
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Allow as many as the worker has threads, less one.
@@ -95,7 +95,7 @@ class Turns(Middleware):
             broker: The broker.
             worker: The worker.
         """
-        self._turns = threading.Semaphore(max(1, worker.worker_threads - 1))
+        self._turns = threading.BoundedSemaphore(max(1, worker.worker_threads - 1))
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Wait until it is the batch's turn.

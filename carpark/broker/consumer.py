@@ -27,7 +27,7 @@ READ_AT_ONCE = 100
 ACKNOWLEDGED_AFTER = 0.05
 """Seconds after which what is done is acknowledged together: one acknowledgement for each event that comes alone would
 cost more than the event. What was done out of order waits as long again for what came before it. Half a prefetch does
-not wait, so that RabbitMQ always has more to deliver."""
+not wait, so that RabbitMQ goes on delivering."""
 
 
 class Delivery(MessageProxy):
@@ -66,10 +66,11 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         self._folder = Folder(batch)
         self._read: deque[MessageProxy] = deque()
         self._enough = max(1, prefetch // 2)
+        # A tag's way: settled by a worker, done but not acknowledged, and still so when the timer came before.
         self._settled: deque[tuple[int, bool]] = deque()
-        self._is_timed = False
         self._done: set[int] = set()
         self._waited: set[int] = set()
+        self._is_timed = False
 
     def __next__(self) -> MessageProxy | None:
         if not self._read:

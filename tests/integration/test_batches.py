@@ -11,6 +11,7 @@ import pytest
 import redis
 import requests
 
+from carpark.broker import RabbitmqBroker, consumer
 from carpark.broker.reading import DELIVER
 from tests.garbage import bare
 from tests.helpers import eventually
@@ -90,13 +91,20 @@ def test_with_a_batch_of_1_each_summary_is_delivered_by_itself(
     assert sink.posts >= 100
 
 
-def test_a_short_prefetch_waits_for_no_acknowledgement(
-    start: Callable[..., Process], channel: Any, sink: Recorder
+def test_half_a_prefetch_does_not_wait_to_be_acknowledged(
+    channel: Any, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _fill(channel, 100)
-    worker = start(dramatiq_queue_prefetch="1")
-    eventually(lambda: len(sink.ids) == 100, 60)
-    assert worker.terminate() == 0
+    monkeypatch.setattr(consumer, "ACKNOWLEDGED_AFTER", 3600.0)
+    for number in range(10):
+        channel.basic_publish("", "vehicle_entry", bare(id=str(number)))
+    broker = RabbitmqBroker(broker_url, [])
+    one = consumer.EventConsumer(broker, "vehicle_entry", prefetch=4, timeout=1000, batch=1)
+    for number in range(10):
+        message = eventually(lambda: next(one))
+        assert message.args[0].id == str(number)
+        one.ack(message)
+    one.close()
+    broker.close()
     assert _events_left(channel) == [], "all are acknowledged"
 
 

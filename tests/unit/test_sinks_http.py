@@ -59,6 +59,21 @@ def test_without_a_token_and_a_secret_no_such_header_is_sent(endpoint: Endpoint,
         assert not {"authorization", "x-carpark-signature"} & set(request.headers)
 
 
+def test_a_webhook_goes_through_the_proxy_that_the_environment_names_and_the_writer_does_not(
+    endpoint: Endpoint, make: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", endpoint.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    make("webhook", webhook_url="http://far.invalid/hook").deliver(make_summaries(2))
+    assert [request.path for request in endpoint.requests] == ["http://far.invalid/hook"] * 2
+    with pytest.raises(SinkUnavailable):
+        make("http-csv", writer_url="http://far.invalid").deliver([make_summary()])
+    monkeypatch.setenv("no_proxy", "far.invalid")
+    with pytest.raises(SinkUnavailable):
+        make("webhook", webhook_url="http://far.invalid/hook").deliver([make_summary()])
+    assert len(endpoint.requests) == 2
+
+
 def test_a_webhook_gets_an_object_per_summary_with_its_id_as_key(endpoint: Endpoint, make: Callable[..., Sink]) -> None:
     summaries = [make_summary("exit-1"), make_summary("50% Zoë"), make_summary('a"b,c')]
     make("webhook", webhook_url=endpoint.url + "/hook?token=t").deliver(summaries)

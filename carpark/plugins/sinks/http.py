@@ -137,7 +137,7 @@ class _Route:
     """What one thread posts with.
 
     To look up proxies and certificates and to build a request costs requests as much as to post it, and comes out the
-    same each time, so it is done once.
+    same each time, so it is done once, when the thread first posts. Cookies are not kept.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], *, trust_env: bool) -> None:
@@ -146,8 +146,9 @@ class _Route:
         session = requests.Session()
         session.trust_env = trust_env
         self._request = session.prepare_request(requests.Request("POST", url, headers))
-        self._environment: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
-        self._adapter = session.get_adapter(url)
+        target = str(self._request.url)
+        self._environment: dict[str, Any] = {**session.merge_environment_settings(target, {}, True, None, None)}
+        self._adapter = session.get_adapter(target)
 
     def post(self, body: bytes, headers: Mapping[str, str], timeout: float) -> requests.Response:
         request = self._request.copy()
