@@ -41,13 +41,13 @@ def test_the_committed_ratios_are_ones_that_are_measured() -> None:
     assert json.loads(COMMITTED.read_text(encoding="utf-8")).keys() <= ratios(RESULTS).keys()
 
 
-@pytest.mark.parametrize(("publishing", "status"), [(60.0, 0), (30.0, 1)])
-def test_the_check_says_which_ratio_got_worse(
-    publishing: float, status: int, processes: Processes, tmp_path: Path
-) -> None:
-    results = {**RESULTS, "publishing": {"carpark, confirmed": [publishing], "bare pika, unconfirmed": [100.0]}}
+@pytest.mark.parametrize(("share", "status"), [(1.0, 0), (0.5, 1)])
+def test_the_check_says_which_ratio_got_worse(share: float, status: int, processes: Processes, tmp_path: Path) -> None:
+    committed = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    name = "publishing: carpark confirmed / bare pika unconfirmed"
+    found = {**committed, name: committed[name] * share}
     file = tmp_path / "bench.json"
-    file.write_text(json.dumps({**results, "ratios": ratios(results), "seconds": 1.0}), encoding="utf-8")
+    file.write_text(json.dumps({**RESULTS, "ratios": found, "seconds": 1.0}), encoding="utf-8")
     process = processes.start(["python", "-m", "benchmarks", "--check", "--read", str(file)])
     assert process.wait(60) == status
-    assert ("worse: publishing: carpark confirmed / bare pika unconfirmed: 0.30" in process.output) is (status == 1)
+    assert (f"worse: {name}: {found[name]:.2f}" in process.output) is (status == 1)
