@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -77,10 +77,23 @@ def fill(
     declare(channel)
     for queue, body, properties in letters:
         channel.basic_publish("", queue, body, properties)
-    wanted = Counter(queue for queue, _, _ in letters)
-    while any(channel.queue_declare(name, passive=True).method.message_count < count for name, count in wanted.items()):
-        time.sleep(0.05)
+    wait_until_queued(channel, Counter(queue for queue, _, _ in letters))
     connection.close()
+
+
+def wait_until_queued(channel: pika.adapters.blocking_connection.BlockingChannel, wanted: Mapping[str, int]) -> None:
+    """Wait until RabbitMQ has all messages: without confirms it does not say so.
+
+    Args:
+        channel: Where to ask.
+        wanted: Name of a queue to how many messages it shall have.
+
+    Raises:
+        SystemExit: It has not got them in time.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while any(channel.queue_declare(name, passive=True).method.message_count < count for name, count in wanted.items()):
+        _sleep(deadline)
 
 
 class Tail:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pika
 
-from benchmarks.load import Load
+from benchmarks.load import Load, wait_until_queued
 from benchmarks.stage import Stage
 from carpark.broker.topology import declare_queues
 from carpark.events import Event
@@ -45,9 +46,7 @@ def _timed(stage: Stage, events: Sequence[Event], publish: Callable[[str, Sequen
         channel = connection.channel()
         declare_queues(channel)
         seconds = publish(site.broker_url, events)
-        names = {event.queue for event in events}
-        while sum(channel.queue_declare(name, passive=True).method.message_count for name in names) < len(events):
-            connection.sleep(0.05)
+        wait_until_queued(channel, Counter(event.queue for event in events))
         connection.close()
     return len(events) / seconds
 

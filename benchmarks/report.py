@@ -18,7 +18,7 @@ from benchmarks.stage import Stage
 
 Results = dict[str, Any]
 
-WORSE = 0.7
+WORSE = 0.8
 """A ratio below this part of the committed one is worse; what is above differs from one quick run to the next."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pika
@@ -24,12 +23,9 @@ FORM = {"queue": "vehicle_exit.XQ", "match": "", "count": MESSAGES}
 
 
 @pytest.fixture
-def channel(broker_url: str) -> Iterator[BlockingChannel]:
-    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
-        channel = connection.channel()
-        declare_queues(channel)
-        fill(channel, "vehicle_exit.XQ", dead_letters(MESSAGES))
-        yield channel
+def channel(channel: BlockingChannel) -> BlockingChannel:
+    fill(channel, "vehicle_exit.XQ", dead_letters(MESSAGES))
+    return channel
 
 
 def test_killed_in_the_middle_of_requeue_all_it_loses_nothing(

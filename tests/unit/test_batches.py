@@ -50,7 +50,7 @@ def test_the_first_event_goes_at_once_and_those_behind_it_join() -> None:
     assert len(parts_of(full)) == 1
 
 
-def test_batches_take_turns_and_one_that_waits_grows_while_a_thread_is_left_for_retries() -> None:
+def test_batches_take_turns_and_one_that_waits_grows_and_what_is_no_batch_waits_for_none() -> None:
     broker = StubBroker([turns := Turns()])
     worker = dramatiq.Worker(broker, worker_threads=2)
     turns.before_worker_boot(broker, worker)
