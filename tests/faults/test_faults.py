@@ -16,7 +16,7 @@ pytestmark = pytest.mark.servers
 
 SEED = os.environ.get("CARPARK_TEST_SEED") or str(random.SystemRandom().randrange(10**6))
 
-MOST_MIB = 100
+MOST_MIB = 60
 """How much more memory the worker, two processes and their master, may take in overload."""
 
 
