@@ -30,7 +30,7 @@ BATCH = 100
 BATCH_BYTES = 8 * 1024 * 1024
 
 PATIENCE = 30.0
-"""Seconds that a confirm may take."""
+"""Seconds that a confirm may take, and that a queue may take to hand out what it has."""
 
 _GLANCE = 0.005
 _INACTIVE = 1.0
@@ -201,10 +201,13 @@ class _Reader:
         self._channel: BlockingChannel = connection.channel()
         self.count = 0
         try:
-            self.count = self._channel.queue_declare(queue_name, passive=True).method.message_count
+            self.count = self._ready()
         except exceptions.ChannelClosedByBroker as error:
             if error.reply_code != _NOT_FOUND:
                 raise
+
+    def _ready(self) -> int:
+        return int(self._channel.queue_declare(self._queue_name, passive=True).method.message_count)
 
     def __iter__(self) -> Iterator[Taken]:
         # A message at a time costs a round trip each. A window of them is taken, and no more: what a consumer is sent
@@ -222,9 +225,14 @@ class _Reader:
     def _take(self, wanted: int) -> list[Taken]:
         self._channel.basic_qos(prefetch_count=wanted)
         taken: list[Taken] = []
+        deadline = time.monotonic() + PATIENCE
         for method, properties, body in self._channel.consume(self._queue_name, inactivity_timeout=_INACTIVE):
             if method is None or properties is None or body is None:
-                break  # somebody else has taken some
+                # What was sent before the answer has come before it, so all that is missing is somebody else's now.
+                is_slow = self._ready() or self._channel.get_waiting_message_count()
+                if is_slow and time.monotonic() < deadline:
+                    continue
+                break
             job = _job(self._queue_name, body, properties, CUT)
             taken.append(Taken(method.delivery_tag, job, body, properties))
             if len(taken) == wanted:

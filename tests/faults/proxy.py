@@ -1,4 +1,4 @@
-"""What stands between our processes and their servers, and spoils it: cut connections, late answers."""
+"""What stands between our processes and their servers, and spoils it: cut connections, late deliveries and answers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 _PUBLISH = b"\x00\x3c\x00\x28"
 """Class 60, method 40 of AMQP 0-9-1: basic.publish."""
+
+_DELIVER = b"\x00\x3c\x00\x3c"
+"""Class 60, method 60: basic.deliver. A frame's type, channel and size, seven bytes, stand before it."""
 
 HELD_SECONDS = 3.0
 """How long the writer's answers are held back; longer than the sink waits for them."""
@@ -36,6 +39,7 @@ class TcpProxy:
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._publishes: list[float] = []
+        self._stalls: list[float] = []
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -58,6 +62,14 @@ class TcpProxy:
             share: How much of it is passed on; with all of it only the confirm is lost.
         """
         self._publishes.append(share)
+
+    def stall_delivery(self, seconds: float) -> None:
+        """Hold the next delivery back, and all that the server says after it.
+
+        Args:
+            seconds: How long.
+        """
+        self._stalls.append(seconds)
 
     def close(self) -> None:
         """Cut all, and listen no more."""
@@ -86,6 +98,11 @@ class TcpProxy:
                 if source is pair[0] and _PUBLISH in data and (share := self._next_cut()):
                     self._cut(pair, data, share)
                     break
+                if source is pair[1] and _DELIVER in data and (seconds := self._next_stall()):
+                    before = data.index(_DELIVER) - 7
+                    sink.sendall(data[:before])
+                    data = data[before:]
+                    time.sleep(seconds)
                 sink.sendall(data)
         with self._lock:
             self._pairs.discard(pair)
@@ -94,6 +111,10 @@ class TcpProxy:
     def _next_cut(self) -> float | None:
         with self._lock:  # several connections may publish at this moment
             return self._publishes.pop() if self._publishes else None
+
+    def _next_stall(self) -> float | None:
+        with self._lock:
+            return self._stalls.pop() if self._stalls else None
 
     def _cut(self, pair: tuple[socket.socket, socket.socket], data: bytes, share: float) -> None:
         client, server = pair

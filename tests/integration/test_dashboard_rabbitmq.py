@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 import pika
 import pytest
@@ -18,10 +20,13 @@ from carpark.broker.reading import OWN_HEADER
 from carpark.broker.topology import declare_queues
 from carpark.dashboard import make_app
 from carpark.dashboard.base import has_id, matches
+from carpark.dashboard.jobs import Job
+from carpark.dashboard.moving import Mover
 from carpark.dashboard.rabbitmq import RabbitmqInterface
 from carpark.errors import BrokerUnavailable
 from carpark.settings import Settings
 from tests.dashboards import Pages, text_of
+from tests.faults.proxy import TcpProxy
 from tests.garbage import dramatiq_body
 from tests.helpers import eventually, find_free_port
 from tests.mailbox import bodies, count, dead_letters, drain, fill
@@ -108,6 +113,32 @@ def test_a_message_is_moved_out_of_the_middle_and_the_rest_keeps_its_order(
     left = [number for number in range(300) if number not in (150, 151)]
     assert bodies(channel, "vehicle_entry") == [b"garbage 151"]
     assert bodies(channel, "vehicle_entry.XQ") == [b"garbage %d" % number for number in left]
+
+
+def test_messages_of_a_rabbitmq_that_stalls_are_waited_for(channel: BlockingChannel, broker_url: str) -> None:
+    declare_queues(channel)
+    fill(channel, "vehicle_entry.XQ", dead_letters(50))
+    address = urlsplit(broker_url)
+    with contextlib.closing(TcpProxy(address.hostname or "", address.port or 5672)) as proxy:
+        user = address.netloc.rpartition("@")[0]
+        mover = Mover(address._replace(netloc=f"{user}@127.0.0.1:{proxy.port}").geturl())
+        proxy.stall_delivery(2.5)
+        assert mover.requeue("vehicle_entry.XQ", ALL, 50) == 50
+    assert bodies(channel, "vehicle_entry") == [b"garbage %d" % number for number in range(50)]
+
+
+def test_what_somebody_else_has_taken_is_not_waited_for(interface: RabbitmqInterface, channel: BlockingChannel) -> None:
+    declare_queues(channel)
+    fill(channel, "vehicle_entry.XQ", dead_letters(50))
+    seen = []
+
+    def wanted(job: Job) -> bool:
+        if not seen:  # the first 20 are taken by now
+            seen.extend(channel.basic_get("vehicle_entry.XQ") for _ in range(30))
+        return True
+
+    assert interface.requeue("vehicle_entry.XQ", wanted, 50) == 20
+    assert bodies(channel, "vehicle_entry") == [b"garbage %d" % number for number in range(20)]
 
 
 def test_what_is_requeued_is_as_it_came_without_its_reason(
