@@ -203,8 +203,11 @@ def test_fail_ends_the_process_with_one_line(capsys: pytest.CaptureFixture[str])
 
 
 PROGRAM = """
-import sys, time, click
+import signal, sys, time, click
 from carpark.options import run_command
+
+# Tests that a shell runs in the background have this signal ignored, and so have their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @click.command()
 def talk():
