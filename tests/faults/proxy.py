@@ -22,20 +22,22 @@ HELD_SECONDS = 3.0
 
 
 class TcpProxy:
-    """Passes a TCP connection on, until it is told to cut it.
+    """Passes the connections to RabbitMQ on, until it is told to cut or to stall them.
 
     Args:
-        host: Where to.
-        port: Where to.
+        url: RabbitMQ's.
 
     Attributes:
+        url: The same by way of this proxy.
         cuts: How many connections it has cut in a publish.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self._target = (address.hostname or "", address.port or 5672)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        login = address.netloc.rpartition("@")[0]
+        self.url = address._replace(netloc=f"{login}@127.0.0.1:{self._listener.getsockname()[1]}").geturl()
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._publishes: list[float] = []
@@ -95,10 +97,10 @@ class TcpProxy:
     def _pump(self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if source is pair[0] and _PUBLISH in data and (share := self._next_cut()):
+                if source is pair[0] and _PUBLISH in data and (share := self._next(self._publishes)):
                     self._cut(pair, data, share)
                     break
-                if source is pair[1] and _DELIVER in data and (seconds := self._next_stall()):
+                if source is pair[1] and _DELIVER in data and (seconds := self._next(self._stalls)):
                     before = data.index(_DELIVER) - 7
                     sink.sendall(data[:before])
                     data = data[before:]
@@ -108,13 +110,9 @@ class TcpProxy:
             self._pairs.discard(pair)
         _close(pair)
 
-    def _next_cut(self) -> float | None:
+    def _next(self, planned: list[float]) -> float | None:
         with self._lock:  # several connections may publish at this moment
-            return self._publishes.pop() if self._publishes else None
-
-    def _next_stall(self) -> float | None:
-        with self._lock:
-            return self._stalls.pop() if self._stalls else None
+            return planned.pop() if planned else None
 
     def _cut(self, pair: tuple[socket.socket, socket.socket], data: bytes, share: float) -> None:
         client, server = pair

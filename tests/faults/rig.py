@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
 
 import pika
 import pika.exceptions
@@ -103,10 +102,8 @@ class Rig:
         self.proxy: TcpProxy | None = None
         broker_url = rabbitmq.url
         if through_proxy:
-            address = urlsplit(broker_url)
-            self.proxy = TcpProxy(address.hostname or "", address.port or 5672)
-            login = f"{address.username}:{address.password}"
-            broker_url = f"amqp://{login}@127.0.0.1:{self.proxy.port}{address.path}"
+            self.proxy = TcpProxy(broker_url)
+            broker_url = self.proxy.url
         port = find_free_port()
         self.gateway = WriterGateway(f"http://127.0.0.1:{port}")
         self.processes = Processes(folder, {}, patience=40)
