@@ -99,6 +99,13 @@ def test_a_duration_ends_it(run: Callable[..., Process]) -> None:
     assert 100 <= table_of(process)["published"] <= 152
 
 
+def test_the_audit_knows_how_long_the_records_remember(run: Callable[..., Process]) -> None:
+    process = run("--rate", "50", "--match-ratio", "0.5", "--duration", "3", CARPARK_RETENTION="1")
+    assert process.wait(30) == 0
+    assert table_of(process)["unmatched"] > 50
+    assert "audit: nothing lost, nothing twice" in process.output
+
+
 def test_without_a_terminal_there_is_a_line_every_few_seconds(run: Callable[..., Process]) -> None:
     process = run("--rate", "50")
     process.wait_for_line(r"^ +[0-9.]+ s  published \d+ \((?!0/s)\d+/s\)  inside \d+  matched")
