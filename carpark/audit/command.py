@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -26,6 +28,11 @@ from carpark.settings import BY_NAME, Settings
 
 PATIENCE = 1.0
 """Seconds after which a progress bar is shown."""
+
+_KNOWN_OF_A_RUN = {
+    *("redis_url", "broker_url", "since", "sink_csv", "sink_jsonl", "sink_sqlite", "retention", "queue_type")
+}
+"""Options without effect when a run is audited: it has records and queues of its own, and names its files."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -94,7 +101,7 @@ def verify(
         )
         _refuse_nothing_to_compare(sources, settings)
     else:
-        sources = LastRun.load(settings.csv).sources()
+        sources = _last_run(settings)
     with progress_bar(Console(stderr=True)) as progress, _writing(each_file) as each:
         verdict = audit(sources, show=show, progress=progress, each=each)
     print_verdict(verdict, as_json)
@@ -178,3 +185,30 @@ def _refuse_nothing_to_compare(sources: Sources, settings: Settings) -> None:
     for name, path in sources.sinks.items():
         if not path.is_file():
             raise InvalidSetting(f"the file of the sink {name}", str(path), "a file that is there")
+
+
+def _last_run(settings: Settings) -> Sources:
+    context = click.get_current_context()
+    given = [
+        option
+        for option in context.command.params
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+    for option in given:
+        if option.name in _KNOWN_OF_A_RUN:
+            raise click.UsageError(
+                f"{option.opts[0]} goes with --journal, which names what was published; without that the last "
+                "`carpark run` is audited, with records, queues and files of its own",
+                context,
+            )
+    sources = LastRun.load(settings.csv).sources()
+    if any(option.name == "sinks" for option in given):  # the environment's are those of the next run
+        sources = replace(sources, sinks={name: _file_of(name, sources) for name in settings.sinks})
+    return sources
+
+
+def _file_of(sink: str, sources: Sources) -> Path:
+    if sink not in sources.sinks:
+        known = ", ".join(sources.sinks) or "it has none"
+        raise InvalidSetting("--sinks", sink, f"a sink of the last `carpark run` that can be read back: {known}")
+    return sources.sinks[sink]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.audited import Day, stay, summaries_of
+from carpark.audit import LastRun
+from tests.audited import Day, stay, summaries_of, write_lines
 from tests.processes import ROOT
 from tests.stays import at
 
@@ -90,6 +91,64 @@ def test_a_wrong_command_is_one_line_and_status_2(day: Day, arguments: list[str]
     said = verify(*given, *arguments)
     assert said.returncode == 2
     assert said.stdout == ""
+    assert len(said.stderr.splitlines()) == 1
+    assert wanted in said.stderr
+
+
+@pytest.fixture
+def last_run(day: Day) -> Day:
+    """A run that ended well, with two sinks; then the second one lost a row."""
+    day.publish([*stay(0), *stay(1)])
+    day.summarise(summaries_of([*stay(0), *stay(1)]))
+    lines = day.folder / "stays.jsonl"
+    write_lines(lines, summaries_of(stay(0)))
+    folder = day.csv.with_name(f"{day.csv.name}.run")
+    folder.mkdir()
+    for journal in day.journals:
+        journal.rename(folder / journal.name)
+    LastRun(folder, at(0), {"http-csv": str(day.csv), "jsonl": str(lines)}).save()
+    return day
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "lost"),
+    [
+        ([], 1, {"http-csv": 0, "jsonl": 1}),
+        (["--sinks", "http-csv"], 0, {"http-csv": 0}),
+        (["--sinks", "jsonl"], 1, {"jsonl": 1}),
+        (["--sinks", "jsonl,http-csv"], 1, {"jsonl": 1, "http-csv": 0}),
+    ],
+)
+def test_the_named_sinks_of_the_last_run_are_audited(
+    last_run: Day, arguments: list[str], status: int, lost: dict[str, int]
+) -> None:
+    said = verify("--csv", last_run.csv, "--json", *arguments)
+    assert said.returncode == status, said.stderr
+    assert {name: sink["lost"] for name, sink in json.loads(said.stdout)["sinks"].items()} == lost
+
+
+def test_the_environments_settings_leave_the_last_run_as_it_was(last_run: Day) -> None:
+    environ = {"CARPARK_SINKS": "sqlite", "CARPARK_REDIS_URL": "redis://127.0.0.1:1", "CARPARK_RETENTION": "60"}
+    said = verify("--csv", last_run.csv, "--json", **environ)
+    assert list(json.loads(said.stdout)["sinks"]) == ["http-csv", "jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--redis", "redis://127.0.0.1:1"], "carpark verify: --redis goes with --journal, which names what was"),
+        (["--broker", "amqp://127.0.0.1:1"], "--broker goes with --journal"),
+        (["--since", "2026-11-23T18:00:00Z"], "--since goes with --journal"),
+        (["--sink-jsonl", "other.jsonl"], "--sink-jsonl goes with --journal"),
+        (["--retention", "60"], "--retention goes with --journal"),
+        (["--queue-type", "quorum"], "--queue-type goes with --journal"),
+        (["--sinks", "sqlite"], "--sinks='sqlite': wanted a sink of the last `carpark run` that can be read back: "),
+        (["--sinks", "http-csv,stdout"], "--sinks='stdout': wanted a sink of the last `carpark run`"),
+    ],
+)
+def test_what_cannot_be_looked_at_without_journals_is_refused(last_run: Day, arguments: list[str], wanted: str) -> None:
+    said = verify("--csv", last_run.csv, *arguments)
+    assert (said.returncode, said.stdout) == (2, "")
     assert len(said.stderr.splitlines()) == 1
     assert wanted in said.stderr
 
