@@ -23,7 +23,8 @@ class Journal:
     """A file of JSON lines: bare events, and after each confirmed window ``{"confirmed": n}``; at the top n is 0.
 
     ``n`` counts the events of this journal, from its top, that the broker has confirmed. What stands after them was
-    perhaps sent and perhaps not. A last line that a crash has torn is removed: its event was never sent.
+    perhaps sent and perhaps not. A last line that a crash has torn is removed: its event was never sent. A file that is
+    no journal is left as it is.
 
     Attributes:
         count: How many events are in it.
@@ -48,10 +49,10 @@ class Journal:
             raise InvalidSetting(FLAG, str(path), f"a file that can be written ({error.strerror})") from None
         try:
             self._lock()
-            self._cut_torn_line()
-            if not self._file.seek(0, os.SEEK_END):
+            self.count, self.confirmed, self._tail, end = self._read()
+            self._cut(end)
+            if not end:
                 self._write(_TOP)
-            self.count, self.confirmed, self._tail = self._read()
         except BaseException:
             self._file.close()
             raise
@@ -121,24 +122,21 @@ class Journal:
         except BlockingIOError:
             raise FileInUse(FLAG, str(self.path)) from None
 
-    def _cut_torn_line(self) -> None:
-        size = position = self._file.seek(0, os.SEEK_END)
-        while position:
-            start = max(0, position - 4096)
-            self._file.seek(start)
-            newline = self._file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        if position != size:
-            self._file.truncate(position)
+    def _cut(self, end: int) -> None:
+        """Remove a torn last line; only when the rest was found to be a journal, as the file may be anything."""
+        if self._file.seek(0, os.SEEK_END) != end:
+            self._file.truncate(end)
 
-    def _read(self) -> tuple[int, int, deque[Event]]:
-        count = confirmed = 0
+    def _read(self) -> tuple[int, int, deque[Event], int]:
+        count = confirmed = end = 0
         tail: deque[Event] = deque()
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
+            if not line.endswith(b"\n"):
+                if number == 1 and not _TOP.encode().startswith(line):
+                    raise self._invalid(number, "has no end")
+                break
+            end += len(line)
             found = self._parse(number, line)
             if not isinstance(found, int):
                 count += 1
@@ -149,7 +147,7 @@ class Journal:
             for _ in range(found - confirmed):
                 tail.popleft()
             confirmed = found
-        return count, confirmed, tail
+        return count, confirmed, tail, end
 
     def _parse(self, number: int, line: bytes) -> Event | int:
         try:

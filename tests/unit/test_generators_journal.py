@@ -89,6 +89,39 @@ def test_a_torn_line_that_is_longer_than_a_block_is_removed(path: Path) -> None:
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("torn", [b"{", b'{"conf', b'{"confirmed": 0}'])
+def test_a_torn_first_line_is_written_anew(path: Path, torn: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(torn)
+    journal = opened(path, 1)
+    assert lines(path) == [{"confirmed": 0}, EVENTS[0].to_dict()]
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"id": "a", "vehicle_plate": "B1"}', "line 1 has no end"),
+        (EVENTS[0].to_json().encode(), "line 1 has no end"),
+        (b'{"confirmed": 1}', "line 1 has no end"),
+        (b"one\ntwo\nthree", "line 1 is not an entry event"),
+        (b"\x7fELF\x00\xff" * 2000, "line 1 has no end"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1 is not an entry event"),
+        (EVENTS[0].to_json().encode() + b"\n7\ntorn", "line 2 is not an object"),
+        (
+            EVENTS[0].to_json().encode() + b"\n" + exited("A", TIME).to_json().encode() + b"\nx",
+            "line 2 is not an entry",
+        ),
+    ],
+)
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(path: Path, content: bytes, reason: str) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(InvalidSetting, match=reason):
+        opened(path)
+    assert path.read_bytes() == content
+
+
 def test_a_journal_has_one_writer(path: Path) -> None:
     journal = opened(path)
     with pytest.raises(FileInUse, match="--journal="):
