@@ -42,11 +42,13 @@ def complete_env(path: Path) -> dict[str, str]:
     """Add to `.env` what it does not have yet: secrets by chance, and whose number the services run with.
 
     Args:
-        path: The file; it is made when it is not there, readable by its owner alone.
+        path: The file; it is made when it is not there. Only its owner can read it from now on.
 
     Returns:
         All its variables.
     """
+    if path.exists():
+        path.chmod(0o600)  # it may have been made by hand, for all to read
     values = read_env(path)
     # The writer's files belong to whoever started the stack; root's number would make the services root.
     user, group = (os.getuid(), os.getgid()) if os.getuid() else (UNPRIVILEGED, UNPRIVILEGED)
@@ -88,6 +90,7 @@ def write_secrets(folder: Path, values: Mapping[str, str]) -> None:
         values: The variables of `.env`.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
     definitions = json.loads((HERE / "rabbitmq" / "definitions.json").read_text(encoding="utf-8"))
     passwords = {"carpark": values["RABBITMQ_PASSWORD"], "admin": values["RABBITMQ_ADMIN_PASSWORD"]}
     for user in definitions["users"]:

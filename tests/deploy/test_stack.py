@@ -101,6 +101,20 @@ def test_a_later_start_keeps_them_and_adds_what_is_missing(copy: Copy) -> None:
     assert "RABBITMQ_PASSWORD" in first
 
 
+def test_what_was_there_for_all_to_read_is_their_owners_alone_after_any_start(copy: Copy) -> None:
+    copy.engine("docker")
+    env, secrets = copy.folder / ".env", copy.folder / "secrets"
+    env.write_text("CARPARK_RATE=20\n", encoding="utf-8")
+    secrets.mkdir()
+    for _ in ("secrets are added", "nothing is missing"):
+        env.chmod(0o644)
+        secrets.chmod(0o755)
+        assert copy.run("up").returncode == 0
+        assert "REDIS_PASSWORD" in copy.env
+        assert stat.S_IMODE(env.stat().st_mode) == 0o600
+        assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+
+
 def test_docker_compose_is_asked_for_what_the_options_say(copy: Copy) -> None:
     copy.engine("docker")
     assert copy.run("up", "--scale", "4", "--profile", "minimal").returncode == 0
