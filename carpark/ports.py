@@ -1,12 +1,14 @@
-"""Ports: opening one with an error that says what to do, a page of metrics on one, and why one does not answer."""
+"""Ports: opening one with an error that says what to do, whose it is, a page of metrics, and why one is silent."""
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import ssl
 import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from carpark.errors import InvalidSetting, PortTaken
 
@@ -25,6 +27,7 @@ IDENTITY = "carpark"
 
 _BACKLOG = 64
 _CLOSE_SECONDS = 2.0
+_LOCAL_NAMES = {"localhost"}
 
 
 def metrics_port(service: str, given: int | None) -> int:
@@ -85,6 +88,36 @@ def in_url(host: str) -> str:
         The same, an IPv6 address in brackets.
     """
     return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is that of this machine for itself.
+
+    Args:
+        host: A name or an address.
+
+    Returns:
+        Whether only programs on this machine reach it.
+    """
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() in _LOCAL_NAMES
+
+
+def names_loopback(header: str) -> bool:
+    """Tell whether a request was made to this machine's name for itself, not to another name that leads here.
+
+    Args:
+        header: The request's header ``Host``: a name or an address, perhaps with a port.
+
+    Returns:
+        Whether that is a name or an address of the loopback.
+    """
+    try:
+        return is_loopback(urlsplit(f"//{header}").hostname or "")
+    except ValueError:
+        return False
 
 
 class MetricsPage:

@@ -21,6 +21,7 @@ from werkzeug.wsgi import wrap_file
 
 from carpark.errors import CarparkError, InvalidBody, InvalidSummary
 from carpark.events import StaySummary, load_json
+from carpark.ports import is_loopback, names_loopback
 from carpark.settings import Settings
 from writer import page
 from writer.csvfile import SummaryFile
@@ -75,7 +76,7 @@ def make_app(
     """Make the WSGI application.
 
     Args:
-        settings: Of these, ``writer_token`` and ``csv`` are used.
+        settings: Of these, ``bind``, ``writer_token`` and ``csv`` are used.
         summaries: The open file; the caller closes it after the last request.
         registry: Where the metrics go and what ``GET /metrics`` shows; a new one by default.
         inside: Says how many vehicles are inside, or None when that is not known; must not take longer than a page may.
@@ -89,6 +90,7 @@ def make_app(
     app.json = _Json(app)
     metrics = WriterMetrics(CollectorRegistry() if registry is None else registry)
     _count_requests(app, metrics)
+    _turn_away_other_sites(app, local=is_loopback(settings.bind) and not settings.writer_token)
     _answer_errors_in_json(app)
     _take_posts(app, summaries, metrics, settings.writer_token)
     _give_out(app, summaries, metrics)
@@ -109,6 +111,31 @@ def _count_requests(app: Flask, metrics: WriterMetrics) -> None:
         if "Cache-Control" not in response.headers:
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _turn_away_other_sites(app: Flask, *, local: bool) -> None:
+    """Refuse what a page of another site makes the browser of somebody who can reach this port send.
+
+    Args:
+        app: The application.
+        local: Whether it is for this machine alone: then a site whose name was made to lead here may not read either.
+    """
+
+    @app.before_request
+    def refuse() -> None:
+        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+        if local and not names_loopback(host):
+            raise Refusal(
+                403, "without CARPARK_WRITER_TOKEN this writer is for localhost only: call it by that name, or set one"
+            )
+        # Only browsers send it, and with a POST always; of a page without an address it is the word null.
+        if request.method == "POST" and origin is not None and not _is_origin(origin, host):
+            raise Refusal(403, "summaries are not taken from pages of other sites")
+
+
+def _is_origin(origin: str, host: str) -> bool:
+    _, found, place = origin.partition("://")
+    return bool(found) and place.lower() == host.lower()
 
 
 def _answer_errors_in_json(app: Flask) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import ipaddress
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from carpark.errors import InvalidSetting
+from carpark.ports import is_loopback, names_loopback
 from carpark.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ _HEADERS = [
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
 ]
-_LOCAL_NAMES = {"localhost"}
 
 
 def check_login(settings: Settings) -> None:
@@ -40,21 +38,6 @@ def check_login(settings: Settings) -> None:
     if not settings.dashboard_login and not is_loopback(settings.bind):
         wanted = f"user:password, because CARPARK_BIND={settings.bind} lets other machines reach the dashboard"
         raise InvalidSetting("CARPARK_DASHBOARD_LOGIN", "", wanted)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address is that of this machine for itself.
-
-    Args:
-        host: A name or an address.
-
-    Returns:
-        Whether only programs on this machine reach it.
-    """
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() in _LOCAL_NAMES
 
 
 def guarded(app: WSGIApplication, login: str, *, local: bool) -> WSGIApplication:
@@ -81,7 +64,7 @@ def guarded(app: WSGIApplication, login: str, *, local: bool) -> WSGIApplication
         if login and not _is_login(environ.get("HTTP_AUTHORIZATION", ""), login):
             ask = [("WWW-Authenticate", 'Basic realm="carpark dashboard", charset="UTF-8"')]
             return _say(start, "401 Unauthorized", "A user and a password are needed.", ask)
-        if local and not login and not _is_local(environ.get("HTTP_HOST", "")):
+        if local and not login and not names_loopback(environ.get("HTTP_HOST", "")):
             text = "Without a password this dashboard is for localhost only: set CARPARK_DASHBOARD_LOGIN."
             return _say(start, "403 Forbidden", text)
         return app(environ, start)
@@ -101,13 +84,6 @@ def _is_login(given: str, login: str) -> bool:
     except (binascii.Error, ValueError):
         return False
     return scheme.lower() == "basic" and hmac.compare_digest(decoded, login.encode())
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return is_loopback(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return False
 
 
 def _same_site(header: tuple[str, str]) -> tuple[str, str]:

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from carpark.broker import STUB
 from carpark.dashboard.base import Interface
 from carpark.dashboard.park import CarPark, look
-from carpark.dashboard.safety import check_login, guarded, is_loopback
+from carpark.dashboard.safety import check_login, guarded
 from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
-from carpark.ports import listen
+from carpark.ports import is_loopback, listen
 from carpark.records import Records, connect
 from carpark.serving import HttpServer
 from carpark.settings import Settings

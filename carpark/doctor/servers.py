@@ -265,6 +265,10 @@ def check_writer(settings: Settings) -> list[Finding]:
     if posted.status_code == 401:
         word = "the token" if settings.writer_token else "a request without a token"
         return [problem("writer", f"{where} refuses {word}", "give both sides the same CARPARK_WRITER_TOKEN")]
+    if posted.status_code == 403:
+        return [
+            problem("writer", f"{where}: {_error_of(posted)}", "correct CARPARK_WRITER_URL or CARPARK_WRITER_TOKEN")
+        ]
     if health.status_code == 503:
         return [problem("writer", f"{where} is not well: {_error_of(health)}", "look into its log")]
     if health.status_code != 200 or posted.status_code != 201:

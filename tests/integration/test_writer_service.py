@@ -124,9 +124,11 @@ def test_what_is_not_http_and_what_is_far_too_long_is_answered_in_json(
     with WriterServer(make_settings()) as server:
         status, body = raw(server.url, b"GET\r\n\r\n")
         assert (status, list(body)) == (400, ["error", "index", "field"])
-        status, body = raw(server.url, b"POST /summaries HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        status, body = raw(
+            server.url, b"POST /summaries HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
+        )
         assert (status, list(body)) == (413, ["error", "index", "field"])
-        nine_mib = b"POST /summaries HTTP/1.1\r\nHost: x\r\nContent-Length: 9437184\r\n\r\n" + b" " * 9437184
+        nine_mib = b"POST /summaries HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9437184\r\n\r\n" + b" " * 9437184
         status, body = raw(server.url, nine_mib)
         assert (status, list(body)) == (413, ["error", "index", "field"])
 
