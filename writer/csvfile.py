@@ -66,9 +66,7 @@ class SummaryFile:
         self._torn = False
         self._fd = rawfile.open_locked(path)
         try:
-            self._line_end = rawfile.begin(self._fd, path)
-            self._first = len(HEADER) + len(self._line_end)
-            self._size = rawfile.mend(self._fd, path, self._line_end)
+            self._begin()
             self._index = self._open_index()
         except OSError as error:
             os.close(self._fd)
@@ -76,6 +74,11 @@ class SummaryFile:
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _begin(self) -> None:
+        self._line_end = rawfile.begin(self._fd, self.path)
+        self._first = len(HEADER) + len(self._line_end)
+        self._size = rawfile.mend(self._fd, self.path, self._line_end)
 
     # -- writing
 
@@ -200,11 +203,10 @@ class SummaryFile:
         if problem:
             raise OSError(errno.ESTALE, problem)
         size = os.fstat(self._fd).st_size
-        if size != self._size and not self._torn:
+        if size < self._size or (size > self._size and not self._torn):
             logger.warning("writer: %s was changed by another program; reading it again", self.path)
             with self._index_lock:
-                self._unindexed.clear()
-                self._size = rawfile.mend(self._fd, self.path, self._line_end)
+                self._begin()
                 self._rebuild()
 
     # -- reading
@@ -227,7 +229,8 @@ class SummaryFile:
         Returns:
             A binary file that ends with the last line that is on disk; the caller closes it.
         """
-        return rawfile.Snapshot(self._fd, self._size)
+        # It may have been emptied by another program, which the next list notices.
+        return rawfile.Snapshot(self._fd, min(self._size, os.fstat(self._fd).st_size))
 
     def totals(self) -> Totals:
         """Count the file without reading it.

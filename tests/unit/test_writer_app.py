@@ -335,6 +335,15 @@ def test_health_is_ok_until_the_file_is_gone(client: FlaskClient, path: Path) ->
     assert "moved or deleted" in refused(post(client, posted("b")), 503)
 
 
+def test_a_file_that_became_something_else_is_503_and_said(client: FlaskClient, path: Path) -> None:
+    path.write_bytes(b"something else\n")
+    assert "one whose first line is id,vehicle_plate" in refused(post(client, posted("a")), 503)
+    path.write_bytes(b"")
+    assert client.get("/summaries.csv").data == b""
+    assert post(client, posted("a")).status_code == 201
+    assert client.get("/summaries.csv").data == path.read_bytes()
+
+
 @pytest.mark.parametrize("address", ["/nothing", "/summaries/", "/summaries/1", "/static/x", "/favicon.ico"])
 def test_an_unknown_address_is_404_in_json(client: FlaskClient, address: str) -> None:
     refused(client.get(address), 404)

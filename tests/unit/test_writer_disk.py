@@ -143,6 +143,62 @@ def test_what_another_program_appended_is_taken_in(path: Path) -> None:
     assert ids_in(path) == ["a", "b", "c"]
 
 
+def test_a_file_that_was_emptied_in_place_is_begun_anew(path: Path) -> None:
+    with SummaryFile(path) as file:
+        file.append([summary("a"), summary("b")])
+        os.truncate(path, 0)  # what `> summaries.csv` and logrotate's copytruncate do
+        with file.snapshot() as snapshot:
+            assert (snapshot.size, snapshot.read()) == (0, b"")
+        assert file.latest(10) == []
+        assert file.append([summary("b"), summary("c")]) == (2, 0)
+        assert file.append([summary("c")]) == (0, 1)
+        assert file.totals().rows == 2
+        with file.snapshot() as snapshot:
+            assert snapshot.read() == path.read_bytes()
+    assert path.read_bytes().startswith(HEADER)
+    assert ids_in(path) == ["b", "c"]
+
+
+def test_an_emptied_file_is_begun_anew_after_a_failed_write_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    with SummaryFile(path) as file:
+        file.append([summary("a")])
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", fail)
+            broken.setattr(os, "ftruncate", fail)
+            with pytest.raises(OSError, match="broken"):
+                file.append([summary("b")])
+        os.truncate(path, 0)
+        assert file.append([summary("c")]) == (1, 0)
+    assert ids_in(path) == ["c"]
+
+
+def test_another_file_of_summaries_written_in_its_place_is_gone_on_with(path: Path) -> None:
+    with SummaryFile(path) as file:
+        file.append([summary("a"), summary("b")])
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\na,", b"\nx,"))
+        assert file.append([summary("x"), summary("a")]) == (1, 1)
+        assert [one["id"] for one in file.latest(10)] == ["a", "b", "x"]
+    assert b"\r" not in path.read_bytes()
+    assert ids_in(path) == ["x", "b", "a"]
+
+
+@pytest.mark.parametrize("content", [b"something,else\r\n1,2\r\n", b"x", b"id,vehicle_plate\r\n"])
+def test_something_else_written_in_its_place_is_left_alone_and_said(path: Path, content: bytes) -> None:
+    with SummaryFile(path) as file:
+        file.append([summary("a")])
+        path.write_bytes(content)
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"CARPARK_CSV='.*': wanted a new file, or one whose first line is id,"):
+                file.append([summary("b")])
+            assert path.read_bytes() == content
+        path.write_bytes(HEADER)
+        assert file.append([summary("b")]) == (1, 0)
+    assert ids_in(path) == ["b"]
+
+
 # -- reading
 
 
