@@ -10,19 +10,25 @@ from typing import Any
 
 from carpark.events import StaySummary, format_time
 from writer.csvfile import SummaryFile
+from writer.rows import Line, line_of
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 HEADER = b"id,vehicle_plate,entry_date_time,exit_date_time,duration\r\n"
 
 
-def summary(id_: str, plate: str = "B123", *, minutes: float = 90, left: datetime = NOON) -> StaySummary:
+def stay(id_: str, plate: str = "B123", *, minutes: float = 90, left: datetime = NOON) -> StaySummary:
     """Make a summary of a stay that ended at a time."""
     return StaySummary.of_stay(id_, plate, format_time(left - timedelta(minutes=minutes)), format_time(left))
 
 
+def summary(id_: str, plate: str = "B123", *, minutes: float = 90, left: datetime = NOON) -> Line:
+    """Make such a summary as the file takes it."""
+    return line_of(stay(id_, plate, minutes=minutes, left=left))
+
+
 def posted(id_: str, plate: str = "B123", **changes: Any) -> dict[str, Any]:
     """Make the object that is posted."""
-    return {**summary(id_, plate).to_dict(), **changes}
+    return {**stay(id_, plate).to_dict(), **changes}
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -26,6 +26,7 @@ from carpark.settings import Settings
 from writer import page
 from writer.csvfile import SummaryFile
 from writer.metrics import WriterMetrics
+from writer.rows import Line, line_of
 
 MAX_BODY = 8 * 1024 * 1024
 """The longest body of a POST, in bytes."""
@@ -197,7 +198,7 @@ def _is_authorised(token: str) -> bool:
     return same and scheme.lower() == "bearer"
 
 
-def _read_body(metrics: WriterMetrics) -> list[StaySummary]:
+def _read_body(metrics: WriterMetrics) -> list[Line]:
     body = request.get_data(cache=False)
     if len(body) > MAX_BODY:
         raise RequestEntityTooLarge
@@ -207,16 +208,16 @@ def _read_body(metrics: WriterMetrics) -> list[StaySummary]:
         raise Refusal(400, str(error)) from None
     several = isinstance(value, list)
     items = value if several else [value]
-    stays = []
+    lines = []
     for index, item in enumerate(items):
         items[index] = None  # a long list is not held twice
         try:
-            stays.append(StaySummary.parse(item))
+            lines.append(line_of(StaySummary.parse(item)))
         except InvalidSummary as error:
             metrics.summaries("rejected", len(items))
             field = None if error.field == "body" else error.field
             raise Refusal(422, str(error), index if several else None, field) from None
-    return stays
+    return lines
 
 
 def _give_out(app: Flask, summaries: SummaryFile, metrics: WriterMetrics) -> None:

@@ -17,12 +17,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from carpark.errors import CarparkError, ServiceError
-from carpark.events import StaySummary
 from carpark.failpoints import failpoints
 from writer import index as index_module
 from writer import rawfile
 from writer.index import Index, Stamp, Totals
-from writer.rows import HEADER, Row, encode, parse_line, parse_row, parse_summary, row_of
+from writer.rows import HEADER, Line, Row, parse_line, parse_row, parse_summary
 
 _MOST_UNINDEXED = 10_000
 _REBUILD_BATCH = 20_000
@@ -35,8 +34,8 @@ logger = logging.getLogger("writer")
 class _Waiting:
     """One caller's list, from its arrival to its answer."""
 
-    def __init__(self, summaries: Sequence[StaySummary]) -> None:
-        self.summaries = summaries
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.lines = lines
         self.written = self.duplicates = 0
         self.done = False
         self.error: OSError | None = OSError(errno.EIO, "the list was not written")
@@ -82,13 +81,13 @@ class SummaryFile:
 
     # -- writing
 
-    def append(self, summaries: Sequence[StaySummary]) -> tuple[int, int]:
-        """Write the summaries whose ids are new; when this returns they are flushed and fsynced.
+    def append(self, lines: Sequence[Line]) -> tuple[int, int]:
+        """Write the lines whose ids are new; when this returns they are flushed and fsynced.
 
         Lists that arrive while another one is being written share one fsync.
 
         Args:
-            summaries: Any number; an id may come again, in the list too.
+            lines: Of any number of summaries; an id may come again, in the list too.
 
         Returns:
             How many were written, and how many were duplicates.
@@ -96,7 +95,7 @@ class SummaryFile:
         Raises:
             OSError: The disk is full or fails; nothing of the list is kept, and it can be tried again.
         """
-        mine = _Waiting(summaries)
+        mine = _Waiting(lines)
         with self._arrival:
             self._waiting.append(mine)
         with self._commit:
@@ -112,9 +111,8 @@ class SummaryFile:
     def _write_group(self, group: list[_Waiting]) -> None:
         try:
             self._check_place()
-            lines, rows = self._new_lines(group)
-            if lines:
-                data = b"".join(lines)
+            data, rows = self._new_lines(group)
+            if data:
                 self._reached("writer-received")
                 self._write(data)
                 self._reached("writer-written")
@@ -128,28 +126,25 @@ class SummaryFile:
             for one in group:
                 one.done = True
 
-    def _new_lines(self, group: list[_Waiting]) -> tuple[list[bytes], dict[bytes, tuple[int, Row]]]:
+    def _new_lines(self, group: list[_Waiting]) -> tuple[bytearray, dict[bytes, tuple[int, Row]]]:
         if self._unindexed:
             self._flush_index()
         if len(self._unindexed) >= _MOST_UNINDEXED:
             with self._index_lock:
                 self._rebuild()
-        lines: list[bytes] = []
+        data = bytearray()
         rows: dict[bytes, tuple[int, Row]] = {}
-        offset = self._size
         for one in group:
-            for summary in one.summaries:
-                row = row_of(summary)
-                digest = row.digest
-                if digest in rows or self._has(digest, row.id):
+            for line in one.lines:
+                digest = line.row.digest
+                if digest in rows or self._has(digest, line.row.id):
                     one.duplicates += 1
                     continue
-                line = encode(summary, self._line_end)
-                lines.append(line)
-                rows[digest] = (offset, row)
-                offset += len(line)
+                rows[digest] = (self._size + len(data), line.row)
+                data += line.text
+                data += self._line_end
                 one.written += 1
-        return lines, rows
+        return data, rows
 
     def _has(self, digest: bytes, id_: str) -> bool:
         if digest in self._unindexed:
@@ -169,7 +164,7 @@ class SummaryFile:
         fields = parse_line(line) if end else None
         return fields[0] if fields else None
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytearray) -> None:
         try:
             if self._torn:
                 os.ftruncate(self._fd, self._size)
@@ -193,7 +188,7 @@ class SummaryFile:
     def _flush_index(self) -> None:
         """Put into the index what is in the file; while that fails (a full disk), memory stands in for it."""
         with self._index_lock, contextlib.suppress(sqlite3.Error):
-            lines = [(digest, offset, row) for digest, (offset, row) in self._unindexed.items()]
+            lines = ((digest, offset, row) for digest, (offset, row) in self._unindexed.items())
             self._index.add(lines, self._stamp())
             self._unindexed.clear()
 

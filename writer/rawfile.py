@@ -129,7 +129,7 @@ def mend(fd: int, path: Path, line_end: bytes) -> int:
     return whole
 
 
-def write_all(fd: int, data: bytes, offset: int) -> None:
+def write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
     """Write bytes at a place, all of them.
 
     Args:

@@ -38,15 +38,27 @@ class Row:
         return hashlib.blake2b(self.id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def encode(summary: StaySummary, line_end: bytes) -> bytes:
-    """Write a summary as a line.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A summary as the file takes it. A long list of these takes a fraction of the memory of the summaries themselves.
+
+    Args:
+        row: What the index keeps of it.
+        text: The line in UTF-8, without its end.
+    """
+
+    row: Row
+    text: bytes
+
+
+def line_of(summary: StaySummary) -> Line:
+    """Make of a summary what is written.
 
     Args:
         summary: In canonical form; it has no control characters, so the line has no line break inside.
-        line_end: What ends a line of this file.
 
     Returns:
-        The line in UTF-8, quoted as RFC 4180 says where it must be, with its end.
+        Its row, and its line, quoted as RFC 4180 says where it must be.
     """
     texts = (
         _quoted(summary.id),
@@ -55,25 +67,14 @@ def encode(summary: StaySummary, line_end: bytes) -> bytes:
         summary.exit_date_time,
         format_duration(summary.duration),
     )
-    return ",".join(texts).encode() + line_end
+    row = Row(summary.id, _second(summary.exit_date_time), min(summary.duration, _LONGEST_STAY))
+    return Line(row, ",".join(texts).encode())
 
 
 def _quoted(text: str) -> str:
     if '"' in text or "," in text:
         return '"' + text.replace('"', '""') + '"'
     return text
-
-
-def row_of(summary: StaySummary) -> Row:
-    """Take of a summary what the index keeps.
-
-    Args:
-        summary: In canonical form.
-
-    Returns:
-        The row.
-    """
-    return Row(summary.id, _second(summary.exit_date_time), min(summary.duration, _LONGEST_STAY))
 
 
 def parse_line(line: bytes) -> list[str] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.summaries import HEADER, ids_in, index_of, summary
+from tests.summaries import HEADER, ids_in, index_of, posted, summary
 from writer import rawfile
 from writer.csvfile import SummaryFile
 
@@ -210,7 +210,7 @@ def test_the_latest_come_newest_first_however_many_there_are(path: Path) -> None
         assert [found["id"] for found in file.latest(1)] == ids[:-2:-1]
         assert [found["id"] for found in file.latest(1000)] == ids[: -1000 - 1 : -1]
         assert [found["id"] for found in file.latest(10_000)] == ids[::-1]
-        assert file.latest(1) == [summary(ids[-1]).to_dict()]
+        assert file.latest(1) == [posted(ids[-1])]
 
 
 def test_lines_are_found_at_every_block_boundary(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from carpark.doctor.servers import check_writer
 from carpark.plugins.sinks.http import HttpSink
 from carpark.ports import names_loopback
 from carpark.settings import Settings
-from tests.summaries import HEADER, ids_in, posted, summary
+from tests.summaries import HEADER, ids_in, posted, stay
 from writer.app import make_app
 from writer.csvfile import SummaryFile
 from writer.server import WriterServer
@@ -135,7 +135,7 @@ def test_the_sink_and_the_doctor_get_through_and_are_told_why_when_they_do_not(
     make_settings: MakeSettings, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with WriterServer(make_settings(csv=path)) as server:
-        HttpSink(f"{server.url}/summaries", 10).deliver([summary("a")])
+        HttpSink(f"{server.url}/summaries", 10).deliver([stay("a")])
         (finding,) = check_writer(make_settings(writer_url=server.url))
         assert "takes summaries" in finding.found
         monkeypatch.setattr("writer.app.names_loopback", lambda header: False)
