@@ -11,7 +11,9 @@ from typing import Any
 import pika
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from carpark.broker.headers import survive_odd_headers
 from carpark.errors import BrokerUnavailable
 from carpark.ports import why
 from carpark.values import mask_urls
@@ -21,6 +23,9 @@ TIMEOUT = 5.0
 
 BLOCKED_TIMEOUT = 30.0
 """Seconds that RabbitMQ may keep a connection waiting because its memory or disk is full."""
+
+NO_AMQP_ERRORS = (OSError, AMQPConnectorException)
+"""What pika lets through when it connects, beside its AMQP errors: names that nobody knows, TLS, its own connector."""
 
 _REFUSALS = (
     exceptions.AuthenticationError,
@@ -43,6 +48,7 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT) -> BlockingC
     Raises:
         BrokerUnavailable: None of the URLs can be reached, or RabbitMQ refuses (`is_refusal`).
     """
+    survive_odd_headers()
     every = []
     for url in urls.split(";"):
         parameters = pika.URLParameters(url.strip())

@@ -18,6 +18,7 @@ from dramatiq.message import Message
 
 from carpark.broker import letters
 from carpark.broker.batches import Folder, parts_of
+from carpark.broker.connection import NO_AMQP_ERRORS
 from carpark.broker.properties import dead_properties
 from carpark.broker.reading import RejectedMessage, read_body
 
@@ -59,10 +60,16 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         prefetch: How many messages it holds at most.
         timeout: Milliseconds that it waits for one.
         batch: How many events are worked on together at most.
+
+    Raises:
+        ConnectionClosed: RabbitMQ could not be reached.
     """
 
     def __init__(self, broker: base.RabbitmqBroker, queue_name: str, prefetch: int, timeout: int, batch: int) -> None:
-        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+        try:
+            super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+        except NO_AMQP_ERRORS as error:
+            raise ConnectionClosed(error) from None
         self._folder = Folder(batch)
         self._read: deque[MessageProxy] = deque()
         self._enough = max(1, prefetch // 2)
@@ -184,13 +191,18 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
     def nack(self, message: Any) -> None:
         """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.
 
+        What came on an earlier connection is let be: RabbitMQ delivers it again, and it is given up then.
+
         Args:
             message: The message that is given up.
 
         Raises:
             ConnectionClosed: RabbitMQ could not be reached; the original stays where it is.
         """
-        for part in parts_of(message):
+        parts: Sequence[Any] = parts_of(message)
+        if not parts or parts[0].channel is not self.channel or not self.channel.is_open:
+            return
+        for part in parts:
             self.logger.warning(
                 "%s: dead-lettered: %s; body: %s",
                 self.queue_name,

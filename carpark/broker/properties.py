@@ -8,6 +8,7 @@ from typing import Any
 import pika
 
 from carpark.broker import letters
+from carpark.broker.headers import NOTE
 
 MAX_HEADER_BYTES = 100_000
 """The most that a message's properties may take: they must fit into one AMQP frame of 128 KiB, with room."""
@@ -26,12 +27,9 @@ def dead_properties(came: pika.BasicProperties, reasons: Mapping[str, Any]) -> p
         reasons: The headers that say why it is dead; older ones are replaced.
 
     Returns:
-        Both. Headers that are too long to be sent again are left out, which a header says.
+        Both. Headers that cannot be sent again are left out, which a header says.
     """
-    copy = _harmless(came, {**letters.without_reason(came.headers), **reasons})
-    if sum(len(part) for part in copy.encode()) > MAX_HEADER_BYTES:
-        copy.headers = {**reasons, "x-carpark-headers": "dropped: too long to keep"}
-    return copy
+    return _sendable(_harmless(came, {**letters.without_reason(came.headers), **reasons}), reasons)
 
 
 def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
@@ -41,11 +39,11 @@ def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
         came: The dead letter's.
 
     Returns:
-        The same without the reason.
+        The same without the reason. Headers that cannot be sent again are left out, which a header says.
     """
     headers = letters.without_reason(came.headers)
     headers.pop("x-delivery-count", None)  # a quorum queue adds it
-    return _harmless(came, headers)
+    return _sendable(_harmless(came, headers), {})
 
 
 def _harmless(came: pika.BasicProperties, headers: dict[str, Any]) -> pika.BasicProperties:
@@ -62,4 +60,15 @@ def _harmless(came: pika.BasicProperties, headers: dict[str, Any]) -> pika.Basic
             headers[f"x-carpark-{name.replace('_', '-')}"] = getattr(came, name)
     copy = pika.BasicProperties(**{name: getattr(came, name) for name in _KEPT})
     copy.headers = headers
+    return copy
+
+
+def _sendable(copy: pika.BasicProperties, needed: Mapping[str, Any]) -> pika.BasicProperties:
+    try:
+        too_long = sum(len(part) for part in copy.encode()) > MAX_HEADER_BYTES
+    except Exception:  # pika reads numbers that it cannot write, and what is nested deeply
+        copy.headers = {**needed, NOTE: "dropped: cannot be written"}
+    else:
+        if too_long:
+            copy.headers = {**needed, NOTE: "dropped: too long to keep"}
     return copy

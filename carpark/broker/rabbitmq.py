@@ -17,8 +17,9 @@ from dramatiq.worker import QUEUE_PREFETCH
 
 from carpark.broker import letters, topology
 from carpark.broker.batches import PREFETCHED_BATCHES
-from carpark.broker.connection import resolvable
+from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
 from carpark.broker.consumer import EventConsumer
+from carpark.broker.headers import survive_odd_headers
 from carpark.broker.reading import OWN_HEADER
 
 _BURY_ATTEMPTS = 3
@@ -44,6 +45,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
         batch: int = 1,
         name: str = "carpark backend",
     ) -> None:
+        survive_odd_headers()
         self.queue_type = queue_type
         super().__init__(confirm_delivery=True, url=[part.strip() for part in url.split(";")], middleware=middleware)
         for parameters in self._nodes:
@@ -59,6 +61,15 @@ class RabbitmqBroker(base.RabbitmqBroker):
     @parameters.setter
     def parameters(self, nodes: list[pika.URLParameters]) -> None:
         self._nodes = nodes
+
+    @base.RabbitmqBroker.connection.getter  # type: ignore[attr-defined, untyped-decorator]
+    def connection(self) -> pika.BlockingConnection:
+        """The current thread's connection. Whatever keeps it from being made is an AMQP error: those are expected."""
+        try:
+            connection: pika.BlockingConnection = base.RabbitmqBroker.connection.fget(self)  # type: ignore[attr-defined]
+        except NO_AMQP_ERRORS as error:
+            raise pika.exceptions.AMQPConnectionError(error) from error
+        return connection
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> EventConsumer:
         """Make a consumer that reads bodies.

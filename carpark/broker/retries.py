@@ -7,7 +7,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.errors import BrokerConnectionError, Retry
+from dramatiq.errors import Retry
 from dramatiq.middleware import Retries as BaseRetries
 
 from carpark.broker.batches import Batch
@@ -62,7 +62,7 @@ class Retries(BaseRetries):
         for place, message in enumerate(messages):
             try:
                 super().after_process_message(broker, message, exception=exception)  # type: ignore[no-untyped-call]
-            except BrokerConnectionError as error:
+            except Exception as error:  # whatever it is: the retry is not queued, and the original must not go
                 left = messages[place:]
                 self.logger.warning(
                     "%s: retries could not be queued (%s); %d messages go back to their queue",

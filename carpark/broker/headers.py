@@ -1,0 +1,30 @@
+"""AMQP headers that pika cannot read. Anyone may send them, and one such message must not stop its queue."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pika.data
+
+NOTE = "x-carpark-headers"
+"""The header that says why others are missing."""
+
+_decode_table = pika.data.decode_table
+
+
+def survive_odd_headers() -> None:
+    """Make pika read past a table of headers that it has no Python value for, such as a time after the year 9999.
+
+    It would take the error for a broken connection, and RabbitMQ would deliver the same message again on the next one,
+    without end. For the whole process; a second call changes nothing.
+    """
+    pika.data.decode_table = _read_or_skip
+
+
+def _read_or_skip(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
+    try:
+        return _decode_table(encoded, offset)
+    except Exception:  # of datetime, int, struct, or of a nesting that is too deep for Python
+        (length,) = struct.unpack_from(">I", encoded, offset)
+        return {NOTE: "dropped: cannot be read"}, offset + 4 + length
