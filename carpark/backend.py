@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import dramatiq
@@ -82,7 +83,7 @@ class Backend:
             batch=settings.batch,
         )
         self._reached = failpoints()
-        self._delivery = Delivery(settings, self._sinks, self.broker, self.meter, self._reached)
+        self._delivery = Delivery(settings, self._sinks, self.broker, self.meter, self._reached, self._when_possible)
         self.actors = self._declare_actors()
 
     def _declare_actors(self) -> dict[str, dramatiq.Actor[..., None]]:
@@ -127,7 +128,8 @@ class Backend:
         wanted = _wanted(recorded)
         if wanted:
             self._reached("after-record")
-        self._when_possible(lambda: self._delivery.send(self.records, wanted))
+        with _later_without_broker():
+            self._delivery.send(self.records, wanted)
         refused = [place for place, effect in enumerate(recorded) if effect.error]
         self.meter.processed(events[0].kind, len(events) - len(refused), time.perf_counter() - started)
         self._reached("before-ack")
@@ -153,7 +155,8 @@ class Backend:
         """
         message = CurrentMessage.get_current_message()
         assert message is not None  # noqa: S101 - a worker called
-        self._when_possible(lambda: self._delivery.send_again(self.records, message))
+        with _later_without_broker():
+            self._delivery.send_again(self.records, message)
 
     def reject(self, queue: str) -> None:
         """Count a message that was not an event.
@@ -190,8 +193,6 @@ class Backend:
                 if time.monotonic() > deadline or self._stopping.wait(pause):
                     raise Retry(str(error)) from error
                 pause = min(pause * 2, 1.0)
-            except BrokerConnectionError as error:
-                raise Retry(str(error)) from error
             else:
                 if self._away:
                     self._away = False
@@ -222,6 +223,15 @@ class _Lifecycle(Middleware):
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         if isinstance(message._message, RejectedMessage):
             self._backend.reject(message.actor_name)
+
+
+@contextlib.contextmanager
+def _later_without_broker() -> Iterator[None]:
+    """Have Dramatiq queue the events again when it is the broker that cannot be reached: they are not at fault."""
+    try:
+        yield
+    except BrokerConnectionError as error:
+        raise Retry(str(error)) from error
 
 
 def _is_transient(retries: int, error: BaseException) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dramatiq.common import compute_backoff
@@ -61,6 +61,8 @@ class Delivery:
         queue: Where retries and dead letters go.
         meter: Counts what becomes of summaries.
         reached: Is told that summaries have been taken.
+        noted: Does what notes an outcome in the records. It may wait for records that are away, so that nothing is
+            queued or offered a second time because of them.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Delivery:
         queue: Queue,
         meter: Meter,
         reached: Failpoint = lambda name: None,
+        noted: Callable[[Callable[[], int]], int] = lambda note: note(),
     ) -> None:
         self._outlets = {name: Outlet(name, sink, meter) for name, sink in sinks.items()}
-        self._queue, self._meter, self._reached = queue, meter, reached
+        self._queue, self._meter, self._reached, self._noted = queue, meter, reached, noted
         self._retries = settings.sink_retries
         self._backoff = (int(settings.sink_retry_min * 1000), int(settings.sink_retry_max * 1000))
 
@@ -172,7 +175,7 @@ class Delivery:
         self._settle(records, name, parcels, Settled.FAILED)
 
     def _settle(self, records: Records, name: str, parcels: Sequence[Parcel], outcome: Settled) -> None:
-        self._meter.settled(name, outcome, records.settle(name, _keys(parcels), outcome))
+        self._meter.settled(name, outcome, self._noted(lambda: records.settle(name, _keys(parcels), outcome)))
 
     def _delay(self, retries: int, outlet: Outlet | None = None) -> int:
         """Say after how many milliseconds to try again: doubled with each retry, with jitter.
