@@ -261,12 +261,13 @@ class StaySummary(BaseModel):
         return dict(self.__dict__)
 
 
-def load_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
+def load_json(body: bytes, max_bytes: int = MAX_BODY_BYTES, max_nesting: int = MAX_NESTING) -> Any:
     """Decode a body as this system reads JSON: UTF-8, no NaN, no Infinity; of duplicate keys the last one counts.
 
     Args:
         body: The bytes as they came.
         max_bytes: The longest body that is read.
+        max_nesting: How deep lists and objects may be nested in it.
 
     Returns:
         The decoded value.
@@ -285,13 +286,13 @@ def load_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidBody(f"the body is not UTF-8 (byte {error.start})") from None
     except RecursionError:
-        raise InvalidBody(_TOO_DEEP) from None
+        raise _too_deep(max_nesting) from None
     except json.JSONDecodeError as error:
         raise InvalidBody(f"the body is not JSON: {error}") from None
     except ValueError:  # Python's guard against integers that take long to read
         raise InvalidBody(f"the body has a whole number of more than {sys.get_int_max_str_digits()} digits") from None
-    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _is_too_deep(value):
-        raise InvalidBody(_TOO_DEEP)
+    if body.count(b"[") + body.count(b"{") > max_nesting and _is_deeper(value, max_nesting):
+        raise _too_deep(max_nesting)
     return value
 
 
@@ -308,12 +309,13 @@ def kind_of(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-_TOO_DEEP = f"the body is nested more than {MAX_NESTING} levels deep"
+def _too_deep(levels: int) -> InvalidBody:
+    return InvalidBody(f"the body is nested more than {levels} levels deep")
 
 
-def _is_too_deep(value: object) -> bool:
+def _is_deeper(value: object, levels: int) -> bool:
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_NESTING):
+    for _ in range(levels):
         level = [
             child
             for parent in level

@@ -6,7 +6,6 @@ which travels through the worker like any other and ends in the queue's ``.XQ`` 
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from dramatiq.common import q_name
 from dramatiq.message import Message, get_encoder
 
 from carpark.errors import InvalidBody, MessageError
-from carpark.events import EVENT_OF_QUEUE, Event, VehicleExited, load_json
+from carpark.events import EVENT_OF_QUEUE, MAX_NESTING, Event, VehicleExited, load_json
 
 OWN_HEADER = "x-carpark-own"
 """The header by which the backend knows its own retries; nobody else sets it."""
@@ -90,7 +89,7 @@ def read_body(queue_name: str, body: bytes, headers: Mapping[str, Any] | None = 
     """
     try:
         if headers and OWN_HEADER in headers:
-            return _read_own(queue_name, load_json(body, MAX_OWN_BYTES))
+            return _read_own(queue_name, load_own(body))
         return _read_event(queue_name, load_json(body))
     except MessageError as error:
         return RejectedMessage(
@@ -101,6 +100,21 @@ def read_body(queue_name: str, body: bytes, headers: Mapping[str, Any] | None = 
             options={},
             error=" ".join(str(error).split()),
         )
+
+
+def load_own(body: bytes) -> Any:
+    """Decode the body of a retry of our own.
+
+    Args:
+        body: The bytes as they came.
+
+    Returns:
+        The decoded value.
+
+    Raises:
+        InvalidBody: It is too long, not UTF-8, not JSON, or nested too deeply.
+    """
+    return load_json(body, MAX_OWN_BYTES, MAX_NESTING + 1)  # a bare event lies one level deeper in its retry
 
 
 def _read_event(queue_name: str, fields: Any) -> EventMessage:
@@ -170,8 +184,8 @@ def _checked_options(options: Any) -> dict[str, Any]:
         raise InvalidBody(f"options: is {_kind(options)}; wanted an object")
     kept = {name: options[name] for name in _OWN_OPTIONS if name in options}
     for name, value in kept.items():
-        number = isinstance(value, int | float) and (value < 0 or not math.isfinite(value))
-        if not isinstance(value, _OWN_OPTIONS[name]) or isinstance(value, bool) or number:
+        beyond = isinstance(value, int | float) and not 0 <= value < _MAX_MILLIS
+        if not isinstance(value, _OWN_OPTIONS[name]) or isinstance(value, bool) or beyond:
             raise InvalidBody(f"options.{name}: is not one that this backend writes")
     return kept
 

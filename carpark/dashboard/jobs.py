@@ -16,15 +16,18 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.message import get_encoder
 
 from carpark.broker import letters
-from carpark.broker.reading import ENVELOPE, MAX_OWN_BYTES, OWN_HEADER, RejectedMessage, read_body
+from carpark.broker.reading import ENVELOPE, OWN_HEADER, RejectedMessage, load_own, read_body
 from carpark.errors import InvalidBody, MessageError
-from carpark.events import MAX_BODY_BYTES, format_time, load_json
+from carpark.events import MAX_BODY_BYTES, format_time
 
 CUT = 4096
 """How many bytes of a body are looked at in a list; a message's id is made of them."""
 
 SHOWN = 64 * 1024
 """How many characters of a body a page shows."""
+
+_TRIED = {"retries", "traceback", "requeue_timestamp"}
+"""What a message's options say about its attempts."""
 
 _LINE = 160
 _VALUE = 40
@@ -78,7 +81,7 @@ class Job:
         """When it died."""
         try:
             return datetime.fromisoformat(str(self.headers.get(letters.DEAD_AT_HEADER))).astimezone(UTC)
-        except ValueError:
+        except (ValueError, OverflowError):
             return _time(_death(self.headers).get("time"))
 
     @property
@@ -102,17 +105,21 @@ class Job:
 
     @property
     def body_now(self) -> bytes:
-        """The body with which it goes back to its queue: that of a delayed retry must not say when it is due."""
-        if self.queue_name != dq_name(self.queue_name) or OWN_HEADER not in self.headers:
+        """The body with which it goes back to its queue.
+
+        That of a delayed retry does not say when it is due, and a dead one has all its retries before it again.
+        """
+        if OWN_HEADER not in self.headers:
             return self.body
         try:
-            fields = load_json(self.body, MAX_OWN_BYTES)
+            fields = load_own(self.body)
         except MessageError:
             return self.body
-        if not isinstance(fields, dict) or not isinstance(fields.get("options"), dict):
+        if not isinstance(fields, dict) or not fields.keys() >= ENVELOPE or not isinstance(fields["options"], dict):
             return self.body
-        fields["options"].pop("eta", None)
-        encoded: bytes = get_encoder().encode({**fields, "queue_name": q_name(self.queue_name)})
+        over = {"eta"} if self.queue_name == dq_name(self.queue_name) else {"eta", *_TRIED}
+        options = {name: value for name, value in fields["options"].items() if name not in over}
+        encoded: bytes = get_encoder().encode({**fields, "queue_name": q_name(self.queue_name), "options": options})
         return encoded
 
     @property
@@ -131,7 +138,7 @@ class Job:
     def shown_whole(self) -> str:
         """The body, laid out when it is JSON."""
         try:
-            laid_out = json.dumps(load_json(self.body, MAX_OWN_BYTES), indent=2, ensure_ascii=False)
+            laid_out = json.dumps(load_own(self.body), indent=2, ensure_ascii=False)
         except (MessageError, ValueError):
             return printable(self.body.decode("utf-8", "backslashreplace"))
         return printable(laid_out)
@@ -257,7 +264,7 @@ def printable(text: str) -> str:
 
 def _understand(queue_name: str, body: bytes) -> dict[str, Any]:
     try:
-        fields = load_json(body, MAX_OWN_BYTES)
+        fields = load_own(body)
     except MessageError:
         return {}
     if not isinstance(fields, dict):

@@ -88,8 +88,20 @@ def test_a_delayed_retry_goes_back_without_its_time() -> None:
     sent = json.loads(job(body, own, "vehicle_entry.DQ").body_now)
     assert sent == {**json.loads(body), "queue_name": "vehicle_entry", "options": {"retries": 2}}
     assert job(body, {}, "vehicle_entry.DQ").body_now == body
-    assert job(body, own, "vehicle_entry.XQ").body_now == body
     assert job(b"{}", own, "vehicle_entry.DQ").body_now == b"{}"
+
+
+def test_a_dead_letter_of_our_own_goes_back_with_all_its_retries_before_it() -> None:
+    tried = {"retries": 19, "traceback": "T", "requeue_timestamp": 5, "bare": True}
+    body, own = dramatiq_body(options=tried), {OWN_HEADER: 1}
+    assert json.loads(job(body, own).body_now) == {**json.loads(body), "options": {"bare": True}}
+    assert job(body, {}).body_now == body, "somebody else's goes as it came"
+    assert job(b'{"options": {"retries": 3}}', own).body_now == b'{"options": {"retries": 3}}', "this is no message"
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "now", 7, None])
+def test_a_time_of_death_that_cannot_be_is_none(time: object) -> None:
+    assert job(b"{}", {**DEAD, "x-carpark-dead-at": time}).dead_at is None
 
 
 def test_a_text_finds_messages_by_reason_actor_and_body() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpark.broker.reading import DELIVER, OWN_HEADER, EventMessage, RejectedMessage, read_body
-from carpark.events import VehicleEntered, VehicleExited
+from carpark.events import MAX_NESTING, VehicleEntered, VehicleExited
 from tests.garbage import EVENT, GARBAGE, ODD, bare, dramatiq_body
 
 OWN = {OWN_HEADER: 1}
@@ -79,6 +79,15 @@ def test_a_retry_may_be_longer_than_an_event() -> None:
     assert isinstance(read_body("vehicle_entry", retry.encode(), OWN), EventMessage)
 
 
+def test_a_bare_event_that_is_nested_as_deep_as_it_may_be_can_be_retried() -> None:
+    inner = MAX_NESTING - 1  # the event is an object itself
+    first = read_body("vehicle_entry", bare(note="@").replace(b'"@"', b"[" * inner + b"]" * inner))
+    assert isinstance(first, EventMessage)
+    assert isinstance(read_body("vehicle_entry.DQ", first.encode(), OWN), EventMessage)
+    deeper = first.encode().replace(b"[[", b"[[[[").replace(b"]]", b"]]]]")
+    assert isinstance(read_body("vehicle_entry.DQ", deeper, OWN), RejectedMessage)
+
+
 def _delivery(**changes: Any) -> bytes:
     fields = {"actor_name": DELIVER, "kwargs": {"sink": "http-csv", "keys": [], "summaries": []}, **changes}
     return dramatiq_body(**fields)
@@ -99,8 +108,11 @@ def test_a_retry_of_summaries_is_read_on_the_exit_queue_alone() -> None:
         {"eta": "soon"},
         {"eta": -1},
         {"eta": True},
+        {"eta": 10**400},
+        {"eta": 1e300},
         {"retries": "x"},
         {"retries": 1.5},
+        {"retries": 10**400},
         {"traceback": 1},
     ],
 )
