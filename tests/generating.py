@@ -127,12 +127,17 @@ class Wire:
         self._connection.close()
 
 
+def _lines_of(journal: Path) -> list[dict[str, Any]]:
+    whole, _, _ = journal.read_text().rpartition("\n")  # the generator may be writing, or have died in it
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 def events_of(journal: Path) -> list[dict[str, Any]]:
     """Read the events of a journal."""
-    return [line for line in map(json.loads, journal.read_text().splitlines()) if "confirmed" not in line]
+    return [line for line in _lines_of(journal) if "confirmed" not in line]
 
 
 def confirmed_in(journal: Path) -> int:
     """Read how many events of a journal are confirmed."""
-    counts = [line["confirmed"] for line in map(json.loads, journal.read_text().splitlines()) if "confirmed" in line]
+    counts = [line["confirmed"] for line in _lines_of(journal) if "confirmed" in line]
     return int(counts[-1]) if counts else 0

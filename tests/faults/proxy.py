@@ -45,6 +45,12 @@ class TcpProxy:
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @property
+    def connections(self) -> int:
+        """How many connections go through it."""
+        with self._lock:
+            return len(self._pairs)
+
     def cut(self) -> int:
         """Cut all connections.
 

@@ -75,6 +75,7 @@ def test_two_runs_at_once_do_not_share_their_journals(processes: Processes, tmp_
     )
     assert second.wait(60) == 0
     assert "40 events are accounted for" in second.output
+    first.wait_for_line("metrics at")
     first.signal(signal.SIGTERM)
     assert first.wait(60) == 0
 
@@ -83,6 +84,7 @@ def test_looking_into_the_queues_takes_nothing_and_keeps_their_order(
     channel: pika.adapters.blocking_connection.BlockingChannel, broker_url: str
 ) -> None:
     events = [event for number in range(20) for event in stay(number)]
+    channel.confirm_delivery()
     for event in events:
         channel.basic_publish("", event.queue, event.to_json().encode())
     channel.basic_publish("", "vehicle_exit.XQ", b"garbage")

@@ -75,9 +75,18 @@ def test_the_page_adds_up_two_processes_and_grows_by_no_series(
     channel.basic_publish("", "vehicle_exit", message_body(exited("alone", "ALONE1")))
     channel.basic_publish("", "vehicle_entry", bare(id="in", vehicle_plate="INSIDE1"))
     channel.basic_publish("", "vehicle_entry", bare(id="in", vehicle_plate="INSIDE1"))
-    eventually(lambda: Page.get(url).total("dramatiq_messages_total") == 406, 40)
-    eventually(lambda: Page.get(url).total("go_backend_summaries_total", outcome="delivered") == 200)
-    page = Page.get(url)
+
+    def done() -> Page:
+        page = Page.get(url)
+        # A delivery that a busy machine has tried again is a message, too, and no event.
+        worked_on = [page.total("dramatiq_messages_total", actor_name=f"vehicle_{kind}") for kind in ("entry", "exit")]
+        assert sum(worked_on) == 406
+        assert page.total("go_backend_summaries_total", outcome="delivered") == 200
+        assert page.total("dramatiq_message_rejects_total") == 3
+        assert page.total("dramatiq_messages_inprogress") == 0
+        return page
+
+    page = eventually(done, 40)
     assert (counted(page, "entry"), counted(page, "exit")) == (201, 201)
     counts = {name: int(value) for name, value in store.hgetall("carpark:counts").items()}
     events = {
@@ -95,7 +104,6 @@ def test_the_page_adds_up_two_processes_and_grows_by_no_series(
     assert page.total("go_backend_event_latency_seconds_count", event="entry") == 200, "bare events are left out"
     assert page.total("go_backend_event_latency_seconds_count", event="exit") == 201
     assert page.total("go_backend_event_processing_seconds_count") == 403
-    assert page.total("dramatiq_messages_inprogress") == 0
     assert page.series().keys() == before.series().keys(), "each series is there from the start, and there are no more"
     for text in ("PL000", "made_up", "NEVER1", "INSIDE1", "http://", "amqp://", '"e1', "pid="):
         assert text not in page.text
@@ -174,7 +182,7 @@ def test_the_page_is_there_without_the_numbers_of_records_that_are_away(
     processes: Processes, environ: dict[str, str], channel: Any, private_redis: Any
 ) -> None:
     _, url = start(processes, environ, *ONE, CARPARK_REDIS_URL=private_redis.url)
-    assert "\ngo_backend_vehicles_inside 0.0" in Page.get(url).text
+    eventually(lambda: "\ngo_backend_vehicles_inside 0.0" in Page.get(url).text)
     private_redis.kill()
     page = Page.get(url)
     assert "go_backend_vehicles_inside" not in page.text

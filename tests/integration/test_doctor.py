@@ -107,6 +107,7 @@ def test_wrong_passwords_and_a_wrong_token_are_told_from_servers_that_are_away(
 def test_redis_is_asked_what_it_keeps(processes: Processes, private_redis: RedisServer) -> None:
     env = {"CARPARK_BROKER_URL": "stub://", "CARPARK_REDIS_URL": private_redis.url, "CARPARK_SINKS": "stdout"}
     with contextlib.closing(redis.Redis.from_url(private_redis.url)) as client:
+        client.config_set("appendfsync", "everysec")
         _, checks, _ = examine(processes, env, "--metrics-port", "0", "--writer-port", "0", "--dashboard-port", "0")
         assert "appendfsync everysec: a power loss costs up to a second" in checks["redis persistence"][0]["found"]
         assert levels(checks)["redis memory"] == ["ok"]
@@ -137,7 +138,7 @@ def test_servers_that_take_a_connection_and_say_nothing_cost_a_few_seconds_in_al
         started = time.monotonic()
         status, checks, output = examine(processes, env)
         # 4 s, and the start of Python on a busy machine; one after another would take 15.
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 12
     assert status == 2
     for name in ("rabbitmq", "management api", "redis", "writer"):
         assert levels(checks)[name] == ["problem"], name

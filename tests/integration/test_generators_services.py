@@ -97,8 +97,9 @@ def test_two_exit_generators_let_every_vehicle_leave_once(
 def test_two_entry_generators_of_one_seed_never_let_a_plate_in_twice(start: Any, wire: Wire) -> None:
     pair = [start("entry", "--seed", 7, "--rate", 100_000, "--events", 500) for _ in range(2)]
     assert [generator.wait() for generator in pair] == [0, 0]
-    inside = [message["kwargs"]["vehicle_plate"] for message in wire.drain("vehicle_entry")]
-    assert len(inside) == len(set(inside)) == 1000
+    # Here, too, a part of the first window may have been sent twice, with the same ids.
+    inside = {message["kwargs"]["id"]: message["kwargs"]["vehicle_plate"] for message in wire.drain("vehicle_entry")}
+    assert len(inside) == len(set(inside.values())) == 1000
 
 
 def test_over_a_thousand_exits_eight_in_ten_are_of_a_vehicle_inside(
@@ -130,7 +131,7 @@ def test_a_full_car_park_is_said_once_and_the_generator_waits(start: Any, wire: 
     generator.wait_for_line(r"^entry camera waits: the car park is full: 0 inside and 5 on their way in, capacity 5$")
     eventually(lambda: wire.count("vehicle_entry") == 5)
     assert generator.terminate() == 0
-    assert generator.output.count("the car park is full") == 1
+    assert generator.output.count("entry camera waits: the car park is full") == 1
 
 
 def test_an_exit_generator_waits_for_somebody_to_be_inside(start: Any, wire: Wire, client: redis.Redis) -> None:
@@ -201,7 +202,7 @@ def test_the_metrics_page_counts_what_was_published(start: Any, client: redis.Re
     unmatched = 'vehicle_exit_events_total{outcome="published",plate="unmatched"}'
     eventually(lambda: value(matched) == 100, 20)
     assert 99 <= value(unmatched) <= 110
-    assert value("vehicle_exit_publish_seconds_count") == value(matched) + value(unmatched)
+    eventually(lambda: value("vehicle_exit_publish_seconds_count") == value(matched) + value(unmatched))
     assert generator.terminate() == 0
 
 

@@ -41,7 +41,7 @@ def test_records_and_claims_go_on_with_the_new_primary(pair: ReplicatedRedis) ->
         return effect.outcome is Outcome.MATCHED and effect.summary is not None
 
     eventually(closes, 60, "the exit finds its entry at the new primary")
-    assert pair.primary_port == pair.replica.port
+    eventually(lambda: pair.primary_port == pair.replica.port, 20, "every Sentinel says so")
     records.close()
     lot.close()
     with redis.Redis.from_url(pair.replica.url.removesuffix("0") + "1", decode_responses=True) as client:

@@ -71,7 +71,7 @@ def test_nothing_of_a_server_outlives_a_killed_test_run(processes: Processes, se
     run.signal(signal.SIGKILL)
     eventually(lambda: not folder.exists(), what="the folder is gone")
     eventually(lambda: not _processes_naming(str(folder)), what="the processes are gone")
-    assert not is_listening(int(up[2]))
+    eventually(lambda: not is_listening(int(up[2])))
 
 
 def test_an_unanswerable_need_for_servers_is_one_line_and_status_2() -> None:

@@ -52,7 +52,14 @@ def test_a_process_is_ended_with_its_children(processes: Processes) -> None:
     parent = processes.start(["python", "-c", script])
     child = Path("/proc") / parent.wait_for_line(r"^child (\d+)$")[1]
     assert parent.terminate() == -signal.SIGTERM
-    eventually(lambda: not child.exists() or "State:\tZ" in (child / "status").read_text())
+
+    def ended() -> bool:
+        try:
+            return "State:\tZ" in (child / "status").read_text()
+        except OSError:
+            return True
+
+    eventually(ended)
 
 
 def test_a_process_deaf_to_sigterm_is_killed_and_named(tmp_path: Path) -> None:
