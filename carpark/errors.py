@@ -29,6 +29,7 @@ is, in a terminal, a log or an AMQP header: `CarparkError` sees to that, whateve
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 MAX_MESSAGE = 1000
 """The longest message of an error, in characters."""
@@ -226,11 +227,12 @@ class SummaryRefused(DeliveryError):
     Args:
         reason: One line on why.
         ids: The ids of the refused summaries, when the others of the list are safely kept; none when all are refused.
+            With an id that is not of the list, none of them counts.
     """
 
-    def __init__(self, reason: str, ids: tuple[str, ...] = ()) -> None:
+    def __init__(self, reason: str, ids: Iterable[str] = ()) -> None:
         super().__init__(reason)
-        self.ids = ids
+        self.ids = (ids,) if isinstance(ids, str) else tuple(ids)
 
 
 class ServiceError(CarparkError):

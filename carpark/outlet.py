@@ -167,10 +167,11 @@ class Outlet:
         try:
             self._sink.deliver(summaries)
         except SummaryRefused as error:
-            if error.ids or len(summaries) == 1:
+            ids = [summary.id for summary in summaries]
+            if error.ids and set(error.ids) <= set(ids):
                 raise
-            # Refused as a whole: what came together by chance shall not be refused together.
-            refused = [summary.id for summary in summaries if self._is_refused(summary)]
+            # Refused as a whole, or by ids of others: what came together by chance shall not be refused together.
+            refused = ids if len(ids) == 1 else [summary.id for summary in summaries if self._is_refused(summary)]
             if refused:
                 raise SummaryRefused(str(error), tuple(refused)) from error
 

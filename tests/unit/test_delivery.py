@@ -240,9 +240,19 @@ def test_of_a_list_only_the_refused_ones_are_given_up(make_desk: Callable[..., D
     assert (counts["summaries/bad/failed"], counts["summaries/bad/delivered"]) == (1, 2)
 
 
-def test_a_refusal_that_names_nobody_refuses_all(make_desk: Callable[..., Desk]) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        SummaryRefused("closed for good"),
+        SummaryRefused("closed for good", ("a plate", "1")),
+        SummaryRefused("closed for good", "12"),
+        SummaryRefused("closed for good", (id_ for id_ in ("3",))),
+    ],
+    ids=["no ids", "an id of nobody here", "no list", "a generator"],
+)
+def test_a_refusal_that_names_nobody_refuses_all(make_desk: Callable[..., Desk], error: SummaryRefused) -> None:
     desk = make_desk()
-    desk.bad.error = SummaryRefused("closed for good")
+    desk.bad.error = error
     desk.send("1", "2")
     assert [_ids(message) for message, _ in desk.queue.dead] == [["1"], ["2"]], "each alone, as if it had come alone"
     assert "summaries/bad/delivered" not in desk.records.counts()
