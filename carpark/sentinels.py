@@ -88,7 +88,8 @@ def sentinels_of(text: str) -> Sentinels:
     hosts, slash, tail = rest.partition("/")
     # One URL a host is what urlsplit understands; it is as strict with each as with any other URL.
     split = [split_url(f"redis-sentinel://{userinfo}{at}{host}{slash}{tail}") for host in hosts.split(",")]
-    query = parse_qs(split[0].query, strict_parsing=bool(split[0].query), keep_blank_values=True)
+    # A plus is a plus, as in the rest of the URL; only forms write a space so.
+    query = parse_qs(split[0].query.replace("+", "%2B"), strict_parsing=bool(split[0].query), keep_blank_values=True)
     path = _PRIMARY.fullmatch(split[0].path)
     if not slashes or path is None or split[0].fragment or query.keys() - {"sentinel_user", "sentinel_password"}:
         raise ValueError

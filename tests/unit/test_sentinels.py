@@ -12,6 +12,11 @@ def test_a_url_says_all_that_is_needed() -> None:
     assert sentinels_of(FULL) == Sentinels(hosts, "stays", 3, "me", "p@ss,", "s", "q&", tls=True)
 
 
+def test_a_plus_in_a_password_is_a_plus_wherever_it_stands() -> None:
+    found = sentinels_of("redis+sentinel://:p+w@a/stays?sentinel_password=p+w&sentinel_user=s%20u")
+    assert (found.password, found.sentinel_password, found.sentinel_user) == ("p+w", "p+w", "s u")
+
+
 def test_what_a_url_leaves_out_has_a_default() -> None:
     found = sentinels_of("redis+sentinel://a/my-stays.1")
     assert found == Sentinels((("a", 26379),), "my-stays.1", 0, None, None, None, None, tls=False)
