@@ -26,7 +26,7 @@ from carpark.dashboard.stub import StubInterface
 from carpark.embedded import GRACE, Embedded
 from carpark.errors import ConfigurationError
 from carpark.events import format_time
-from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, settings_options
+from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
 from carpark.settings import Settings
 from carpark.view import View
 from generators.build import Plan
@@ -65,7 +65,7 @@ _SILENT = 1.0
     "retention",
 )
 @click.option("--events", metavar="N", type=click.IntRange(0), help="End after so many events of each camera")
-@click.option("--duration", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="End after so long")
+@click.option("--duration", metavar="SECONDS", callback=seconds(0.001), help="End after so long")
 @click.option("--seed", metavar="TEXT", help="Make plates, matches, and which vehicle leaves repeatable")
 @click.option("--json", "as_json", is_flag=True, help="Print the closing table as JSON, and nothing else, on stdout")
 def run(settings: Settings, events: int | None, duration: float | None, seed: str | None, as_json: bool) -> int:

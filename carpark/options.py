@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import click
 
 from carpark.errors import CarparkError, ConfigurationError, InvalidSetting, one_line
 from carpark.settings import BY_NAME, SETTINGS, Settings, load_settings
+from carpark.values import number
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -68,6 +70,29 @@ def settings_options(*names: str, flags: Mapping[str, str] | None = None) -> Cal
         return decorated
 
     return decorate
+
+
+def seconds(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """Make a click callback that reads an option's number of seconds, as settings read theirs.
+
+    Args:
+        low: The least that is right.
+        high: The most that is right.
+
+    Returns:
+        The callback; an option that is not given stays None.
+    """
+
+    def read(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+        try:
+            return None if text is None else number(low, high)(text)
+        except ValueError:
+            most = "" if high == math.inf else f" to {high:g}"
+            raise click.BadParameter(
+                f"{text!r}: wanted a number of seconds from {low:g}{most}", ctx, parameter
+            ) from None
+
+    return read
 
 
 def _load(given: Mapping[str, str | None], flags: Mapping[str, str]) -> Settings:

@@ -19,10 +19,10 @@ from carpark.broker.connection import explain, is_refusal, open_connection
 from carpark.broker.topology import QUEUES, queue_arguments, with_companions
 from carpark.errors import BrokerUnavailable, InvalidSetting, QueueMismatch
 from carpark.management import ManagementApi, QueueTotals
-from carpark.options import CONTEXT, examples, settings_options
+from carpark.options import CONTEXT, examples, seconds, settings_options
 from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
-from carpark.values import mask_urls, number
+from carpark.values import mask_urls
 
 INTERVAL = 2.0
 """Seconds between two looks at the queues."""
@@ -319,13 +319,6 @@ def _until_signal() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _seconds(ctx: click.Context, parameter: click.Parameter, text: str) -> float:
-    try:
-        return number(0.1, 3600)(text)
-    except ValueError:
-        raise click.BadParameter("wanted a number of seconds from 0.1 to 3600", ctx, parameter) from None
-
-
 @click.command(
     "queues",
     context_settings=CONTEXT,
@@ -336,7 +329,9 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, text: str) -> float
     ),
 )
 @settings_options("broker_url", "queue_type", "management_url", "bind", "metrics_port")
-@click.option("--interval", default="2", metavar="SECONDS", callback=_seconds, help="Time between two looks; default 2")
+@click.option(
+    "--interval", default="2", metavar="SECONDS", callback=seconds(0.1, 3600), help="Time between two looks; default 2"
+)
 @click.option("--once", is_flag=True, help="Declare and end; status 1 when RabbitMQ cannot be reached")
 def queues(settings: Settings, interval: float, once: bool) -> None:
     """Declare the two queues with their companions, and keep them declared.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from carpark.options import CONTEXT, examples, settings_options
+from carpark.options import CONTEXT, examples, seconds, settings_options
 from carpark.settings import Settings
 
 _COMMON = (
@@ -25,9 +25,7 @@ def _run_options(command: Any) -> Any:
             help="Write every event to this file before it is sent; on an existing one, go on where it stops",
         ),
         click.option("--seed", metavar="TEXT", help="Make the plates, and which exits are matched, repeatable"),
-        click.option(
-            "--duration", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="End after so long"
-        ),
+        click.option("--duration", metavar="SECONDS", callback=seconds(0.001), help="End after so long"),
         click.option("--events", metavar="N", type=click.IntRange(0), help="End after so many, the journal's included"),
     ):
         command = option(command)

@@ -100,7 +100,15 @@ def test_help_ends_in_examples_to_copy(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--events", "-1"], ["--duration", "0"], ["--rate", "0"], ["--match-ratio", "2"]]
+    "arguments",
+    [
+        ["--events", "-1"],
+        ["--duration", "0"],
+        ["--duration", "nan"],
+        ["--duration", "inf"],
+        ["--rate", "0"],
+        ["--match-ratio", "2"],
+    ],
 )
 def test_a_wrong_number_is_refused(arguments: list[str]) -> None:
     assert CliRunner().invoke(generate, ["exit", *arguments]).exit_code != 0
