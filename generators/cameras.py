@@ -17,6 +17,9 @@ from generators.lot import Lot, Refusal
 TRIES = 1000
 """How many made-up plates are tried in a row before the camera says that it finds no free one."""
 
+MOST_OWED = 20
+"""How many missed vehicles an exit camera makes up for at most: as many as the share over 1,000 exits may be off by."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -24,11 +27,11 @@ class Seen:
 
     Args:
         event: What it says.
-        matched: For an exit, whether its entry was seen; always true for an entry.
+        matched: For an exit, whether its entry was seen, or None if that is not known any more; true for an entry.
     """
 
     event: Event
-    matched: bool = True
+    matched: bool | None = True
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,9 @@ class ExitCamera(Camera):
         Returns:
             Its exit, or why there is nobody. An exit that shall be matched waits rather than spoiling the share. One
             that shall not, while every plate of a list is inside, would wait for ever if the entry camera waits too:
-            somebody who is inside leaves, and a missed vehicle makes up for it as soon as there can be one.
+            somebody who is inside leaves, and a missed vehicle makes up for it as soon as there can be one. No more
+            than `MOST_OWED` are made up for: what could not be for long must not be followed by as long a time in
+            which no exit matches.
 
         Raises:
             RecordsUnavailable: The lot cannot be asked now.
@@ -228,7 +233,7 @@ class ExitCamera(Camera):
             return (self._make_up() if self._owed else None) or self._leaving()
         missed = self._missed()
         if isinstance(missed, Wait) and self._sequence.ratio > 0 and isinstance(leaving := self._leaving(), Seen):
-            self._owed += 1
+            self._owed = min(self._owed + 1, MOST_OWED)
             return leaving
         return missed
 

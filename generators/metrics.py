@@ -54,26 +54,26 @@ class CameraMetrics:
         for reason in WAIT_REASONS[kind]:
             self._waiting.labels(reason)
 
-    def published(self, matched: Sequence[bool], seconds: float) -> None:
+    def published(self, matched: Sequence[bool | None], seconds: float) -> None:
         """Count events that were confirmed together.
 
         Args:
-            matched: Of each, whether its plate was seen entering.
+            matched: Of each, whether its plate was seen entering; what is not known is not counted, only timed.
             seconds: From sending to confirm.
         """
-        seen = sum(matched)
-        for found, count in ((True, seen), (False, len(matched) - seen)):
-            if count:
+        for found in (True, False):
+            if count := matched.count(found):
                 self._counter("published", found).inc(count)
         observe(self._seconds, [seconds], len(matched))
 
-    def failed(self, matched: bool) -> None:
+    def failed(self, matched: bool | None) -> None:
         """Count an event that was sent and not confirmed.
 
         Args:
-            matched: Whether its plate was seen entering.
+            matched: Whether its plate was seen entering; what is not known is not counted.
         """
-        self._counter("failed", matched).inc()
+        if matched is not None:
+            self._counter("failed", matched).inc()
 
     def waited(self, reason: str, seconds: float) -> None:
         """Count time without an event.

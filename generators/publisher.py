@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import pika
 import pika.exceptions
 
-from carpark.broker.connection import resolvable
+from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
 from carpark.broker.topology import CLASSIC, declare_queues
 from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.events import Event
@@ -180,7 +180,7 @@ class RabbitmqPublisher(Publisher):
             with pika.BlockingConnection(resolvable(self._parameters)) as connection:
                 for queue in sorted(queues):
                     self._declare_one(connection.channel(), queue)
-        except pika.exceptions.AMQPError as error:
+        except (pika.exceptions.AMQPError, *NO_AMQP_ERRORS) as error:
             return f"queue {', '.join(sorted(queues))} is missing and cannot be declared: {why(error)}"
         self._say(f"queue {', '.join(sorted(queues))} was missing; declared it")
         return ""

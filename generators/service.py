@@ -8,7 +8,7 @@ import threading
 from collections.abc import Collection, Sequence
 
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
-from carpark.events import Event
+from carpark.events import Event, VehicleEntered
 from generators.cameras import Seen, Wait
 from generators.clock import Clock
 from generators.lane import Lane
@@ -107,6 +107,11 @@ class Run:
         self._keep()
 
     def _look(self, lane: Lane, now: float) -> None:
+        if self._unkept:
+            # Told first: while Redis was away the claims on these may have run out, and they would be drawn again.
+            self._keep()
+            if self._unkept:
+                return
         due = lane.schedule.due
         try:
             found = lane.look(now)
@@ -134,7 +139,7 @@ class Run:
         self._send(window)
         for lane, seen in window:
             lane.tally.published += 1
-            lane.tally.matched += seen.matched
+            lane.tally.matched += bool(seen.matched)
         self._watcher.progress(self.lanes)
 
     def _resend(self) -> None:
@@ -144,7 +149,7 @@ class Run:
                 self._watcher.say(f"{lane.camera.kind} camera: sending {len(tail)} unconfirmed events again")
             for start in range(0, len(tail), WINDOW):
                 part = tail[start : start + WINDOW]
-                self._send([(lane, Seen(event)) for event in part])
+                self._send([(lane, Seen(event, lane.camera.kind == VehicleEntered.kind or None)) for event in part])
                 lane.tally.resent += len(part)
 
     def _send(self, window: list[tuple[Lane, Seen]]) -> None:

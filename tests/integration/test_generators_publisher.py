@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import pika
 import pytest
 
 from carpark.broker.topology import declare_queues
@@ -69,6 +72,24 @@ def test_of_several_brokers_the_first_that_answers_is_used(broker_url: str, wire
     sender.publisher.close()
     assert arrived(wire) == numbered(10)
     assert sender.said == []
+
+
+def test_a_name_that_is_unknown_when_a_queue_is_missing_is_waited_for(
+    sender: Sender, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, tries = pika.BlockingConnection, []
+
+    def unknown_at_first(*arguments: Any) -> Any:
+        tries.append(1)
+        if len(tries) < 3:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return connect(*arguments)
+
+    monkeypatch.setattr(pika, "BlockingConnection", unknown_at_first)
+    assert sender.send(10) == 10
+    assert set(arrived(wire)) == set(numbered(10))
+    assert "is missing and cannot be declared: " in sender.said[0]
+    assert sender.said[0].endswith("10 events are kept and sent when it is back")
 
 
 def test_what_a_full_queue_refuses_is_sent_again_until_it_is_taken(sender: Sender, wire: Wire) -> None:

@@ -10,7 +10,7 @@ import pytest
 from carpark.errors import InvalidSetting, RecordsUnavailable
 from carpark.events import VehicleEntered, VehicleExited
 from carpark.plugins import PlateGenerator
-from generators.cameras import Camera, EntryCamera, ExitCamera, Seen, Wait
+from generators.cameras import MOST_OWED, Camera, EntryCamera, ExitCamera, Seen, Wait
 from generators.chance import MatchSequence
 from generators.clock import Stamps
 from generators.lot import LocalLot, Lot, Refusal
@@ -132,6 +132,18 @@ def test_when_every_plate_of_the_list_is_inside_somebody_leaves_and_a_missed_one
         seen.append(saw(camera).matched)
     assert all(seen[:50])
     assert sum(seen) == 80
+
+
+def test_what_could_not_be_for_long_is_not_made_up_for_as_long() -> None:
+    where = lot()
+    camera = exit_camera(where, ListPlates(["A", "B"]))
+    seen = []
+    for number in range(2000):
+        for plate in ("A", "B") if number < 1000 else ("A",):
+            where.enter(plate, "", "")
+        seen.append(saw(camera).matched)
+    assert sum(map(bool, seen[:1000])) == 1000
+    assert sum(map(bool, seen[1000:])) == 800 - MOST_OWED
 
 
 def test_a_lot_that_cannot_be_asked_costs_no_plate_of_the_sequence() -> None:

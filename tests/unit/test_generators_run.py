@@ -255,6 +255,12 @@ def test_a_stop_while_the_broker_is_away_says_what_is_unconfirmed_and_the_next_r
     assert second.events[:17] == tail
     assert len(second.events) == 117
     assert lane.tally.resent == 17
+    published = {
+        plate: bench.metric("vehicle_exit_events_total", {"outcome": "published", "plate": plate})
+        for plate in ("matched", "unmatched")
+    }
+    assert published == {"matched": 0, "unmatched": 100}, "a journal does not say which exits were matched"
+    assert bench.metric("vehicle_exit_publish_seconds_count") == 117
     assert lane.journal
     assert lane.journal.confirmed == count + 100
     lane.journal.close()
@@ -307,6 +313,29 @@ def test_a_redis_that_goes_away_is_waited_for_with_one_line_and_nothing_is_skipp
     bench.run([bench.one(seed="7", events=40)], straight)
     assert publisher.plates == straight.plates
     assert lane.tally.latest > 29
+
+
+def test_what_is_confirmed_is_told_to_the_lot_before_anyone_else_is_looked_for(bench: Bench) -> None:
+    lot = LocalLot(0, random.Random(1))
+    lane = bench.one(lot=lot, events=40)
+    keep, look, told = lot.keep, lane.camera.look, [True]
+
+    def away_for_a_while(events: Sequence[Event], *, confirmed: bool) -> None:
+        if confirmed and 1 <= bench.clock.elapsed < 700:
+            told[0] = False
+            raise RecordsUnavailable("Redis is away (connection refused)")
+        keep(events, confirmed=confirmed)
+        told[0] = True
+
+    def look_when_told() -> Seen | Wait:
+        assert told[0], "its claims may be over"
+        return look()
+
+    lot.keep, lane.camera.look = away_for_a_while, look_when_told  # type: ignore[method-assign]
+    bench.run([lane], ListPublisher())
+    assert lane.tally.published == 40
+    assert lane.tally.latest > 690
+    assert [line.partition(" ")[0] for line in bench.listener.lines] == ["Redis", "Redis"]
 
 
 def test_what_is_sent_again_counts_as_failed(bench: Bench) -> None:
