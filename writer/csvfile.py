@@ -201,6 +201,7 @@ class SummaryFile:
         if size < self._size or (size > self._size and not self._torn):
             logger.warning("writer: %s was changed by another program; reading it again", self.path)
             with self._index_lock:
+                self._unindexed.clear()  # first: what follows may fail, and these lines may be gone
                 self._begin()
                 self._rebuild()
 

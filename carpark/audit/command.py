@@ -93,6 +93,9 @@ def verify(
     What the journals' events must come to is held against the rows of the sinks in use that can be read back (http-csv,
     csv, jsonl, sqlite) and, if they are named, against the records and the queues. Let the workers finish first.
 
+    Without --journal the last `carpark run` is audited, which has records and queues of its own: then only --csv,
+    --sinks, --show, --each and --json count, and the others are refused.
+
     Exit status: 0 all is accounted for, 1 something is lost, there twice or unexpected, 2 the command was wrong.
     """
     if journals:
@@ -203,7 +206,8 @@ def _last_run(settings: Settings) -> Sources:
             )
     sources = LastRun.load(settings.csv).sources()
     if any(option.name == "sinks" for option in given):  # the environment's are those of the next run
-        sources = replace(sources, sinks={name: _file_of(name, sources) for name in settings.sinks})
+        sources = replace(sources, sinks={name: _file_of(name, sources) for name in sinks_of(settings)})
+        _refuse_nothing_to_compare(sources, settings)
     return sources
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.errors import Retry
+from dramatiq.errors import BrokerConnectionError, Retry
 from dramatiq.middleware import Retries as BaseRetries
 
 from carpark.broker.batches import Batch
@@ -69,6 +69,7 @@ class Retries(BaseRetries):
                     message,
                     error,
                     len(left),
+                    exc_info=not isinstance(error, BrokerConnectionError),
                 )
                 time.sleep(RETURN_DELAY)
                 for each in left:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -102,6 +102,17 @@ class Job:
         except UnicodeDecodeError:
             return False
         return not self.is_cut and self.size <= MAX_BODY_BYTES
+
+    def sent_as(self, body: bytes | None) -> bytes:
+        """Say what goes to its queue when it is sent again.
+
+        Args:
+            body: What somebody has made of its body, or None for its own.
+
+        Returns:
+            That, with the times and retries of an attempt taken out if it is a message of our own.
+        """
+        return (self if body is None else replace(self, body=body, size=len(body))).body_now
 
     @property
     def body_now(self) -> bytes:

@@ -122,10 +122,7 @@ class Mover:
             def send(batch: Sequence[Taken]) -> None:
                 sender.send(
                     q_name(queue_name),
-                    [
-                        (one.job.body_now if body is None else body, requeued_properties(one.properties))
-                        for one in batch
-                    ],
+                    [(one.job.sent_as(body), requeued_properties(one.properties)) for one in batch],
                 )
 
             return self._work(connection, queue_name, wanted, limit, send)

@@ -75,7 +75,7 @@ class StubInterface(Interface):
         """Send dead letters to their queue again; see `Interface.requeue`."""
 
         def send(letter: Letter) -> None:
-            own = _job(queue_name, letter, len(letter.body)).body_now if body is None else body
+            own = _job(queue_name, letter, len(letter.body)).sent_as(body)
             self._broker.publish(q_name(queue_name), own, without_reason(letter.headers))
 
         return self._work(queue_name, wanted, limit, send)

@@ -100,9 +100,9 @@ def test_a_duration_ends_it(run: Callable[..., Process]) -> None:
 
 
 def test_the_audit_knows_how_long_the_records_remember(run: Callable[..., Process]) -> None:
-    process = run("--rate", "50", "--match-ratio", "0.5", "--duration", "3", CARPARK_RETENTION="1")
-    assert process.wait(30) == 0
-    assert table_of(process)["unmatched"] > 50
+    process = run("--rate", "50", "--match-ratio", "0.5", "--duration", "8", CARPARK_RETENTION="4")
+    assert process.wait(60) == 0
+    assert table_of(process)["unmatched"] > 50, "half of them are forgotten"
     assert "audit: nothing lost, nothing twice" in process.output
 
 

@@ -95,7 +95,8 @@ def test_a_dead_letter_of_our_own_goes_back_with_all_its_retries_before_it() -> 
     tried = {"retries": 19, "traceback": "T", "requeue_timestamp": 5, "bare": True}
     body, own = dramatiq_body(options=tried), {OWN_HEADER: 1}
     assert json.loads(job(body, own).body_now) == {**json.loads(body), "options": {"bare": True}}
-    assert job(body, {}).body_now == body, "somebody else's goes as it came"
+    assert json.loads(job(b"", own).sent_as(body)) == {**json.loads(body), "options": {"bare": True}}, "mended, too"
+    assert job(body, {}).body_now == job(b"", {}).sent_as(body) == body, "somebody else's goes as it came"
     assert job(b'{"options": {"retries": 3}}', own).body_now == b'{"options": {"retries": 3}}', "this is no message"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from tests.summaries import HEADER, ids_in, index_of, posted, summary
 from writer import rawfile
 from writer.csvfile import SummaryFile
+from writer.index import Index
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ def test_what_another_program_appended_is_taken_in(path: Path) -> None:
 def test_a_file_that_was_emptied_in_place_is_begun_anew(path: Path) -> None:
     with SummaryFile(path) as file:
         file.append([summary("a"), summary("b")])
-        os.truncate(path, 0)  # what `> summaries.csv` and logrotate's copytruncate do
+        os.truncate(path, 0)  # what `> summaries.csv` does
         with file.snapshot() as snapshot:
             assert (snapshot.size, snapshot.read()) == (0, b"")
         assert file.latest(10) == []
@@ -173,6 +176,25 @@ def test_an_emptied_file_is_begun_anew_after_a_failed_write_too(path: Path, monk
         os.truncate(path, 0)
         assert file.append([summary("c")]) == (1, 0)
     assert ids_in(path) == ["c"]
+
+
+def test_what_waits_for_the_index_is_forgotten_with_the_file_that_it_was_in(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with SummaryFile(path) as file:
+        with monkeypatch.context() as broken:
+            broken.setattr(Index, "add", fail)
+            assert file.append([summary("a")]) == (1, 0)
+            os.truncate(path, 0)
+            with contextlib.suppress(OSError):
+                file.append([summary("a")])
+            with contextlib.suppress(OSError):
+                file.append([summary("a")])
+        file.append([summary("a")])
+    assert ids_in(path) == ["a"]
 
 
 def test_another_file_of_summaries_written_in_its_place_is_gone_on_with(path: Path) -> None:
