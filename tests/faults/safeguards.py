@@ -83,7 +83,7 @@ SAFEGUARDS = (
     Safeguard(
         "idempotent writes: the writer knows the ids that it has written",
         "writer/csvfile.py",
-        (("if digest in rows or self._has(digest, row.id):", "if False:"),),
+        (("if digest in rows or self._has(digest, line.row.id):", "if False:"),),
         "writer answers after the client's timeout",
     ),
     Safeguard(
