@@ -162,7 +162,8 @@ def _cut_in_retry(rig: Rig) -> None:
             camera.go_on()
 
 
-@fault("queue deleted under the consumers, journals sent again", RABBITMQ)
+# With a sink that fails there are retries in the queue, which no journal has: see "What cannot be promised".
+@fault("queue deleted under the consumers, journals sent again", RABBITMQ, WRITER)
 def _queue_deleted(rig: Rig) -> None:
     with pika.BlockingConnection(pika.URLParameters(rig.rabbitmq.url)) as connection:
         channel = connection.channel()
