@@ -145,11 +145,13 @@ class Run:
     def _resend(self) -> None:
         for lane in self.lanes:
             tail = lane.journal.tail() if lane.journal else []
+            # A journal does not say which exits were matched.
+            matched = True if lane.camera.kind == VehicleEntered.kind else None
             if tail:
                 self._watcher.say(f"{lane.camera.kind} camera: sending {len(tail)} unconfirmed events again")
             for start in range(0, len(tail), WINDOW):
                 part = tail[start : start + WINDOW]
-                self._send([(lane, Seen(event, lane.camera.kind == VehicleEntered.kind or None)) for event in part])
+                self._send([(lane, Seen(event, matched)) for event in part])
                 lane.tally.resent += len(part)
 
     def _send(self, window: list[tuple[Lane, Seen]]) -> None:

@@ -192,20 +192,20 @@ def _refuse_nothing_to_compare(sources: Sources, settings: Settings) -> None:
 
 def _last_run(settings: Settings) -> Sources:
     context = click.get_current_context()
-    given = [
-        option
+    given = {
+        option.name: option.opts[0]
         for option in context.command.params
         if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-    ]
-    for option in given:
-        if option.name in _KNOWN_OF_A_RUN:
+    }
+    for name, flag in given.items():
+        if name in _KNOWN_OF_A_RUN:
             raise click.UsageError(
-                f"{option.opts[0]} goes with --journal, which names what was published; without that the last "
+                f"{flag} goes with --journal, which names what was published; without that the last "
                 "`carpark run` is audited, with records, queues and files of its own",
                 context,
             )
     sources = LastRun.load(settings.csv).sources()
-    if any(option.name == "sinks" for option in given):  # the environment's are those of the next run
+    if "sinks" in given:  # the environment's are those of the next run
         sources = replace(sources, sinks={name: _file_of(name, sources) for name in sinks_of(settings)})
         _refuse_nothing_to_compare(sources, settings)
     return sources

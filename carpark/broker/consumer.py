@@ -124,8 +124,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         Args:
             message: The message that is done.
         """
-        parts: Sequence[Any] = parts_of(message)
-        if not parts or parts[0].channel is not self.channel:
+        parts = self._parts_here(message)
+        if not parts:
             return
         self._settled.extend((part.tag, part.returned or message.returned) for part in parts)
         try:
@@ -139,6 +139,11 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             self.logger.debug(
                 "%s: the connection is closed; RabbitMQ delivers again what was not acknowledged", message
             )
+
+    def _parts_here(self, message: Any) -> Sequence[Any]:
+        """Give a message's parts, or none of what came on an earlier connection."""
+        parts: Sequence[Any] = parts_of(message)
+        return parts if parts and parts[0].channel is self.channel else ()
 
     def close(self) -> None:
         """Acknowledge what is done, and close the connection.
@@ -199,8 +204,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached; the original stays where it is.
         """
-        parts: Sequence[Any] = parts_of(message)
-        if not parts or parts[0].channel is not self.channel or not self.channel.is_open:
+        parts = self._parts_here(message)
+        if not self.channel.is_open:
             return
         for part in parts:
             self.logger.warning(

@@ -65,10 +65,9 @@ def _harmless(came: pika.BasicProperties, headers: dict[str, Any]) -> pika.Basic
 
 def _sendable(copy: pika.BasicProperties, needed: Mapping[str, Any]) -> pika.BasicProperties:
     try:
-        too_long = sum(len(part) for part in copy.encode()) > MAX_HEADER_BYTES
+        problem = "too long to keep" if sum(len(part) for part in copy.encode()) > MAX_HEADER_BYTES else ""
     except Exception:  # pika reads numbers that it cannot write, and what is nested deeply
-        copy.headers = {**needed, NOTE: "dropped: cannot be written"}
-    else:
-        if too_long:
-            copy.headers = {**needed, NOTE: "dropped: too long to keep"}
+        problem = "cannot be written"
+    if problem:
+        copy.headers = {**needed, NOTE: f"dropped: {problem}"}
     return copy

@@ -16,7 +16,7 @@ from dramatiq.common import q_name
 from dramatiq.message import Message, get_encoder
 
 from carpark.errors import InvalidBody, MessageError
-from carpark.events import EVENT_OF_QUEUE, MAX_NESTING, Event, VehicleExited, load_json
+from carpark.events import EVENT_OF_QUEUE, MAX_NESTING, Event, VehicleExited, kind_of, load_json
 
 OWN_HEADER = "x-carpark-own"
 """The header by which the backend knows its own retries; nobody else sets it."""
@@ -120,7 +120,7 @@ def load_own(body: bytes) -> Any:
 def _read_event(queue_name: str, fields: Any) -> EventMessage:
     actor_name = q_name(queue_name)
     if not isinstance(fields, dict):
-        raise InvalidBody(f"the body is {_kind(fields)}; wanted an object")
+        raise InvalidBody(f"the body is {kind_of(fields)}; wanted an object")
     if not fields.keys() >= ENVELOPE:
         return _event_message(queue_name, str(uuid.uuid4()), int(time.time() * 1000), fields, {}, None)
     if fields["actor_name"] != actor_name:
@@ -133,7 +133,7 @@ def _event_message(
     queue_name: str, message_id: str, timestamp: int, event: Any, options: dict[str, Any], sent_at: float | None
 ) -> EventMessage:
     if not isinstance(event, dict):
-        raise InvalidBody(f"kwargs: is {_kind(event)}; wanted the event, an object")
+        raise InvalidBody(f"kwargs: is {kind_of(event)}; wanted the event, an object")
     return EventMessage(
         queue_name=queue_name,
         actor_name=q_name(queue_name),
@@ -181,15 +181,10 @@ def _checked_envelope(fields: dict[str, Any]) -> tuple[str, int]:
 
 def _checked_options(options: Any) -> dict[str, Any]:
     if not isinstance(options, dict):
-        raise InvalidBody(f"options: is {_kind(options)}; wanted an object")
+        raise InvalidBody(f"options: is {kind_of(options)}; wanted an object")
     kept = {name: options[name] for name in _OWN_OPTIONS if name in options}
     for name, value in kept.items():
         beyond = isinstance(value, int | float) and not 0 <= value < _MAX_MILLIS
         if not isinstance(value, _OWN_OPTIONS[name]) or isinstance(value, bool) or beyond:
             raise InvalidBody(f"options.{name}: is not one that this backend writes")
     return kept
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
-    return names.get(type(value), "a number")

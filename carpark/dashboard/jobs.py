@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,31 +103,25 @@ class Job:
             return False
         return not self.is_cut and self.size <= MAX_BODY_BYTES
 
-    def sent_as(self, body: bytes | None) -> bytes:
-        """Say what goes to its queue when it is sent again.
+    def sent_as(self, mended: bytes | None = None) -> bytes:
+        """Say with which body it goes back to its queue.
 
         Args:
-            body: What somebody has made of its body, or None for its own.
+            mended: What somebody has made of its body, or None for its own.
 
         Returns:
-            That, with the times and retries of an attempt taken out if it is a message of our own.
+            That. A delayed retry of our own does not say when it is due, and a dead one has all its retries before it
+            again.
         """
-        return (self if body is None else replace(self, body=body, size=len(body))).body_now
-
-    @property
-    def body_now(self) -> bytes:
-        """The body with which it goes back to its queue.
-
-        That of a delayed retry does not say when it is due, and a dead one has all its retries before it again.
-        """
+        body = self.body if mended is None else mended
         if OWN_HEADER not in self.headers:
-            return self.body
+            return body
         try:
-            fields = load_own(self.body)
+            fields = load_own(body)
         except MessageError:
-            return self.body
+            return body
         if not isinstance(fields, dict) or not fields.keys() >= ENVELOPE or not isinstance(fields["options"], dict):
-            return self.body
+            return body
         over = {"eta"} if self.queue_name == dq_name(self.queue_name) else {"eta", *_TRIED}
         options = {name: value for name, value in fields["options"].items() if name not in over}
         encoded: bytes = get_encoder().encode({**fields, "queue_name": q_name(self.queue_name), "options": options})

@@ -85,19 +85,19 @@ def test_the_actor_of_a_long_message_is_found_in_its_beginning() -> None:
 def test_a_delayed_retry_goes_back_without_its_time() -> None:
     body = dramatiq_body(queue_name="vehicle_entry.DQ", options={"eta": 1, "retries": 2})
     own = {OWN_HEADER: 1}
-    sent = json.loads(job(body, own, "vehicle_entry.DQ").body_now)
+    sent = json.loads(job(body, own, "vehicle_entry.DQ").sent_as())
     assert sent == {**json.loads(body), "queue_name": "vehicle_entry", "options": {"retries": 2}}
-    assert job(body, {}, "vehicle_entry.DQ").body_now == body
-    assert job(b"{}", own, "vehicle_entry.DQ").body_now == b"{}"
+    assert job(body, {}, "vehicle_entry.DQ").sent_as() == body
+    assert job(b"{}", own, "vehicle_entry.DQ").sent_as() == b"{}"
 
 
 def test_a_dead_letter_of_our_own_goes_back_with_all_its_retries_before_it() -> None:
     tried = {"retries": 19, "traceback": "T", "requeue_timestamp": 5, "bare": True}
     body, own = dramatiq_body(options=tried), {OWN_HEADER: 1}
-    assert json.loads(job(body, own).body_now) == {**json.loads(body), "options": {"bare": True}}
+    assert json.loads(job(body, own).sent_as()) == {**json.loads(body), "options": {"bare": True}}
     assert json.loads(job(b"", own).sent_as(body)) == {**json.loads(body), "options": {"bare": True}}, "mended, too"
-    assert job(body, {}).body_now == job(b"", {}).sent_as(body) == body, "somebody else's goes as it came"
-    assert job(b'{"options": {"retries": 3}}', own).body_now == b'{"options": {"retries": 3}}', "this is no message"
+    assert job(body, {}).sent_as() == job(b"", {}).sent_as(body) == body, "somebody else's goes as it came"
+    assert job(b'{"options": {"retries": 3}}', own).sent_as() == b'{"options": {"retries": 3}}', "this is no message"
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "now", 7, None])
