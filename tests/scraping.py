@@ -75,3 +75,8 @@ class Page:
         return sum(
             value for (found, given), value in self.series().items() if found == name and wanted <= dict(given).items()
         )
+
+    @property
+    def events_worked_on(self) -> float:
+        """Dramatiq's count of events; a delivery that a busy machine has tried again is a message, but no event."""
+        return sum(self.total("dramatiq_messages_total", actor_name=f"vehicle_{kind}") for kind in ("entry", "exit"))

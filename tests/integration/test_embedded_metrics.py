@@ -32,18 +32,13 @@ def run(settings: Settings, events: int) -> tuple[Page, Page, dict[str, int]]:
     return *pages, {name: int(value) for name, value in report.items()}
 
 
-def worked_on(page: Page) -> float:
-    """Sum the events; a delivery that a busy machine has tried again is a message, too."""
-    return sum(page.total("dramatiq_messages_total", actor_name=f"vehicle_{kind}") for kind in ("entry", "exit"))
-
-
 def test_one_page_shows_every_service_and_says_what_the_closing_table_says(
     make_settings: Callable[..., Settings],
 ) -> None:
     page, own, report = run(make_settings(rate=500), 100)
     published = {kind: page.total(f"vehicle_{kind}_events_total", outcome="published") for kind in ("entry", "exit")}
     assert published == {"entry": 100, "exit": 100}
-    assert sum(published.values()) == report["published"] == worked_on(page)
+    assert sum(published.values()) == report["published"] == page.events_worked_on
     assert page.total("vehicle_exit_events_total", plate="matched") == report["matched"] == 80
     assert page.total("go_backend_summaries_total", outcome="delivered") == report["summaries"] == 80
     assert page.total("web_backend_summaries_total", outcome="written") == 80
@@ -60,7 +55,7 @@ def test_one_page_shows_every_service_and_says_what_the_closing_table_says(
 def test_a_second_run_in_the_same_process_begins_at_zero(make_settings: Callable[..., Settings]) -> None:
     for events in (10, 20):
         page, _, report = run(make_settings(rate=500), events)
-        assert worked_on(page) == report["published"] == 2 * events
+        assert page.events_worked_on == report["published"] == 2 * events
 
 
 def test_a_port_that_is_taken_is_an_error_and_leaves_the_writer_s_port_free(

@@ -122,26 +122,26 @@ def test_when_every_plate_of_the_list_is_inside_none_can_be_missed() -> None:
     assert waits(exit_camera(where, ListPlates(["A"]), ratio=0)).text == "every plate of the list is inside (1)"
 
 
-def test_when_every_plate_of_the_list_is_inside_somebody_leaves_and_a_missed_one_makes_up_for_it_later() -> None:
+def matched_where_all_are_inside_at_first(exits: int, at_first: int) -> list[bool | None]:
+    """Let vehicles leave; before the first ones every plate of the list is inside."""
     where = lot()
     camera = exit_camera(where, ListPlates(["A", "B"]))
     seen = []
-    for number in range(100):
-        for plate in ("A", "B") if number < 50 else ("A",):
+    for number in range(exits):
+        for plate in ("A", "B") if number < at_first else ("A",):
             where.enter(plate, "", "")
         seen.append(saw(camera).matched)
+    return seen
+
+
+def test_when_every_plate_of_the_list_is_inside_somebody_leaves_and_a_missed_one_makes_up_for_it_later() -> None:
+    seen = matched_where_all_are_inside_at_first(100, 50)
     assert all(seen[:50])
     assert sum(seen) == 80
 
 
 def test_what_could_not_be_for_long_is_not_made_up_for_as_long() -> None:
-    where = lot()
-    camera = exit_camera(where, ListPlates(["A", "B"]))
-    seen = []
-    for number in range(2000):
-        for plate in ("A", "B") if number < 1000 else ("A",):
-            where.enter(plate, "", "")
-        seen.append(saw(camera).matched)
+    seen = matched_where_all_are_inside_at_first(2000, 1000)
     assert sum(map(bool, seen[:1000])) == 1000
     assert sum(map(bool, seen[1000:])) == 800 - MOST_OWED
 
