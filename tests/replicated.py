@@ -16,7 +16,7 @@ DOWN_AFTER_MS = 1500
 
 
 class RedisReplica(RedisServer):
-    """A Redis that follows another one.
+    """A Redis that follows another one; it is ready when it has the other one's data and hears what comes.
 
     Args:
         primary: The other one.
@@ -28,7 +28,16 @@ class RedisReplica(RedisServer):
 
     def _commands(self) -> list[list[str]]:
         (command,) = super()._commands()
-        return [[*command, "--replicaof", f"127.0.0.1 {self._primary.port}", "--repl-diskless-sync-delay", "0"]]
+        return [[*command, "--replicaof", f"127.0.0.1 {self._primary.port}"]]
+
+    def is_ready(self) -> bool:
+        """Tell whether it follows."""
+        return super().is_ready() and self.link() == "up"
+
+    def link(self) -> str:
+        """Its link to the primary: `up` or `down`."""
+        with redis.Redis.from_url(self.url, decode_responses=True) as client:
+            return str(client.info("replication")["master_link_status"])
 
 
 class SentinelServer(Server):
@@ -98,10 +107,11 @@ class ReplicatedRedis:
 
     def stop_following(self) -> None:
         """Cut the replica off from the primary: what the primary is told from now on, the replica does not hear."""
-        with redis.Redis.from_url(self.replica.url, decode_responses=True) as client:
+        with redis.Redis.from_url(self.replica.url) as client:
             client.config_set("masterauth", "wrong")  # so that it does not come back
-            client.client_kill_filter(_type="master")
-            eventually(lambda: client.info("replication")["master_link_status"] == "down", 20, "the replica is cut off")
+            # A replica that is still being sent its first copy has no such connection, and would go on.
+            assert client.client_kill_filter(_type="master") == 1
+            eventually(lambda: self.replica.link() == "down", 20, "the replica is cut off")
 
 
 @contextmanager

@@ -205,6 +205,8 @@ class RedisServer(Server):
         # Of its own fsyncs Redis waits for none: while one is under way it holds writes back for up to 2 s, and a kill
         # loses them. Without, each write is in the system's hands before the answer.
         options["appendfsync"] = "no"
+        # A replica has its copy at once; by default a primary waits 5 s for others to ask for one, too.
+        options["repl-diskless-sync-delay"] = "0"
         return [[server, *(word for name, value in options.items() for word in (f"--{name}", value))]]
 
 

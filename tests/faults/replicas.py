@@ -98,10 +98,9 @@ def primary_dies(rig: Rig) -> Verdict:
     pair = cast(ReplicatedRedis, rig.redis)
     rig.wait_for_progress()
     pair.stop_following()
-    rig.wait_for_progress()
+    eventually(lambda: len(_unheard(pair)) >= 15, 60, "the primary knows what its replica does not")
     _stand_still(rig)
-    lost = _known_to(pair.primary.url) - _known_to(pair.replica.url)
-    assert lost
+    lost = _unheard(pair)
     pair.primary.kill()
     _go_on(rig)
     rig.wait_for_progress()
@@ -137,8 +136,13 @@ def _go_on(rig: Rig) -> None:
         camera.go_on()
 
 
+def _unheard(pair: ReplicatedRedis) -> set[tuple[str, str]]:
+    """Every event that the first primary knows and its replica does not: its kind and id."""
+    return _known_to(pair.primary.url) - _known_to(pair.replica.url)
+
+
 def _known_to(url: str) -> set[tuple[str, str]]:
-    """Every event that a Redis knows: its kind and id."""
+    """Every event that a Redis knows."""
     client = connect(url)
     known = {(kind, str(id_)) for kind in ("entry", "exit") for id_ in client.zrange(f"carpark:seen:{kind}", 0, -1)}
     client.close()
