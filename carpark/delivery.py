@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,7 +21,8 @@ from carpark.records import Records, Settled
 from carpark.settings import Settings
 
 TOGETHER = 3
-"""How many retries a list of summaries is tried as a list; then each goes alone, so that one cannot hold up others."""
+"""How many retries a list of summaries is tried as a list; then each goes alone, so that one cannot hold up others. But
+what came while its sink failed already stays a list: the sink is the reason, and each alone would be many messages."""
 
 
 class Queue(Protocol):
@@ -137,7 +139,8 @@ class Delivery:
         except SummaryRefused as error:
             parcels = self._refuse(records, name, parcels, error)
         except SinkUnavailable as error:
-            if len(parcels) > 1 and retry >= min(TOGETHER, self._retries):
+            one_may_be_why = retry >= TOGETHER and not _failed_before(outlet, message)
+            if len(parcels) > 1 and (one_may_be_why or retry >= self._retries):
                 self._part(records, name, parcels, retry)
                 return
             if retry >= self._retries:
@@ -188,6 +191,11 @@ class Delivery:
             low = max(low, min(high, int(outlet.failing * 500)))
         delay: int = compute_backoff(retries, factor=low, max_backoff=high)[1]
         return delay
+
+
+def _failed_before(outlet: Outlet, message: Message[Any]) -> bool:
+    """Whether a sink that fails did so a second before the message was made, and has never been well since."""
+    return outlet.failing > time.time() - message.message_timestamp / 1000 + 1
 
 
 def _keys(parcels: Sequence[Parcel]) -> list[str]:

@@ -218,6 +218,44 @@ def test_after_the_last_retry_it_is_given_up_and_says_why(
     assert desk.records.undelivered() == 1
 
 
+def test_a_list_that_fails_is_parted_so_that_the_others_are_delivered(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk()
+    desk.bad.error = OSError("2 is too long")
+    desk.send("1", "2")
+    for retries in range(2):
+        message, _ = desk.queue.queued[0]
+        with pytest.raises(Retry):
+            desk.retry(retries)
+        desk.queue.queued.append((message, 0))
+    desk.retry(2)
+    assert [_ids(message) for message, _ in desk.queue.queued] == [["1"], ["2"]]
+
+
+def test_a_list_that_came_while_its_sink_failed_stays_one_until_that_was_well_or_the_last_retry(
+    make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, later = make_desk(sink_retries=9), [0.0]
+    monkeypatch.setattr("carpark.outlet.time.monotonic", lambda: 1000.0 + later[0])
+    desk.bad.error = OSError("away")
+    desk.send("0")
+    desk.queue.queued.clear()
+    later[0] = 60.0
+    desk.send("1", "2")
+    [first] = desk.queue.queued
+    for retries in (2, 7):
+        with pytest.raises(Retry):
+            desk.retry(retries)
+        desk.queue.queued.append(first)
+    desk.retry(8)
+    assert [_ids(message) for message, _ in desk.queue.queued] == [["1"], ["2"]], "only what was alone is given up"
+    desk.bad.error = None
+    desk.send("3")
+    desk.bad.error = OSError("2 is too long")
+    desk.queue.queued = [first]
+    desk.retry(2)
+    assert [_ids(message) for message, _ in desk.queue.queued] == [["1"], ["2"]]
+
+
 def test_without_retries_it_is_given_up_at_once(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk(sink_retries=0)
     desk.bad.error = OSError("no space left")
