@@ -77,7 +77,7 @@ setup: $(READY) ## make .venv with the pinned dependencies; the other targets do
 
 test: $(READY) ## all tests; brings its own RabbitMQ and Redis
 	@$(BIN)/python -m tests.servers
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses auto $(ARGS)
 
 faults: $(READY) ## every fault under load, then random rounds; a quarter of an hour
 	@$(BIN)/python -m tests.servers

@@ -38,6 +38,15 @@ OUR_QUEUES = [f"{name}{suffix}" for name in ("vehicle_entry", "vehicle_exit") fo
 PROCESSES = pytest.StashKey[Processes]()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `make test` runs tests in: one per processor, none beside this if servers are named.
+
+    Four at most: each starts a RabbitMQ and a Redis of its own.
+    """
+    return 0 if {BROKER_VARIABLE, REDIS_VARIABLE} & os.environ.keys() else min(4, os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need real servers."""
     for item in items:

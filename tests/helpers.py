@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import time
@@ -12,7 +13,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Linux gives connections their own ends above these: one of them could take a port before the server that it is for.
-_PORTS = range(10_000, 32_768)
+# Each of pytest-xdist's processes, gw0, gw1, has others: two could find the same port before one of them uses it.
+_PORTS = range(10_000, 32_768)[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8 :: 8]
 _CHANCE = random.SystemRandom()
 _given: set[int] = set()
 
