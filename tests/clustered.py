@@ -90,7 +90,10 @@ class RabbitmqCluster:
         Returns:
             How many.
         """
-        answer = requests.get(f"{self.management_url}/api/nodes?columns=name,running", timeout=10)
+        try:
+            answer = requests.get(f"{self.management_url}/api/nodes?columns=name,running", timeout=10)
+        except requests.RequestException:
+            return 0
         return sum(node["running"] for node in answer.json()) if answer.ok else 0
 
     def kill(self) -> None:

@@ -12,7 +12,7 @@ from tests.helpers import eventually
 from tests.servers import RedisServer, Server, find_program
 
 NAME = "stays"
-DOWN_AFTER_MS = 1500
+DOWN_AFTER_MS = 4000
 
 
 class RedisReplica(RedisServer):

@@ -104,7 +104,7 @@ def primary_dies(rig: Rig) -> Verdict:
     pair.primary.kill()
     _go_on(rig)
     rig.wait_for_progress()
-    assert pair.primary_port == pair.replica.port
+    eventually(lambda: pair.primary_port == pair.replica.port, 20, "every Sentinel has heard of the new primary")
     _stand_still(rig)
     verdict = rig.verdict(show=100_000)
     said = json.dumps({"lost": sorted(lost), **verdict.to_dict()}, indent=1)

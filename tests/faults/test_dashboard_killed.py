@@ -13,6 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from carpark.broker.topology import declare_queues
 from carpark.dashboard.moving import BATCH
 from tests.dashboard_service import post, start_dashboard
+from tests.faults.proxy import TcpProxy
 from tests.helpers import eventually
 from tests.mailbox import bodies, count, dead_letters, fill
 from tests.processes import Processes
@@ -31,7 +32,10 @@ def channel(channel: BlockingChannel) -> BlockingChannel:
 def test_killed_in_the_middle_of_requeue_all_it_loses_nothing(
     processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
 ) -> None:
-    dashboard, url = start_dashboard(processes, server_environ)
+    proxy = TcpProxy(server_environ["CARPARK_BROKER_URL"])
+    for _ in range(30):  # ten batches, each held up: there is time to kill it between two
+        proxy.stall_delivery(1.0)
+    dashboard, url = start_dashboard(processes, {**server_environ, "CARPARK_BROKER_URL": proxy.url})
     arrived = []
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(post, url, "/requeue-all", **FORM)
@@ -45,6 +49,7 @@ def test_killed_in_the_middle_of_requeue_all_it_loses_nothing(
         with pytest.raises(requests.ConnectionError):
             asked.result()
     channel.cancel()
+    proxy.close()
     eventually(lambda: count(channel, "vehicle_exit.XQ"), what="what was not acknowledged is back")
     assert count(channel, "vehicle_exit.XQ") > MESSAGES // 2, "it was killed when all was done"
 

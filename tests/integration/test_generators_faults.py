@@ -91,7 +91,7 @@ def test_a_stop_while_the_broker_is_away_ends_soon_and_says_what_is_unconfirmed(
     eventually(lambda: journal.exists() and confirmed_in(journal) > 10, 20)
     private_rabbitmq.kill()
     generator.wait_for_line("is away")
-    assert generator.terminate(timeout=8) == 1
+    assert generator.terminate() == 1
     unconfirmed = len(events_of(journal)) - confirmed_in(journal)
     assert unconfirmed > 0
     assert f"{unconfirmed} event" in generator.output.splitlines()[-1]

@@ -48,7 +48,13 @@ def _run(processes: Processes, plates_file: Path, *options: str) -> tuple[dict[s
             "--json",
             *options,
         ],
-        env={"CARPARK_WRITER_PORT": "0", "CARPARK_SINK_JSONL": str(plates_file.with_name("stays.jsonl"))},
+        env={
+            "CARPARK_WRITER_PORT": "0",
+            "CARPARK_DASHBOARD_PORT": "0",
+            "CARPARK_METRICS_PORT": "0",
+            "CARPARK_CSV": str(plates_file.with_name("stays.csv")),
+            "CARPARK_SINK_JSONL": str(plates_file.with_name("stays.jsonl")),
+        },
     )
     assert run.wait(60) == 0
     [line] = [line for line in run.output.splitlines() if line.startswith("{")]

@@ -110,7 +110,7 @@ def test_a_queue_that_vanishes_is_declared_again_and_said_once(
     page = page_of(process)
     assert 'queue_configurator_declarations_total{outcome="declared",queue="vehicle_exit"} 2.0' in page
     assert 'queue_configurator_declarations_total{outcome="declared",queue="vehicle_entry"} 3.0' in page
-    assert process.terminate(timeout=5) == 0
+    assert process.terminate() == 0
 
 
 @pytest.mark.parametrize("name", ["vehicle_entry", "vehicle_exit.DQ", "vehicle_exit.XQ"])
@@ -222,7 +222,7 @@ def test_a_killed_rabbitmq_is_waited_for_with_one_line_for_each_change(
     assert process.output.count("waiting for it") == 1
     assert process.output.count("is back") == 1
     # A queue declared a moment before the kill may not have reached RabbitMQ's disk: then it is declared again.
-    assert process.terminate(timeout=5) == 0
+    assert process.terminate() == 0
 
 
 def test_the_counts_are_those_of_the_queues(

@@ -80,7 +80,10 @@ class Desk:
 
 
 @pytest.fixture
-def make_desk(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Desk]]:
+def make_desk(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Desk]]:
+    # A busy machine may take longer than usual to hand a list from one thread to another.
+    monkeypatch.setattr("carpark.outlet.PATIENCE", 2.0)
+    monkeypatch.setattr("carpark.outlet.LITTLE_PATIENCE", 0.5)
     made: list[Desk] = []
 
     def make(**settings: object) -> Desk:

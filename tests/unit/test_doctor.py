@@ -120,11 +120,11 @@ def test_a_check_that_hangs_or_fails_holds_up_no_other(make_settings: Callable[.
         Check("good", (), lambda settings: [ok("good", "well")], ""),
     ]
     try:
-        findings = by_check(run_checks(checks, make_settings(), {"rate"}, 1.0))
+        findings = by_check(run_checks(checks, make_settings(), {"rate"}, 3.0))
     finally:
         never.set()
     assert list(findings) == ["hanging", "failing", "leaving", "unread", "good"]
-    assert findings["hanging"] == problem("hanging", "no result within 1 s", "wait no more")
+    assert findings["hanging"] == problem("hanging", "no result within 3 s", "wait no more")
     assert findings["failing"].found == "the check failed: RuntimeError: at amqp://***@host"
     assert findings["leaving"].level is Level.PROBLEM
     assert findings["unread"] == warning("unread", "not checked", "correct CARPARK_RATE first")
