@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pika
 import pytest
@@ -32,12 +33,11 @@ def channel(channel: BlockingChannel) -> BlockingChannel:
 def test_killed_in_the_middle_of_requeue_all_it_loses_nothing(
     processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
 ) -> None:
-    proxy = TcpProxy(server_environ["CARPARK_BROKER_URL"])
-    for _ in range(30):  # ten batches, each held up: there is time to kill it between two
-        proxy.stall_delivery(1.0)
-    dashboard, url = start_dashboard(processes, {**server_environ, "CARPARK_BROKER_URL": proxy.url})
     arrived = []
-    with ThreadPoolExecutor(1) as pool:
+    with closing(TcpProxy(server_environ["CARPARK_BROKER_URL"])) as proxy, ThreadPoolExecutor(1) as pool:
+        for _ in range(30):  # ten batches, each held up: there is time to kill it between two
+            proxy.stall_delivery(1.0)
+        dashboard, url = start_dashboard(processes, {**server_environ, "CARPARK_BROKER_URL": proxy.url})
         asked = pool.submit(post, url, "/requeue-all", **FORM)
         # Whoever consumes hears of the first message at once; asking for a count would be too slow.
         for method, _, body in channel.consume("vehicle_exit", inactivity_timeout=60):
@@ -49,7 +49,6 @@ def test_killed_in_the_middle_of_requeue_all_it_loses_nothing(
         with pytest.raises(requests.ConnectionError):
             asked.result()
     channel.cancel()
-    proxy.close()
     eventually(lambda: count(channel, "vehicle_exit.XQ"), what="what was not acknowledged is back")
     assert count(channel, "vehicle_exit.XQ") > MESSAGES // 2, "it was killed when all was done"
 

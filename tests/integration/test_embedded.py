@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,8 +95,10 @@ def test_ctrl_c_ends_it_after_everything_was_processed(run: Callable[..., Proces
 
 
 def test_a_duration_ends_it(run: Callable[..., Process]) -> None:
+    started = time.monotonic()
     process = run("--rate", "50", "--duration", "3")
     assert process.wait(30) == 0
+    assert time.monotonic() - started >= 3
     assert 0 < table_of(process)["published"] <= 400  # what a busy machine could not send by then is not made up for
 
 
@@ -184,9 +187,9 @@ def test_a_sink_that_still_fails_is_not_waited_for_for_ever(
 
 
 def test_a_full_car_park_and_an_empty_one_are_said(run: Callable[..., Process]) -> None:
-    process = run("--rate", "100", "--match-ratio", "0", "--capacity", "10")
+    process = run("--rate", "100", "--match-ratio", "0", "--capacity", "10", "--duration", "6")
     process.wait_for_line("entry camera waits: the car park is full: 10 inside, capacity 10")
-    assert process.terminate() == 0
+    assert process.wait(30) == 0
     assert table_of(process)["inside"] == 10
 
 
