@@ -24,7 +24,7 @@ run: $(READY) ## the whole system in one process: no server, no Docker, no root
 	@$(BIN)/carpark run $(RUN_FLAGS) $(ARGS)
 
 ##@ One service, against the RabbitMQ and Redis that CARPARK_* name
-queues: $(READY) ## declare the two queues and keep them declared
+queues: $(READY) ## declare the queues and keep them declared
 	@$(BIN)/carpark queues $(ARGS)
 
 entry: $(READY) ## the entry camera: publishes vehicles that arrive

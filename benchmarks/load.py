@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ from benchmarks.stage import Site
 from benchmarks.work import SINK
 from carpark.audit import Sources, audit
 from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.records import Records, connect
 from tests.processes import Process
 
 MATCHED = 8  # of ten exits
@@ -192,8 +194,9 @@ def judge(site: Site, load: Load) -> str:
         SystemExit: Something was: a figure of such a run means nothing.
     """
     deadline = time.monotonic() + 60
-    with redis.Redis.from_url(site.redis_url) as client:
-        while client.hlen("carpark:undelivered"):
+    with closing(connect(site.redis_url)) as client:
+        records = Records(client, 1, ())
+        while records.undelivered():
             _sleep(deadline)
     journal = site.csv.with_name("published.jsonl")
     journal.write_text("".join(event.to_json() + "\n" for event in load.events), encoding="utf-8")

@@ -23,11 +23,11 @@ from typing import Any
 import redis
 
 from carpark.events import Event, VehicleEntered, VehicleExited, format_time
-from carpark.records import Records, Settled, connect
+from carpark.records import Batch, Records, Settlement, connect
 
 RETENTION = 21600
 SINK = "http-csv"
-KEYS = ("entry_plates", "carpark:seen:entry", "carpark:seen:exit", "carpark:undelivered")
+KEYS = ("entry_plates", "carpark:seen:entry", "carpark:seen:exit", f"carpark:outbox:{SINK}")
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
 BIG_LISTPACK = 1024
 
@@ -71,22 +71,21 @@ class CarPark:
         self._events += 1
         return format_time(START + timedelta(milliseconds=self._events))
 
-    def record(self, events: Sequence[Event], batch: int) -> list[str]:
-        """Record events; give the keys of the summaries."""
-        keys = []
+    def record(self, events: Sequence[Event], batch: int) -> None:
+        """Record events."""
         for start in range(0, len(events), batch):
-            keys += [done.key for done in self.records.record(events[start : start + batch]) if done.sinks]
-        return keys
+            self.records.record(events[start : start + batch])
 
     def fill(self, vehicles: int, batch: int = 500) -> None:
         """Let vehicles come."""
         for start in range(0, vehicles, batch):
             self.records.record([self.entry() for _ in range(min(batch, vehicles - start))])
 
-    def settle(self, keys: Sequence[str]) -> None:
-        """Say that the sink has the summaries."""
-        for start in range(0, len(keys), 500):
-            self.records.settle(SINK, keys[start : start + 500], Settled.DELIVERED)
+    def deliver(self, most: int = 500) -> None:
+        """Take all that waits for the sink in batches, and say that it has them."""
+        outbox = self.records.outbox(SINK)
+        while isinstance(batch := outbox.take(60, most), Batch):
+            outbox.settle(batch, Settlement(delivered=None))
 
 
 def measure_memory(client: redis.Redis, vehicles: int) -> list[dict[str, Any]]:
@@ -105,9 +104,9 @@ def measure_memory(client: redis.Redis, vehicles: int) -> list[dict[str, Any]]:
     empty = _bytes(client)
     park.fill(vehicles)
     rows = [row("inside", "P0000001", empty)]
-    keys = park.record([park.exit() for _ in range(vehicles)], 500)
+    park.record([park.exit() for _ in range(vehicles)], 500)
     rows.append(row("finished, summary undelivered", "P0000001", empty))
-    park.settle(keys)
+    park.deliver()
     rows.append(row("finished, summary delivered", "P0000001", empty))
     settled = _bytes(client)
     strangers = [park.stranger() for _ in range(vehicles)]
@@ -126,15 +125,14 @@ def measure_time(client: redis.Redis, inside: int, events: int, batch: int) -> d
     kinds: dict[str, Callable[[], Event]] = {"entry": park.entry, "exit": park.exit, "stranger": park.stranger}
     taken: dict[str, float] = {}
     last: list[Event] = []
-    keys: list[str] = []
     for name, make in kinds.items():
         last = [make() for _ in range(events)]
         with _timed(client, taken, name, events):
-            keys += park.record(last, batch)
+            park.record(last, batch)
     with _timed(client, taken, "repeat", events):
         park.record(last, batch)
-    with _timed(client, taken, "settle", events):
-        park.settle(keys)
+    with _timed(client, taken, "deliver", events):
+        park.deliver(batch)
     return {"inside": inside, "batch": batch, **taken}
 
 

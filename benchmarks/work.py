@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from carpark.events import Event
 from carpark.plugins import PluginContext, Plugins
-from carpark.records import Records, Settled, connect
+from carpark.records import Batch, Records, Settlement, connect
 from carpark.settings import load_settings
 
-SINK = "http-csv"
+SINK, LEASE = "http-csv", 10.0
 
 
 class Work:
@@ -19,14 +19,17 @@ class Work:
         settings = load_settings()
         self._sink = Plugins(()).make_sinks(PluginContext(settings))[SINK]
         self._records = Records(connect(settings.redis_url), settings.retention, (SINK,))
+        self._outbox = self._records.outbox(SINK)
 
     def do(self, events: Sequence[Event]) -> None:
-        """Record events in one step, deliver their summaries in one request, note that they are delivered.
+        """Record events in one step, deliver what is in the outbox in one request, note that it is delivered.
 
         Args:
             events: One or more.
         """
-        done = [effect for effect in self._records.record(events) if effect.summary is not None]
-        if done:
-            self._sink.deliver([effect.summary for effect in done if effect.summary is not None])
-            self._records.settle(SINK, [effect.key for effect in done], Settled.DELIVERED)
+        if not any(effect.stay for effect in self._records.record(events)):
+            return
+        batch = self._outbox.take(LEASE)
+        if isinstance(batch, Batch):
+            self._sink.deliver(batch.summaries)
+            self._outbox.settle(batch, Settlement(delivered=None))

@@ -1,41 +1,32 @@
-"""The backend: actors on the two queues, thin over the records and the delivery to the sinks."""
+"""The backend: actors on the queues, thin over the records, and the relay that brings summaries to the sinks."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.errors import BrokerConnectionError, Retry
+from dramatiq.errors import Retry
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.batches import Turns, parts_of
-from carpark.broker.reading import DELIVER, RejectedMessage
-from carpark.broker.retries import Retries
-from carpark.delivery import Delivery
-from carpark.errors import CarparkError, MessageError, RecordsUnavailable, ServiceError
-from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
+from carpark.broker.reading import DELIVER, WORK, RejectedMessage
+from carpark.broker.retries import Failures
+from carpark.errors import CarparkError, MessageError, RecordsUnavailable
+from carpark.events import EVENT_OF_QUEUE, Event, StaySummary, VehicleEntered, VehicleExited
 from carpark.failpoints import failpoints
 from carpark.metrics import Meter, Prometheus
-from carpark.outlet import Parcel
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
+from carpark.relay import Relay
 from carpark.settings import Settings
 
 log = logging.getLogger(__name__)
-
-PATIENCE = 60.0
-"""Seconds that an event waits in a worker for the records, before it is queued again for later."""
-
-RETRY_MIN, RETRY_MAX = 1_000, 60_000
-"""Milliseconds between two attempts at an event whose records or broker cannot be reached."""
 
 Result = TypeVar("Result")
 
@@ -61,7 +52,7 @@ class Backend:
     Args:
         settings: The process's settings.
         plugins: Where the sinks come from.
-        watch: Hears of every event's effect, after its summary was brought to the sinks.
+        watch: Hears of every event's effect.
 
     Raises:
         ConfigurationError: A setting or a plugin cannot be used.
@@ -78,21 +69,18 @@ class Backend:
         self.prometheus = Prometheus(settings, self.meter)
         self.broker: RabbitmqBroker | StubBroker = make_broker(
             settings.broker_url,
-            [_Lifecycle(self), Turns(), Retries(), CurrentMessage(), self.prometheus],
+            [_Lifecycle(self), Turns(), Failures(), CurrentMessage(), self.prometheus],
             queue_type=settings.queue_type,
             batch=settings.batch,
         )
         self._reached = failpoints()
-        self._delivery = Delivery(settings, self._sinks, self.broker, self.meter, self._reached, self._when_possible)
+        self._relay = Relay(
+            settings, self._sinks, lambda: self.records, self.broker.dead_letter, self.meter, self._reached
+        )
         self.actors = self._declare_actors()
 
     def _declare_actors(self) -> dict[str, dramatiq.Actor[..., None]]:
-        options: dict[str, Any] = {
-            "retry_when": _is_transient,
-            "min_backoff": RETRY_MIN,
-            "max_backoff": RETRY_MAX,
-            "throws": (MessageError, NotRecorded),
-        }
+        options: dict[str, Any] = {"throws": (MessageError, NotRecorded)}
 
         def declare(function: Callable[..., None], name: str, queue: str) -> dramatiq.Actor[..., None]:
             return dramatiq.actor(broker=self.broker, actor_name=name, queue_name=queue, **options)(function)
@@ -100,7 +88,7 @@ class Backend:
         return {
             VehicleEntered.queue: declare(self.process, VehicleEntered.queue, VehicleEntered.queue),
             VehicleExited.queue: declare(self.process, VehicleExited.queue, VehicleExited.queue),
-            DELIVER: declare(self.deliver, DELIVER, VehicleExited.queue),
+            DELIVER: declare(self.take_back, DELIVER, WORK),
         }
 
     @property
@@ -112,24 +100,22 @@ class Backend:
         return self._records
 
     def process(self, *events: Event) -> None:
-        """Record events and bring the summaries that they yield to the sinks.
+        """Record events; the summaries that they yield are in the outbox of each sink then.
 
         Args:
             events: One event, or a batch of one kind.
 
         Raises:
-            Retry: Records or broker cannot be reached; Dramatiq queues the events again.
+            Retry: The process stops while the records are away; the events stay in their queue.
             NotRecorded: The records refused some events for good; the others are done.
         """
         started = time.perf_counter()
         self._reached("before-record")
         recorded = self._when_possible(lambda: self.records.record(events))
         self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))
-        wanted = _wanted(recorded)
-        if wanted:
+        if any(effect.stay for effect in recorded):
             self._reached("after-record")
-        with _later_without_broker():
-            self._delivery.send(self.records, wanted)
+            self._relay.wake()
         refused = [place for place, effect in enumerate(recorded) if effect.error]
         self.meter.processed(events[0].kind, len(events) - len(refused), time.perf_counter() - started)
         self._reached("before-ack")
@@ -140,23 +126,20 @@ class Backend:
         if refused:
             raise NotRecorded(recorded[refused[0]].error, refused)
 
-    def deliver(self, sink: str, keys: list[str], summaries: list[dict[str, Any]]) -> None:
-        """Bring summaries to a sink that did not take them before.
+    def take_back(self, sink: str, summary: StaySummary) -> None:
+        """Have a summary that was given up, and whose dead letter was sent again, wait for its sink as if it were new.
 
         Args:
             sink: The sink's name.
-            keys: The keys under which the records know them as undelivered.
-            summaries: The summaries.
+            summary: The summary; it has an effect only if the records hold it as given up.
 
         Raises:
-            Retry: The sink still fails, or records or broker cannot be reached.
-            SinkUnavailable: The sink still fails and the retries are used up.
-            MessageError: The message is not one that this backend wrote.
+            Retry: The process stops while the records are away; the message stays in its queue.
         """
-        message = CurrentMessage.get_current_message()
-        assert message is not None  # noqa: S101 - a worker called
-        with _later_without_broker():
-            self._delivery.send_again(self.records, message)
+        if self._when_possible(lambda: self.records.outbox(sink).put_back(summary)):
+            self._relay.wake()
+        else:
+            log.warning("%s: summary %s is not held as given up for sink %s: no effect", WORK, summary.id, sink)
 
     def reject(self, queue: str) -> None:
         """Count a message that was not an event.
@@ -171,26 +154,29 @@ class Backend:
         else:
             self.meter.rejected(queue)
 
+    def start(self) -> None:
+        """Begin to deliver what the records hold for the sinks."""
+        self._relay.start()
+
     def stop(self) -> None:
         """Stop waiting for servers: the process is about to end."""
         self._stopping.set()
 
     def close(self) -> None:
         """Let go of sinks and records."""
-        self._delivery.close()
+        self._relay.stop()
         if self._records is not None:
             self._records.close()
 
     def _when_possible(self, step: Callable[[], Result]) -> Result:
         """Do a step that can be repeated; wait in place for records that are away, so that events keep their order."""
-        deadline = time.monotonic() + PATIENCE
         pause = 0.05
         while True:
             try:
                 result = step()
             except RecordsUnavailable as error:
                 self._note_away(error)
-                if time.monotonic() > deadline or self._stopping.wait(pause):
+                if self._stopping.wait(pause):
                     raise Retry(str(error)) from error
                 pause = min(pause * 2, 1.0)
             else:
@@ -212,7 +198,7 @@ class _Lifecycle(Middleware):
         self._backend = backend
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        _ = self._backend.records
+        self._backend.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         self._backend.stop()
@@ -225,19 +211,6 @@ class _Lifecycle(Middleware):
             self._backend.reject(message.actor_name)
 
 
-@contextlib.contextmanager
-def _later_without_broker() -> Iterator[None]:
-    """Have Dramatiq queue the events again when it is the broker that cannot be reached: they are not at fault."""
-    try:
-        yield
-    except BrokerConnectionError as error:
-        raise Retry(str(error)) from error
-
-
-def _is_transient(retries: int, error: BaseException) -> bool:
-    return isinstance(error, Retry | ServiceError | BrokerConnectionError)
-
-
 def _sent_at(recorded: Sequence[Recorded]) -> list[float | None]:
     """Say of the events that were recorded when they were sent, as far as they say it."""
     message = CurrentMessage.get_current_message()
@@ -245,12 +218,3 @@ def _sent_at(recorded: Sequence[Recorded]) -> list[float | None]:
         return []
     parts = parts_of(message)
     return [getattr(part, "sent_at", None) for part, effect in zip(parts, recorded, strict=True) if not effect.error]
-
-
-def _wanted(recorded: Sequence[Recorded]) -> dict[str, list[Parcel]]:
-    wanted: dict[str, list[Parcel]] = defaultdict(list)
-    for effect in recorded:
-        for sink in effect.sinks:
-            if effect.summary is not None:
-                wanted[sink].append(Parcel(effect.key, effect.summary))
-    return wanted

@@ -16,6 +16,7 @@ from dramatiq.errors import QueueNotFound
 
 from carpark.backend import Backend
 from carpark.broker import QUEUES, STUB, StubBroker
+from carpark.broker.topology import EVENT_QUEUES
 from carpark.embedded_metrics import EmbeddedMetrics
 from carpark.events import Event, StaySummary, VehicleExited
 from carpark.plugins import Plugins
@@ -105,8 +106,8 @@ class Snapshot:
     Args:
         seconds: Since the start.
         report: The numbers so far.
-        ready: Messages that wait, per queue.
-        delayed: Retries that wait for their time, per queue.
+        ready: Events that wait, per queue.
+        undelivered: Summaries that wait, per sink.
         latest: The newest summaries, newest first.
         waiting: Why a camera waits, for each that does.
     """
@@ -114,7 +115,7 @@ class Snapshot:
     seconds: float
     report: Report
     ready: dict[str, int]
-    delayed: dict[str, int]
+    undelivered: dict[str, int]
     latest: list[StaySummary]
     waiting: list[str]
 
@@ -204,11 +205,12 @@ class Embedded:
         deadline = None
         while not abort.is_set():
             if self._is_idle():
-                return self.backend.records.undelivered() == 0
-            if self._is_recorded() and deadline is None:
-                deadline = time.monotonic() + GRACE
-            if deadline is not None and time.monotonic() > deadline:
-                return False
+                backlogs = self.backend.records.backlogs()
+                if not any(backlog.waiting for backlog in backlogs):
+                    return not any(backlog.dead for backlog in backlogs)
+                deadline = deadline or time.monotonic() + GRACE
+                if time.monotonic() > deadline:
+                    return False
             abort.wait(_GLANCE)
         self._stop_millis = _ABORT_MILLIS
         return False
@@ -219,12 +221,12 @@ class Embedded:
         Returns:
             The numbers at this moment; they are read one after another, so they may be a few events apart.
         """
-        counts = {queue: self.broker.counts(queue) for queue in QUEUES}
+        counts = {queue: self.broker.counts(queue) for queue in EVENT_QUEUES}
         return Snapshot(
             seconds=time.monotonic() - self._started,
             report=self.report(),
             ready={queue: count["ready"] + count["unacked"] for queue, count in counts.items()},
-            delayed={queue: count["delayed"] for queue, count in counts.items()},
+            undelivered={backlog.sink: backlog.waiting for backlog in self.backend.records.backlogs()},
             latest=list(self._latest),
             waiting=[f"{lane.camera.kind}: {lane.tally.waiting}" for lane in self._lanes if lane.tally.waiting],
         )
@@ -246,18 +248,13 @@ class Embedded:
 
     def _is_idle(self) -> bool:
         return all(
-            not (count["ready"] or count["unacked"] or count["delayed"])
-            for count in (self.broker.counts(queue) for queue in QUEUES)
+            not (count["ready"] or count["unacked"]) for count in (self.broker.counts(queue) for queue in QUEUES)
         )
-
-    def _is_recorded(self) -> bool:
-        report = self.report()
-        return report.published <= report.recorded + report.matched + report.unmatched + report.rejected
 
     def _note(self, effect: Recorded) -> None:
         self._publisher.processed(effect.key)
-        if effect.summary is not None:
-            self._latest.appendleft(effect.summary)
+        if (summary := effect.summary) is not None:
+            self._latest.appendleft(summary)
 
     def _inside(self) -> int:
         return self.backend.records.inside()

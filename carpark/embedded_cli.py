@@ -122,7 +122,7 @@ def _run(
 def _audit(park: Embedded, last: LastRun, console: Console) -> Verdict:
     with progress_bar(console) as progress:
         names = (name for queue in QUEUES for name in with_companions(queue))
-        letters = ((name, letter.body, letter.headers) for name in names for letter in park.broker.letters(name))
+        letters = ((name, letter.body) for name in names for letter in park.broker.letters(name))
         settings = park.settings
         sources = replace(last.sources(), redis_url=settings.redis_url, retention=settings.retention, messages=letters)
         return audit(sources, show=_SHOW, progress=progress)

@@ -1,4 +1,4 @@
-"""The queue configurator: declares the two queues with their companions, and keeps them declared."""
+"""The queue configurator: declares the queues with their companions, and keeps them declared."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class QueueMetrics:
         )
         self._messages = Gauge(
             "queue_configurator_queue_messages",
-            "Messages of a queue: ready, unacked (in a consumer's hand), delayed (wait for a retry), dead",
+            "Messages of a queue: ready, unacked (in a consumer's hand), delayed (in its .DQ), dead",
             ["queue", "state"],
             registry=registry,
         )
@@ -68,7 +68,7 @@ class QueueMetrics:
         """Count a declaration.
 
         Args:
-            queue: One of the two queues.
+            queue: The queue.
             outcome: ``declared`` or ``failed``.
         """
         self._declarations.labels(queue, outcome).inc()
@@ -77,7 +77,7 @@ class QueueMetrics:
         """Show how a queue is.
 
         Args:
-            queue: One of the two queues.
+            queue: The queue.
             messages: State to number; a number that is not known is not shown.
             consumers: How many consumers it has.
         """
@@ -163,7 +163,7 @@ class QueueConfigurator:
             messages = {
                 "ready": ready,
                 "unacked": unacked,
-                "delayed": (delayed or 0) + (held or 0),  # what waits for its time is mostly in a worker's hand
+                "delayed": (delayed or 0) + (held or 0),
                 "dead": None if dead is None else dead + (seen or 0),
             }
             self._metrics.counts(queue, messages, (self._answers[queue] or (0, 0))[1])
@@ -291,7 +291,7 @@ class QueueConfigurator:
 
 def _declared(url: str, missing: list[str]) -> str:
     new = f"new are {', '.join(missing)}" if missing else "all were there already"
-    return f"queues: {' and '.join(QUEUES)} are declared with their companions at {mask_urls(url)}; {new}"
+    return f"queues: {', '.join(QUEUES)} are declared with their companions at {mask_urls(url)}; {new}"
 
 
 class _Ended(BaseException):
@@ -334,7 +334,7 @@ def _until_signal() -> Iterator[None]:
 )
 @click.option("--once", is_flag=True, help="Declare and end; status 1 when RabbitMQ cannot be reached")
 def queues(settings: Settings, interval: float, once: bool) -> None:
-    """Declare the two queues with their companions, and keep them declared.
+    """Declare the queues of the events, and the one of the backend's own, with their companions; keep them declared.
 
     What vanishes is declared again. A RabbitMQ that goes away is waited for. Metrics are on port 9203, or the one that
     CARPARK_METRICS_PORT names. Ends on SIGTERM or Ctrl-C.

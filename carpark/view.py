@@ -88,7 +88,7 @@ class View(Watcher):
             f"{snapshot.seconds:6.1f} s  published {report.published} ({rates['published']:.0f}/s)  "
             f"inside {report.inside}  matched {report.matched} ({rates['matched']:.0f}/s)  "
             f"unmatched {report.unmatched}  waiting in queues {sum(snapshot.ready.values())}"
-            + (f"  retries {sum(snapshot.delayed.values())}" if any(snapshot.delayed.values()) else "")
+            + (f"  not yet delivered {late}" if (late := sum(snapshot.undelivered.values())) else "")
         )
 
     def _draw(self) -> RenderableType:
@@ -117,7 +117,9 @@ class View(Watcher):
     def _queues(snapshot: Snapshot) -> RenderableType:
         table = Table.grid(padding=(0, 3))
         for queue, ready in snapshot.ready.items():
-            table.add_row(Text(queue, style="dim"), f"{ready:,} waiting", f"{snapshot.delayed[queue]:,} retries")
+            table.add_row(Text(queue, style="dim"), f"{ready:,} waiting")
+        for sink, waiting in snapshot.undelivered.items():
+            table.add_row(Text(sink, style="dim"), f"{waiting:,} not yet delivered")
         return table
 
     @staticmethod

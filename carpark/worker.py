@@ -42,7 +42,7 @@ _SETTINGS = (
 @click.argument("dramatiq_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def worker(ctx: click.Context, settings: Settings, dramatiq_options: tuple[str, ...]) -> None:
-    """Run the backend: Dramatiq actors on the two queues.
+    """Run the backend: Dramatiq actors on the queues, and the relay to the sinks.
 
     The settings are checked, then this process becomes `dramatiq carpark.actors` with the further options as they
     are: --processes, --threads, --watch and all others that `dramatiq --help` lists.

@@ -13,7 +13,7 @@ import pytest
 import redis
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import declare_queues
+from carpark.broker.topology import QUEUES, declare_queues, with_companions
 from carpark.settings import Settings, load_settings, management_url_of
 from tests.guard import GUARD
 from tests.helpers import find_free_port
@@ -34,7 +34,7 @@ hypothesis.settings.register_profile("carpark", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("carpark")
 
 SERVER_FIXTURES = {"rabbitmq_server", "redis_server", "broker_url", "redis_url", "private_rabbitmq", "private_redis"}
-OUR_QUEUES = [f"{name}{suffix}" for name in ("vehicle_entry", "vehicle_exit") for suffix in ("", ".DQ", ".XQ")]
+OUR_QUEUES = [name for queue in QUEUES for name in with_companions(queue)]
 PROCESSES = pytest.StashKey[Processes]()
 
 

@@ -72,7 +72,7 @@ GARBAGE: dict[str, bytes] = {
     "leap second": bare(entry_date_time="2016-12-31T23:59:60Z"),
     "an exit's field": bare(entry_date_time=None, exit_date_time="2026-11-23T18:00:00"),
     "unknown actor": dramatiq_body(actor_name="other"),
-    "actor of the retries": dramatiq_body(actor_name="deliver_summaries", kwargs={"sink": "http-csv"}),
+    "actor of another queue": dramatiq_body(actor_name="deliver_summaries", kwargs={"sink": "http-csv"}),
     "actor that is a list": dramatiq_body(actor_name=[1]),
     "kwargs that are a list": dramatiq_body(kwargs=[]),
     "kwargs that are null": dramatiq_body(kwargs=None),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from carpark.records import connect, forget_memory
+from carpark.records import Records, connect, forget_memory
 
 STORES = ["memory", pytest.param("redis", marks=pytest.mark.servers)]
 """Parameters of a fixture that yields from `open_store`."""
@@ -27,3 +27,15 @@ def open_store(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     yield client
     client.close()
     forget_memory(url)
+
+
+def undelivered(client: redis.Redis) -> int:
+    """Count what is in the outboxes.
+
+    Args:
+        client: A client of the records' database.
+
+    Returns:
+        How many summaries a sink has not taken, once for each such sink.
+    """
+    return Records(client, 1, ()).undelivered()

@@ -116,6 +116,7 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, t
     if kept:
         inside = kept.add_inside(facts, sources.since)
         kept.add_under_way(facts, names, sources.since)
+        verdict.stranded = kept.stranded()
         if not sources.since:
             _compare(verdict, Report.of_counts(kept.counts(), published=0, inside=inside, undelivered=0, dead=0))
     if sources.counts:

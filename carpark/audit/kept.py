@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from carpark.audit.facts import INSIDE, Facts, under_way_to
 from carpark.audit.reference import ENTRY, EXIT
 from carpark.errors import RecordsUnavailable
-from carpark.events import TIME_LENGTH, format_time
-from carpark.records import connect
-from carpark.records.store import COUNTS, SEEN_ENTRIES, SEEN_EXITS, UNDELIVERED
+from carpark.events import format_time
+from carpark.records import Backlog, Records, connect
 from carpark.records.store import INSIDE as PLATES_INSIDE
+from carpark.records.store import SEEN_ENTRIES, SEEN_EXITS
 
 if TYPE_CHECKING:
     import redis
@@ -36,6 +36,7 @@ class Kept:
     def __init__(self, url: str, retention: float, clock: Callable[[], float] = time.time) -> None:
         self._url = url
         self._client: redis.Redis = connect(url)
+        self._records = Records(self._client, retention, ())
         self._retention, self._clock = retention, clock
 
     def close(self) -> None:
@@ -51,8 +52,18 @@ class Kept:
         Raises:
             RecordsUnavailable: Redis is not there.
         """
-        counts: Mapping[str, str] = self._ask(lambda client: client.hgetall(COUNTS))
-        return {name: int(value) for name, value in counts.items()}
+        return self._records.counts()
+
+    def stranded(self) -> list[Backlog]:
+        """Look for sinks that something waits for and that no worker has.
+
+        Returns:
+            What such sinks have not taken.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        return [backlog for backlog in self._records.backlogs() if backlog.is_stranded]
 
     def add_inside(self, facts: Facts, since: str) -> int:
         """Read who is inside.
@@ -88,13 +99,12 @@ class Kept:
         Raises:
             RecordsUnavailable: Redis is not there.
         """
-        for field, value in self._scan(lambda client: client.hscan_iter(UNDELIVERED, count=_BATCH)):
-            name = field.partition("/")[0]
-            state, _, stay = value.partition(" ")
-            entered, left = stay[:TIME_LENGTH], stay[TIME_LENGTH + 1 : 2 * TIME_LENGTH + 1]
-            plate, _, id_ = stay[2 * TIME_LENGTH + 2 :].partition(" ")
-            if name in sinks and left >= since:
-                facts.add([(plate, under_way_to(sinks.index(name)), id_, entered, left, state)])
+        for number, name in enumerate(sinks):
+            facts.add(
+                (stay.vehicle_plate, under_way_to(number), stay.id, stay.entry_date_time, stay.exit_date_time, state)
+                for stay, state in self._records.outbox(name).stays()
+                if stay.exit_date_time >= since
+            )
 
     def seen(self, events: Iterable[_Lookup]) -> list[_Lookup]:
         """Pick the events that the records have processed.

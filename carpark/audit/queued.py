@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,17 +13,17 @@ from dramatiq.common import q_name, xq_name
 from carpark.audit.reference import ENTRY, EXIT
 from carpark.broker.connection import open_connection
 from carpark.broker.reading import DELIVER, EventMessage, read_body
-from carpark.broker.topology import CLASSIC, QUEUES, with_companions
-from carpark.errors import BrokerUnavailable, MessageError
+from carpark.broker.topology import CLASSIC, EVENT_QUEUES, QUEUES, with_companions
+from carpark.errors import BrokerUnavailable
 from carpark.events import StaySummary
 
 MOST = 100_000
 """How many messages of a queue are read at most: RabbitMQ keeps them all in hand meanwhile."""
 
-Message = tuple[str, bytes, Mapping[str, Any] | None]
-"""A message: the queue or companion that it is in, its body, its headers."""
+Message = tuple[str, bytes]
+"""A message: the queue or companion that it is in, and its body."""
 
-KIND_OF_QUEUE = dict(zip(QUEUES, (ENTRY, EXIT), strict=True))
+KIND_OF_QUEUE = dict(zip(EVENT_QUEUES, (ENTRY, EXIT), strict=True))
 
 
 @dataclass
@@ -50,22 +50,19 @@ class Queued:
         Args:
             messages: Any number.
         """
-        for queue, body, headers in messages:
+        for queue, body in messages:
             is_dead = queue == xq_name(queue)
             self.dead += is_dead
             self.waiting += not is_dead
-            self._note(q_name(queue), body, headers, "dead" if is_dead else "queued")
+            self._note(q_name(queue), body, "dead" if is_dead else "queued")
 
-    def _note(self, queue: str, body: bytes, headers: Mapping[str, Any] | None, state: str) -> None:
-        message = read_body(queue, body, headers)
+    def _note(self, queue: str, body: bytes, state: str) -> None:
+        message = read_body(queue, body)
         if isinstance(message, EventMessage):
             self.events.add((KIND_OF_QUEUE[queue], message.event.id))
         elif message.actor_name == DELIVER:
-            for fields in message.kwargs.get("summaries", []):
-                try:
-                    self.summaries.append((str(message.kwargs["sink"]), StaySummary.parse(fields), state))
-                except MessageError:
-                    continue
+            sink, summary = message.args
+            self.summaries.append((sink, summary, state))
 
 
 def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued:
@@ -116,7 +113,7 @@ def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued
 
 def _peek(channel: Any, name: str, most: int) -> Iterator[Message]:
     for _ in range(most):
-        method, properties, body = channel.basic_get(name)
+        method, _, body = channel.basic_get(name)
         if method is None:
             return
-        yield name, body, properties.headers
+        yield name, body

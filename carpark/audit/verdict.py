@@ -10,6 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from carpark.records import Backlog
+from carpark.report import sink_problems
+
 
 @dataclass
 class SinkVerdict:
@@ -60,6 +63,7 @@ class Verdict:
         records: What the records say of themselves; empty when nobody asked.
         sinks: One part per sink.
         findings: What is wrong, one line each: as many as were asked for of each kind.
+        stranded: What waits for sinks that no worker has, as far as the records were looked at.
     """
 
     entries: int = 0
@@ -81,6 +85,7 @@ class Verdict:
     records: dict[str, int] = field(default_factory=dict)
     sinks: list[SinkVerdict] = field(default_factory=list)
     findings: dict[str, list[str]] = field(default_factory=dict)
+    stranded: list[Backlog] = field(default_factory=list)
 
     @property
     def published(self) -> int:
@@ -152,6 +157,7 @@ class Verdict:
             "records": self.records,
             "sums": [{"sum": text, "right": right} for text, right in self.sums()],
             "findings": self.findings,
+            "stranded": [{"sink": each.sink, "waiting": each.waiting, "age": each.age} for each in self.stranded],
         }
 
     def table(self) -> RenderableType:
@@ -190,6 +196,9 @@ class Verdict:
             yield Text(
                 "\nmessages still wait in the queues: ask again when the workers have got round to them", "yellow"
             )
+        for backlog in self.stranded:
+            found, advice = sink_problems(backlog)[0]
+            yield Text(f"\n{found}: {advice}", "yellow")
         yield Text(f"\n{self.sentence()}", style="bold green" if self.ok else "bold red")
 
     def sentence(self) -> str:

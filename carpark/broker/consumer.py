@@ -109,7 +109,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
     def _take(self, method: Any, properties: pika.BasicProperties | None, body: bytes | None) -> None:
         if method is None or properties is None or body is None:
             return
-        message = read_body(self.queue_name, body, properties.headers)
+        message = read_body(self.queue_name, body)
         self.known_tags.add(method.delivery_tag)
         delivery = Delivery(message, self.channel, method.delivery_tag, body, properties)
         folded = self._folder.fold(delivery)

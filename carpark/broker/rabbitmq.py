@@ -9,7 +9,7 @@ from typing import Any
 import pika
 import pika.exceptions
 from dramatiq.brokers import rabbitmq as base
-from dramatiq.common import current_millis, dq_name, q_name, xq_name
+from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
@@ -20,7 +20,6 @@ from carpark.broker.batches import PREFETCHED_BATCHES
 from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
 from carpark.broker.consumer import EventConsumer
 from carpark.broker.headers import survive_odd_headers
-from carpark.broker.reading import OWN_HEADER
 
 _BURY_ATTEMPTS = 3
 
@@ -90,30 +89,6 @@ class RabbitmqBroker(base.RabbitmqBroker):
             prefetch = min(max(prefetch, PREFETCHED_BATCHES * self._batch), 65535)
         return EventConsumer(self, queue_name, prefetch, timeout, self._batch)
 
-    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Publish a message of the backend's own, and wait until RabbitMQ confirms that it is safe.
-
-        Args:
-            message: The message.
-            delay: Milliseconds before it is worked on.
-
-        Returns:
-            The message as it was sent.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached, or did not take it.
-        """
-        queue_name = q_name(message.queue_name)
-        message = message.copy(queue_name=queue_name)
-        if delay is not None:
-            queue_name = topology.with_companions(queue_name)[1]
-            message = message.copy(queue_name=queue_name, options={"eta": current_millis() + delay})
-        self.emit_before("enqueue", message, delay)
-        properties = pika.BasicProperties(content_type="application/json", delivery_mode=2, headers={OWN_HEADER: 1})
-        self.publish(queue_name, message.encode(), properties)
-        self.emit_after("enqueue", message, delay)
-        return message
-
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:
         """Publish a body to a queue, declaring the queue when it is missing, and wait for the confirm.
 
@@ -149,8 +124,12 @@ class RabbitmqBroker(base.RabbitmqBroker):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached, or did not take it.
         """
-        headers = {OWN_HEADER: 1, **letters.headers_for(why)}
-        properties = pika.BasicProperties(content_type="application/json", delivery_mode=2, headers=headers)
+        properties = pika.BasicProperties(
+            content_type="application/json",
+            delivery_mode=2,
+            message_id=message.message_id,
+            headers=letters.headers_for(why),
+        )
         self.publish(xq_name(message.queue_name), message.encode(), properties)
 
     def _declare_queue(self, queue_name: str) -> Any:

@@ -1,33 +1,32 @@
-"""Dramatiq's retries, for events alone and in batches; safe for the moment in which a retry itself cannot be queued."""
+"""What becomes of events whose actor failed: each goes its own way, and none is queued again."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.errors import BrokerConnectionError, Retry
-from dramatiq.middleware import Retries as BaseRetries
+from dramatiq.errors import Retry
+from dramatiq.middleware import Middleware
 
-from carpark.broker.batches import Batch
-
-RETURN_DELAY = 1.0
-"""Seconds before a message whose retry could not be queued goes back to its queue."""
+from carpark.broker.batches import Batch, parts_of
 
 
-class Retries(BaseRetries):
-    """Queues a failed message again; where the broker does not take it, the original goes back to its queue.
+class Failures(Middleware):
+    """Decides what becomes of a message whose actor raised an error.
 
-    Dramatiq would log the failure and then acknowledge the original: the message would be lost.
-
-    A batch that fails is taken apart. What says `Retry` is nobody's fault: each of its events is queued again. After
-    any other error the events at the error's ``places``, or all, are worked on again, each alone.
+    What says `Retry` is nobody's fault: the process stops while a server is away, and its events stay in their queue.
+    After any other error a single event is given up, and of a batch those at the error's ``places``, or all, are worked
+    on again, each alone.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._worker: dramatiq.Worker | None = None
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Names the option with which an actor says what it raises on purpose: Dramatiq logs that in a line."""
+        return {"throws"}
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Remember who works.
@@ -41,7 +40,7 @@ class Retries(BaseRetries):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Queue a retry if the message failed.
+        """Say what becomes of a message that failed.
 
         Args:
             broker: The broker.
@@ -51,33 +50,16 @@ class Retries(BaseRetries):
         """
         if exception is None:
             return
-        if not isinstance(message, Batch) or len(message.parts) == 1:
-            self._retry([message], broker, exception)
-        elif isinstance(exception, Retry):
-            self._retry(message.parts, broker, exception)
-        else:
+        if isinstance(exception, Retry):
+            for part in parts_of(message):
+                part.returned = True  # type: ignore[attr-defined]
+        elif isinstance(message, Batch) and len(message.parts) > 1:
             self._work_alone(message, getattr(exception, "places", None))
-
-    def _retry(self, messages: list[MessageProxy], broker: Broker, exception: BaseException) -> None:
-        for place, message in enumerate(messages):
-            try:
-                super().after_process_message(broker, message, exception=exception)  # type: ignore[no-untyped-call]
-            except Exception as error:  # whatever it is: the retry is not queued, and the original must not go
-                left = messages[place:]
-                self.logger.warning(
-                    "%s: retries could not be queued (%s); %d messages go back to their queue",
-                    message,
-                    error,
-                    len(left),
-                    exc_info=not isinstance(error, BrokerConnectionError),
-                )
-                time.sleep(RETURN_DELAY)
-                for each in left:
-                    each.returned = True  # type: ignore[attr-defined]
-                return
+        else:
+            message.fail()
 
     def _work_alone(self, batch: Batch, places: tuple[int, ...] | None) -> None:
         assert self._worker is not None  # noqa: S101 - it has worked on the batch
         for part in batch.leave(range(len(batch.parts)) if places is None else places):
-            # As if it had just arrived: it is acknowledged, tried again or dead-lettered on its own.
+            # As if it had just arrived: it is acknowledged or dead-lettered on its own.
             self._worker.consumers[part.queue_name].handle_message(part)

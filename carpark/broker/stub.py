@@ -19,7 +19,7 @@ from dramatiq.middleware import Middleware
 
 from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES, Folder, parts_of
-from carpark.broker.reading import OWN_HEADER, RejectedMessage, read_body
+from carpark.broker.reading import RejectedMessage, read_body
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class StubBroker(base.StubBroker):
         self.in_hand: defaultdict[str, dict[int, Letter]] = defaultdict(dict)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Put a message of the backend's own on its queue.
+        """Put a message on its queue.
 
         Args:
             message: The message.
@@ -68,7 +68,7 @@ class StubBroker(base.StubBroker):
             queue_name = dq_name(queue_name)
             message = message.copy(queue_name=queue_name, options={"eta": current_millis() + delay})
         self.emit_before("enqueue", message, delay)
-        self.publish(queue_name, message.encode(), {OWN_HEADER: 1})
+        self.publish(queue_name, message.encode())
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -79,8 +79,7 @@ class StubBroker(base.StubBroker):
             message: The message.
             why: The reason, one line.
         """
-        headers = {OWN_HEADER: 1, **letters.headers_for(why)}
-        self.dead[q_name(message.queue_name)].append(Letter(message.encode(), headers))
+        self.dead[q_name(message.queue_name)].append(Letter(message.encode(), letters.headers_for(why)))
 
     def publish(self, queue_name: str, body: bytes, headers: Mapping[str, Any] | None = None) -> None:
         """Put a body on a queue, as another program would.
@@ -205,7 +204,7 @@ class EventConsumer(Consumer):
             self._free.release()
             return None
         self._in_hand[id(letter)] = letter
-        return self._folder.fold(Delivery(read_body(self._queue_name, letter.body, letter.headers), letter))
+        return self._folder.fold(Delivery(read_body(self._queue_name, letter.body), letter))
 
     def ack(self, message: Any) -> None:
         """Let a message go, or all of a batch.

@@ -9,6 +9,7 @@ from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
 from pika.exceptions import ChannelClosedByBroker
 
+from carpark.broker.reading import WORK
 from carpark.events import EVENT_OF_QUEUE
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ log = logging.getLogger(__name__)
 
 _NOT_FOUND = 404
 
-QUEUES: tuple[str, ...] = tuple(EVENT_OF_QUEUE)
-"""The two queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
+EVENT_QUEUES: tuple[str, ...] = tuple(EVENT_OF_QUEUE)
+"""The two queues of the events."""
+
+QUEUES: tuple[str, ...] = (*EVENT_QUEUES, WORK)
+"""All queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
 
 CLASSIC, QUORUM = "classic", "quorum"
 

@@ -21,6 +21,7 @@ from carpark.dashboard.base import REACH, Interface, QueueUnknown, has_id, match
 from carpark.dashboard.jobs import Job, check_mended
 from carpark.dashboard.park import CarPark
 from carpark.errors import InvalidBody, ServiceError
+from carpark.report import span
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -103,7 +104,7 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
         self._park = park
         ours_first = ("carpark.dashboard", "dramatiq_dashboard")
         self.templates.loader = jinja2.ChoiceLoader([jinja2.PackageLoader(each, "templates") for each in ours_first])
-        self.templates.filters.update(timeago=timeago, clock=clock, number="{:,}".format)
+        self.templates.filters.update(timeago=timeago, clock=clock, span=span, number="{:,}".format)
         self.templates.globals.update(links=links, broker=interface.title, reach=REACH)
         catch_all = self._dispatch_table.pop()  # behind it, no route would ever be looked at
         for path, answer in {
@@ -289,12 +290,7 @@ def timeago(moment: datetime) -> str:
         ``3 min ago``, ``in 2 h``.
     """
     seconds = (datetime.now(UTC) - moment).total_seconds()
-    number, unit = abs(seconds), "s"
-    for following, size in (("min", 60), ("h", 60), ("days", 24)):
-        if number < size:
-            break
-        number, unit = number / size, following
-    text = f"{int(number):,} {'day' if unit == 'days' and int(number) == 1 else unit}"
+    text = span(abs(seconds))
     return f"in {text}" if seconds < 0 else f"{text} ago"
 
 

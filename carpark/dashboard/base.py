@@ -31,7 +31,7 @@ class Queue:
         name: The queue's name.
         jobs: Messages that wait.
         jobs_unacked: Messages that a worker has in hand.
-        jobs_delayed: Messages that wait for their time, in the queue or in a worker's hand.
+        jobs_delayed: Messages of the delay queue, which nothing of ours uses.
         jobs_dead: Dead letters.
         is_declared: Whether all three are there.
     """
@@ -53,7 +53,7 @@ class Worker:
         host: The machine that it runs on.
         process: Its id there, or what else tells it from others.
         since: When it connected, if that is known.
-        jobs_in_flight: Messages that it has in hand, delayed ones among them.
+        jobs_in_flight: Messages that it has in hand.
     """
 
     name: str

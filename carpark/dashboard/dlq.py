@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shutil
 import sys
@@ -11,13 +12,18 @@ from typing import IO, Any
 
 import click
 from dramatiq.common import xq_name
+from dramatiq.errors import ConnectionClosed
 
+from carpark.broker import RabbitmqBroker
 from carpark.broker.topology import QUEUES
 from carpark.dashboard.base import Wanted, matches
+from carpark.dashboard.giving_up import give_up
 from carpark.dashboard.jobs import Job, check_mended
 from carpark.dashboard.moving import Mover
-from carpark.errors import InvalidSetting
+from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+from carpark.records import Backlog, Records, connect
+from carpark.report import span, summaries
 from carpark.settings import Settings
 
 _ALL = 1_000_000_000
@@ -37,17 +43,18 @@ _ids = click.argument("ids", nargs=-1, metavar="[ID]...")
     "dlq",
     context_settings=CONTEXT,
     epilog=examples(
-        "carpark dlq list --queue vehicle_exit --match http-csv",
+        "carpark dlq list --queue carpark_work --match http-csv",
         "carpark dlq show 89837216f34aec3a",
         "carpark dlq requeue --all --match http-csv",
         "carpark dlq purge 89837216f34aec3a",
+        "carpark dlq give-up webhook",
     ),
 )
 def dlq() -> None:
-    """List, show, requeue or purge dead letters.
+    """List, show, requeue or purge dead letters, or make them of what waits for a sink that no worker has any more.
 
     Looking changes nothing. A dead letter that is requeued goes to its queue as it came, and is taken away when
-    RabbitMQ has confirmed that. It needs RabbitMQ alone, not its management API.
+    RabbitMQ has confirmed that. It needs RabbitMQ alone, not its management API; give-up needs the records, too.
     """
 
 
@@ -98,7 +105,7 @@ def show(settings: Settings, id: str, as_json: bool) -> int:  # noqa: A002 - wha
     if as_json:
         click.echo(json.dumps(fields))
         return EXIT_OK
-    for name in ("id", "queue", "actor", "message_id", "error", "dead_at", "enqueued_at", "retries", "size"):
+    for name in ("id", "queue", "actor", "message_id", "error", "dead_at", "enqueued_at", "size"):
         if fields[name] is not None:
             click.echo(f"{name + ':':15}{fields[name]}")
     for name, value in job.others:
@@ -112,7 +119,7 @@ def show(settings: Settings, id: str, as_json: bool) -> int:  # noqa: A002 - wha
     context_settings=CONTEXT,
     epilog=examples(
         "carpark dlq requeue 89837216f34aec3a 53911af53b5459ba",
-        "carpark dlq requeue --all --queue vehicle_exit --match 'connection refused'",
+        "carpark dlq requeue --all --queue carpark_work --match 'connection refused'",
         "carpark dlq requeue 89837216f34aec3a --body mended.json",
     ),
 )
@@ -176,6 +183,102 @@ def purge(
         what = f"{len(ids)} dead letters" if ids else f"all dead letters{of}{f' with {match!r}' if match else ''}"
         click.confirm(f"Delete {what} for good?", abort=True, err=True)
     return _move(mover.delete, "purged", ids, all_, queue, match, as_json)
+
+
+@dlq.command(
+    "give-up",
+    context_settings=CONTEXT,
+    epilog=examples(
+        "carpark dlq give-up webhook",
+        "carpark dlq give-up webhook --json",
+        "carpark dlq requeue --all --queue carpark_work --match webhook   # the way back, for a worker with the sink",
+    ),
+)
+@settings_options("broker_url", "queue_type", "redis_url")
+@click.argument("sink")
+@_json
+def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
+    """Make dead letters of all that waits for a sink that no worker has any more.
+
+    What waits for such a sink is kept and never tried, until a worker has the sink again. This is the way out where
+    none will: each summary becomes a dead letter in carpark_work.XQ, which can be sent again or purged. Refused while
+    a worker has the sink. Killed, it can be called again and goes on.
+    """
+    mover = _mover(settings)
+    if settings.redis_url.startswith("memory:"):
+        raise InvalidSetting("CARPARK_REDIS_URL", settings.redis_url, "the Redis of the workers, redis://host:port/0")
+    mover.count(xq_name(QUEUES[-1]))  # a RabbitMQ that is away is said before anything is taken
+    with closing(connect(settings.redis_url)) as client:
+        records = Records(client, settings.retention, ())
+        backlog = _backlog_of(sink, records.backlogs())
+        _refuse_if_served(backlog)
+        if not backlog.is_stranded:
+            click.echo(json.dumps({"given up": 0}) if as_json else f"nothing waits for sink {sink}")
+            return EXIT_OK
+        outbox, given_up = records.outbox(sink), 0
+        with (
+            closing(
+                RabbitmqBroker(settings.broker_url, [], queue_type=settings.queue_type, name="carpark dlq")
+            ) as broker,
+            click.progressbar(length=backlog.waiting, label=f"giving up what waits for {sink}", file=sys.stderr) as bar,
+        ):
+            try:
+                for count in give_up(outbox, sink, broker.dead_letter):
+                    given_up += count
+                    bar.update(count)
+            except ConnectionClosed as error:
+                said = f"RabbitMQ: {error}; {given_up:,} were given up, the others wait: call it again"
+                raise BrokerUnavailable(said) from error
+        left = outbox.backlog().waiting
+    if as_json:
+        click.echo(json.dumps({"given up": given_up}))
+    else:
+        click.echo(f"gave up {summaries(given_up)} for {sink}: dead letters in {xq_name(QUEUES[-1])}")
+    if left:
+        click.echo(f"carpark dlq: a worker has {sink} again and delivers {summaries(left)}", err=True)
+    return EXIT_FAILED if left else EXIT_OK
+
+
+@dlq.command(
+    context_settings=CONTEXT,
+    epilog=examples("carpark dlq retry http-csv", "carpark dlq retry http-csv --json"),
+)
+@settings_options("redis_url")
+@click.argument("sink")
+@_json
+def retry(settings: Settings, sink: str, as_json: bool) -> int:
+    """Have all that was given up for a sink wait for it again, whether its dead letters are still there or not.
+
+    The records keep what was given up; the dead letters are its copies, which RabbitMQ throws away after seven days. A
+    letter that is sent again after this has no effect.
+    """
+    with closing(connect(settings.redis_url)) as client:
+        records = Records(client, settings.retention, ())
+        _backlog_of(sink, records.backlogs())
+        outbox = records.outbox(sink)
+        waits = sum(outbox.put_back(summary) for summary, state in outbox.stays() if state == "dead")
+    click.echo(json.dumps({"waiting again": waits}) if as_json else f"{summaries(waits)} for {sink} wait again")
+    return EXIT_OK
+
+
+def _backlog_of(sink: str, backlogs: Sequence[Backlog]) -> Backlog:
+    """Find a sink by its name."""
+    backlog = next((each for each in backlogs if each.sink == sink), None)
+    if backlog is None:
+        close = difflib.get_close_matches(sink, [each.sink for each in backlogs], n=1)
+        stranded = ", ".join(f"{each.sink} ({each.waiting:,})" for each in backlogs if each.is_stranded) or "none"
+        wanted = f"did you mean {close[0]!r}? " if close else ""
+        raise InvalidSetting("SINK", sink, f"{wanted}a sink that something waits for and no worker has: {stranded}")
+    return backlog
+
+
+def _refuse_if_served(backlog: Backlog) -> None:
+    if backlog.waiting and backlog.has_worker:
+        wanted = (
+            f"a sink that no worker has; one asked for its summaries {span(backlog.asked or 0)} ago: take it out of "
+            "CARPARK_SINKS, restart the workers, and call this half a minute later"
+        )
+        raise InvalidSetting("SINK", backlog.sink, wanted)
 
 
 def _mover(settings: Settings) -> Mover:

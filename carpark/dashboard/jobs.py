@@ -12,22 +12,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from dramatiq.common import dq_name, q_name
-from dramatiq.message import get_encoder
+from dramatiq.common import q_name
 
 from carpark.broker import letters
-from carpark.broker.reading import ENVELOPE, OWN_HEADER, RejectedMessage, load_own, read_body
+from carpark.broker.reading import ENVELOPE, RejectedMessage, read_body
 from carpark.errors import InvalidBody, MessageError
-from carpark.events import MAX_BODY_BYTES, format_time
+from carpark.events import MAX_BODY_BYTES, format_time, load_json
 
 CUT = 4096
 """How many bytes of a body are looked at in a list; a message's id is made of them."""
 
 SHOWN = 64 * 1024
 """How many characters of a body a page shows."""
-
-_TRIED = {"retries", "traceback", "requeue_timestamp"}
-"""What a message's options say about its attempts."""
 
 _LINE = 160
 _VALUE = 40
@@ -50,8 +46,6 @@ class Job:
         kwargs: What the actor gets, or None when the body is not understood.
         own_id: The id that it gave itself, or empty.
         timestamp: When it was sent, if it says so.
-        eta: When it will be worked on, if it is delayed.
-        retries: How often it was tried again.
     """
 
     message_id: str
@@ -64,8 +58,6 @@ class Job:
     kwargs: Mapping[str, Any] | None = None
     own_id: str = ""
     timestamp: datetime | None = None
-    eta: datetime | None = None
-    retries: int = 0
 
     @property
     def error(self) -> str:
@@ -103,30 +95,6 @@ class Job:
             return False
         return not self.is_cut and self.size <= MAX_BODY_BYTES
 
-    def sent_as(self, mended: bytes | None = None) -> bytes:
-        """Say with which body it goes back to its queue.
-
-        Args:
-            mended: What somebody has made of its body, or None for its own.
-
-        Returns:
-            That. A delayed retry of our own does not say when it is due, and a dead one has all its retries before it
-            again.
-        """
-        body = self.body if mended is None else mended
-        if OWN_HEADER not in self.headers:
-            return body
-        try:
-            fields = load_own(body)
-        except MessageError:
-            return body
-        if not isinstance(fields, dict) or not fields.keys() >= ENVELOPE or not isinstance(fields["options"], dict):
-            return body
-        over = {"eta"} if self.queue_name == dq_name(self.queue_name) else {"eta", *_TRIED}
-        options = {name: value for name, value in fields["options"].items() if name not in over}
-        encoded: bytes = get_encoder().encode({**fields, "queue_name": q_name(self.queue_name), "options": options})
-        return encoded
-
     @property
     def text(self) -> str:
         """The body as it is, as text; bytes that are none are escaped."""
@@ -143,7 +111,7 @@ class Job:
     def shown_whole(self) -> str:
         """The body, laid out when it is JSON."""
         try:
-            laid_out = json.dumps(load_own(self.body), indent=2, ensure_ascii=False)
+            laid_out = json.dumps(load_json(self.body), indent=2, ensure_ascii=False)
         except (MessageError, ValueError):
             return printable(self.body.decode("utf-8", "backslashreplace"))
         return printable(laid_out)
@@ -190,7 +158,6 @@ class Job:
             "error": self.error or None,
             "dead_at": self.dead_at and format_time(self.dead_at),
             "enqueued_at": self.timestamp and format_time(self.timestamp),
-            "retries": self.retries,
             "size": self.size,
             "arguments": _plain(self.kwargs),
         }
@@ -247,7 +214,7 @@ def check_mended(job: Job, body: bytes) -> None:
     Raises:
         InvalidBody: It would only become a dead letter again.
     """
-    read = read_body(q_name(job.queue_name), body, letters.without_reason(job.headers))
+    read = read_body(q_name(job.queue_name), body)
     if isinstance(read, RejectedMessage):
         raise InvalidBody(read.error)
 
@@ -269,22 +236,19 @@ def printable(text: str) -> str:
 
 def _understand(queue_name: str, body: bytes) -> dict[str, Any]:
     try:
-        fields = load_own(body)
+        fields = load_json(body)
     except MessageError:
         return {}
     if not isinstance(fields, dict):
         return {}
     if not fields.keys() >= ENVELOPE:
         return {"kwargs": fields, "actor_name": q_name(queue_name), "own_id": _text(fields.get("id"))}
-    options = fields["options"] if isinstance(fields["options"], dict) else {}
-    kwargs, retries = fields["kwargs"], options.get("retries")
+    kwargs = fields["kwargs"]
     return {
         "actor_name": _text(fields["actor_name"]),
         "kwargs": kwargs if isinstance(kwargs, dict) else {"kwargs": kwargs},
         "own_id": _text(fields["message_id"]),
         "timestamp": _time(fields["message_timestamp"], 1000),
-        "eta": _time(options.get("eta"), 1000),
-        "retries": retries if type(retries) is int else 0,
     }
 
 

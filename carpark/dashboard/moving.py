@@ -122,7 +122,7 @@ class Mover:
             def send(batch: Sequence[Taken]) -> None:
                 sender.send(
                     q_name(queue_name),
-                    [(one.job.sent_as(body), requeued_properties(one.properties)) for one in batch],
+                    [(one.body if body is None else body, requeued_properties(one.properties)) for one in batch],
                 )
 
             return self._work(connection, queue_name, wanted, limit, send)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from carpark.dashboard.base import Interface, Queue
 from carpark.errors import BrokerUnavailable
-from carpark.records import Records
-from carpark.report import Report
+from carpark.records import Backlog, Records
+from carpark.report import Report, sink_problems
 
 
 @dataclass(frozen=True)
-class SinkCounts:
-    """What became of the summaries at one sink.
+class Sink:
+    """How a sink is.
 
     Args:
-        name: The sink's name.
-        delivered: Summaries that it has.
-        open: Summaries that it has not got: on their way, waiting for a retry, or given up.
-        retried: Summaries that it did not take at the first try.
-        failed: Summaries that were given up, and perhaps delivered later from the dead letters.
+        delivered: Summaries that it has taken.
+        backlog: What it has not taken.
     """
 
-    name: str
     delivered: int
-    open: int
-    retried: int
-    failed: int
+    backlog: Backlog
 
 
 @dataclass(frozen=True)
@@ -41,16 +35,15 @@ class CarPark:
     """
 
     report: Report
-    sinks: Sequence[SinkCounts]
+    sinks: Sequence[Sink]
     problems: Sequence[str]
 
 
-def look(records: Records, sinks: Sequence[str], broker: Interface) -> CarPark:
+def look(records: Records, broker: Interface) -> CarPark:
     """Look at the car park.
 
     Args:
         records: Where its counts are.
-        sinks: The sinks in use.
         broker: Its queues and workers.
 
     Returns:
@@ -59,18 +52,18 @@ def look(records: Records, sinks: Sequence[str], broker: Interface) -> CarPark:
     Raises:
         RecordsUnavailable: Redis is not there.
     """
-    counts = records.counts()
+    counts, backlogs = records.counts(), records.backlogs()
     queues, problems = _of_broker(broker)
-    dead, delayed = (sum(getattr(queue, name) for queue in queues) for name in ("jobs_dead", "jobs_delayed"))
-    report = Report.of_counts(counts, inside=records.inside(), undelivered=records.undelivered(), dead=dead)
-    each = [_sink(name, counts) for name in _names(sinks, counts)]
-    if dead or delayed:  # else what a sink has not got is on its way
-        problems += [
-            f"Sink {sink.name} has not got {sink.open:,} of {report.summaries:,} summaries."
-            for sink in each
-            if sink.open and (sink.failed or sink.retried)
-        ]
-    return CarPark(report, each, problems)
+    report = Report.of_counts(
+        counts,
+        inside=records.inside(),
+        undelivered=sum(backlog.undelivered for backlog in backlogs),
+        dead=sum(queue.jobs_dead for queue in queues),
+    )
+    for backlog in backlogs:
+        problems += [f"{found[0].upper()}{found[1:]}: {advice}." for found, advice in sink_problems(backlog)]
+    sinks = [Sink(counts.get(f"summaries/{backlog.sink}/delivered", 0), backlog) for backlog in backlogs]
+    return CarPark(report, sinks, problems)
 
 
 def _of_broker(broker: Interface) -> tuple[list[Queue], list[str]]:
@@ -85,15 +78,3 @@ def _of_broker(broker: Interface) -> tuple[list[Queue], list[str]]:
         if queue.jobs_dead
     ]
     return queues, problems
-
-
-def _names(sinks: Sequence[str], counts: Mapping[str, int]) -> list[str]:
-    counted = sorted(name.split("/")[1] for name in counts if name.count("/") == 2 and name.startswith("summaries/"))
-    return list(dict.fromkeys([*sinks, *counted]))
-
-
-def _sink(name: str, counts: Mapping[str, int]) -> SinkCounts:
-    delivered, retried, failed = (
-        counts.get(f"summaries/{name}/{outcome}", 0) for outcome in ("delivered", "retried", "failed")
-    )
-    return SinkCounts(name, delivered, max(0, counts.get("summaries", 0) - delivered), retried, failed)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 
-from dramatiq.common import dq_name, q_name, xq_name
+from dramatiq.common import q_name, xq_name
 
 from carpark.broker.topology import QUEUES, with_companions
 from carpark.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
@@ -28,7 +28,6 @@ _CONSUMED = (
     "Not listed: a worker takes messages from this queue right now, and looking at them would put them out of order. "
     "Stop the workers to look."
 )
-_HELD = "Workers have {} delayed messages in hand until their time comes; only what is in the queue can be listed."
 
 
 class RabbitmqInterface(Interface):
@@ -48,7 +47,7 @@ class RabbitmqInterface(Interface):
 
     @property
     def queues(self) -> list[Queue]:
-        """The two queues, also those that are not declared yet."""
+        """All queues, also those that are not declared yet."""
         totals = self._management.queues()
         return [_queue(name, totals) for name in QUEUES]
 
@@ -78,9 +77,7 @@ class RabbitmqInterface(Interface):
             jobs = [job for job in jobs if wanted(job)]
             ready = len(jobs)
         start, stop, following = page_of(ready, cursor)
-        held = totals.unacked if queue_name == dq_name(queue_name) else 0
-        note = _HELD.format(held) if held else ""
-        return following, Jobs(jobs[start:stop], start, ready, note, is_fixed=not jobs)
+        return following, Jobs(jobs[start:stop], start, ready, is_fixed=not jobs)
 
     def _peek(self, queue_name: str, count: int) -> list[Job]:
         with self._locks[queue_name]:

@@ -59,7 +59,7 @@ def make_app(
 
     def park() -> CarPark:
         try:
-            return look(counts, settings.sinks, broker)
+            return look(counts, broker)
         except RecordsUnavailable as error:
             raise RecordsUnavailable(f"{str(error).rstrip('.')}; start it, or name it in CARPARK_REDIS_URL") from error
 

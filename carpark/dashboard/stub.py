@@ -8,15 +8,13 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-from dramatiq.common import dq_name, q_name, xq_name
+from dramatiq.common import q_name, xq_name
 
 from carpark.broker import QUEUES, StubBroker
 from carpark.broker.letters import without_reason
 from carpark.broker.stub import Letter
 from carpark.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
 from carpark.dashboard.jobs import CUT, Job, read_job
-
-_HELD = "The worker has delayed messages in hand until their time comes: they can be looked at, not moved."
 
 
 class StubInterface(Interface):
@@ -36,7 +34,7 @@ class StubInterface(Interface):
 
     @property
     def queues(self) -> list[Queue]:
-        """The two queues."""
+        """All queues."""
         counts = {name: self._broker.counts(name) for name in QUEUES}
         return [
             Queue(name, jobs=each["ready"], jobs_unacked=each["unacked"], jobs_delayed=each["delayed"],
@@ -52,7 +50,7 @@ class StubInterface(Interface):
 
     def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
         """List a page of messages; see `Interface.get_jobs`."""
-        letters = self._letters(queue_name)
+        letters = self._broker.letters(queue_name)
         if wanted is None:
             start, stop, following = page_of(len(letters), cursor)
             jobs, total = [_job(queue_name, letter) for letter in letters[start:stop]], len(letters)
@@ -60,22 +58,19 @@ class StubInterface(Interface):
             found = [job for job in (_job(queue_name, letter) for letter in letters) if wanted(job)]
             start, stop, following = page_of(len(found), cursor)
             jobs, total = found[start:stop], len(found)
-        is_delayed = queue_name == dq_name(queue_name)
-        return following, Jobs(
-            jobs, start, total, _HELD if is_delayed and jobs else "", is_fixed=is_delayed or not jobs
-        )
+        return following, Jobs(jobs, start, total, is_fixed=queue_name != xq_name(queue_name) or not jobs)
 
     def get_job(self, queue_name: str, message_id: str) -> Job | None:
         """Find a message; see `Interface.get_job`."""
         wanted = has_id(message_id)
-        letters = (letter for letter in self._letters(queue_name) if wanted(_job(queue_name, letter)))
+        letters = (letter for letter in self._broker.letters(queue_name) if wanted(_job(queue_name, letter)))
         return next((_job(queue_name, letter, len(letter.body)) for letter in letters), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send dead letters to their queue again; see `Interface.requeue`."""
 
         def send(letter: Letter) -> None:
-            own = _job(queue_name, letter, len(letter.body)).sent_as(body)
+            own = letter.body if body is None else body
             self._broker.publish(q_name(queue_name), own, without_reason(letter.headers))
 
         return self._work(queue_name, wanted, limit, send)
@@ -86,7 +81,7 @@ class StubInterface(Interface):
 
     def _work(self, queue_name: str, wanted: Wanted, limit: int, settle: Any) -> int:
         if queue_name != xq_name(queue_name):
-            return 0  # delayed messages are in the worker's hand
+            return 0  # the worker is about to take the others
         dead = self._broker.dead[q_name(queue_name)]
         with self._moving:
             # Workers append meanwhile; only this takes away, so places stay right when the last ones go first.
@@ -96,10 +91,6 @@ class StubInterface(Interface):
             for place in reversed(places):
                 del dead[place]
         return len(places)
-
-    def _letters(self, queue_name: str) -> list[Letter]:
-        held = list(self._broker.in_hand[queue_name].values()) if queue_name == dq_name(queue_name) else []
-        return held + self._broker.letters(queue_name)
 
 
 def _job(queue_name: str, letter: Letter, cut: int = CUT) -> Job:

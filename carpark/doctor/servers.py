@@ -16,10 +16,11 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from carpark.broker.connection import explain, open_connection, server_version
 from carpark.broker.topology import QUEUES, queue_arguments, with_companions
 from carpark.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
-from carpark.errors import BrokerUnavailable
+from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.management import ManagementApi, QueueTotals
 from carpark.ports import why
-from carpark.records.connection import connect
+from carpark.records import Records, connect
+from carpark.report import sink_problems, summaries
 from carpark.settings import Settings, management_url_of, mask_url
 from carpark.values import mask_urls
 
@@ -115,7 +116,7 @@ def _judge_declarations(
             findings.append(problem("queues", f"{name} has other arguments than carpark's: {difference}", advice))
     if not findings:
         unseen = "" if totals else "; `carpark queues --once` checks their arguments"
-        findings.append(ok("queues", f"{' and '.join(QUEUES)} with their companions are there{unseen}"))
+        findings.append(ok("queues", f"{', '.join(QUEUES)} with their companions are there{unseen}"))
     return findings
 
 
@@ -175,6 +176,7 @@ def check_redis(settings: Settings) -> list[Finding]:
     try:
         info = client.info()
         fsync = _config(client, "appendfsync") if info.get("aof_enabled") else ""
+        sinks = _look_at_sinks(client, settings)
     except RedisError as error:
         return [problem("redis", f"Redis at {where}: {_words(error)}", _remedy(error))]
     finally:
@@ -183,7 +185,20 @@ def check_redis(settings: Settings) -> list[Finding]:
     if info.get("role") not in (None, "master"):
         advice = "name the primary in CARPARK_REDIS_URL"
         findings.append(problem("redis", "this Redis is a replica, which takes no writes", advice))
-    return [*findings, _judge_persistence(info, fsync), _judge_eviction(info)]
+    return [*findings, _judge_persistence(info, fsync), _judge_eviction(info), *sinks]
+
+
+def _look_at_sinks(client: Redis, settings: Settings) -> list[Finding]:
+    try:
+        backlogs = Records(client, settings.retention, settings.sinks).backlogs()
+    except RecordsUnavailable as error:  # a key of ours that is something else, or one that this user may not read
+        return [problem("sinks", str(error), "is it the Redis of carpark? look at CARPARK_REDIS_URL")]
+    findings = []
+    for backlog in backlogs:
+        check, found = f"sink {backlog.sink}", sink_problems(backlog)
+        waits = f"{summaries(backlog.waiting)} not yet delivered" if backlog.waiting else "all is delivered"
+        findings += [warning(check, *each) for each in found] or [ok(check, waits)]
+    return findings
 
 
 def _judge_database(database: int, info: Mapping[str, Any], where: str) -> Finding:

@@ -48,13 +48,18 @@ class RecordsNow:
 
         try:
             records = self._records()
-            inside, undelivered = records.inside(), records.undelivered()
+            inside, backlogs = records.inside(), records.backlogs()
         except RecordsUnavailable:
             return
         yield GaugeMetricFamily("go_backend_vehicles_inside", "Vehicles inside, read when scraped", inside)
-        yield GaugeMetricFamily(
-            "go_backend_summaries_undelivered", "Summaries that a sink has not got yet, once per sink", undelivered
-        )
+        said = "Summaries that a sink has not taken: waiting, or given up"
+        undelivered = GaugeMetricFamily("go_backend_summaries_undelivered", said, labels=["sink"])
+        said = "Whether a sink's circuit breaker is open: it fails, and is left alone between two attempts"
+        is_open = GaugeMetricFamily("go_backend_sink_open", said, labels=["sink"])
+        for backlog in backlogs:
+            undelivered.add_metric([backlog.sink], backlog.undelivered)
+            is_open.add_metric([backlog.sink], backlog.failing is not None)
+        yield from (undelivered, is_open)
 
 
 def serve() -> int:

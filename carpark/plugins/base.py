@@ -35,10 +35,16 @@ class PluginContext:
 class Sink(ABC):
     """Takes the summaries of finished stays.
 
-    One sink is made per process and is called from several threads at once. It is idempotent by summary id: what it
-    holds already it takes again without effect, because delivery is at least once. No other sink waits for it, but
-    a call that nothing answers has to end by itself, after ``CARPARK_SINK_TIMEOUT`` seconds.
+    One sink is made per process. Of all processes one calls its sink at a time; but a call that was given up, because
+    it took longer than ``CARPARK_SINK_TIMEOUT`` and 5 seconds, may still be running, there or elsewhere. So it is
+    called from any thread, and it is idempotent by summary id: what it holds already it takes again without effect,
+    because delivery is at least once. No other sink waits for it, and no event.
+
+    Attributes:
+        batch: How many summaries a call has at most, from 1 to 1,000.
     """
+
+    batch: int = 1000
 
     @abstractmethod
     def deliver(self, summaries: Sequence[StaySummary]) -> None:

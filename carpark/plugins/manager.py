@@ -124,6 +124,9 @@ class Plugins:
         try:
             for name, one in found.items():
                 sinks[name] = _make(one, Sink, context)
+                if sinks[name].batch not in range(1, Sink.batch + 1):
+                    wanted = f"batch is {sinks[name].batch!r}; wanted a whole number from 1 to {Sink.batch:,}"
+                    raise BrokenPlugin(one.plugin, f"sink {name!r}: its {wanted}")
         except BaseException:
             for sink in sinks.values():
                 with suppress(Exception):

@@ -1,10 +1,11 @@
 -- One call records a list of events, each in one atomic step: it knows the event's id, joins entry and exit by the
--- events' own times, keeps the counts, and remembers a finished stay's summary until every sink has it.
+-- events' own times, keeps the counts, and puts a finished stay into the outbox of each sink.
 --
--- KEYS  entry_plates, carpark:counts, carpark:seen:entry, carpark:seen:exit, carpark:undelivered
--- ARGV  now (s), retention (s), number of sinks, the sinks' names, then per event: kind, id, plate, time, JSON
--- Returns per event {outcome, stay, sinks that still want it ...}, {"recorded", "", "abandoned"} where an entry is
--- superseded, or {"error", reason}.
+-- KEYS  entry_plates, carpark:counts, carpark:seen:entry, carpark:seen:exit, carpark:sinks, then each sink's outbox
+-- ARGV  now (s; empty for this server's clock), retention (s), the number of sinks, their names, then per event: kind,
+--       id, plate, time, JSON
+-- Returns per event {outcome, the stay's JSON or nothing}, {"recorded", "", "abandoned"} where an entry is superseded,
+-- or {"error", reason}.
 --
 -- A plate's hash has entry_time, parking_enter_data and parking_exit_data of its newest stay, or parking_exit_data alone
 -- of an exit when no stay is known; and beside them:
@@ -13,17 +14,16 @@
 --   wait <time> <id>   an exit that waits for its entry; its value is the event
 -- Times are of one length, so they compare as text.
 
-local INSIDE, COUNTS, UNDELIVERED = KEYS[1], KEYS[2], KEYS[5]
+local INSIDE, COUNTS, SINKS, FIRST_OUTBOX = KEYS[1], KEYS[2], KEYS[5], 6
 local SEEN = {entry = KEYS[3], exit = KEYS[4]}
 local MOST = 8 -- open entries, and waiting exits, per plate
 local TIME = 27 -- characters of a time
 -- Seconds that no id is old enough for. With +inf for all of those inside, a new id would be put somewhere among them,
 -- which costs the more the more there are; so it is always put at the end.
 local FOREVER = 1e11
-local now, retention = tonumber(ARGV[1]), tonumber(ARGV[2])
+local now, retention = clock(ARGV[1]), tonumber(ARGV[2])
 local forget_at, stay_until = string.format('%.3f', now + retention), string.format('%.3f', now + FOREVER)
-local sinks = {}
-for i = 1, tonumber(ARGV[3]) do sinks[i] = ARGV[3 + i] end
+local first = 4 + tonumber(ARGV[3])
 
 local function count(name) redis.call('HINCRBY', COUNTS, name, 1) end
 
@@ -99,12 +99,11 @@ local function finish(kind, record, entry, exit)
   count('summaries')
   remember('entry', entry.id, false)
   remember('exit', exit.id, false)
-  local id = kind == 'entry' and entry.id or exit.id
-  local stay = entry.time .. ' ' .. exit.time .. ' ' .. record.plate .. ' ' .. exit.id
-  for _, sink in ipairs(sinks) do
-    redis.call('HSET', UNDELIVERED, sink .. '/' .. kind .. '/' .. id, 'new ' .. stay)
-  end
-  return {'matched', stay, unpack(sinks)}
+  local stay = '{"id":' .. cjson.encode(exit.id) .. ',"vehicle_plate":' .. cjson.encode(record.plate)
+    .. ',"entry_date_time":"' .. entry.time .. '","exit_date_time":"' .. exit.time
+    .. '","recorded_at":' .. string.format('%.3f', now) .. '}'
+  for i = FIRST_OUTBOX, #KEYS do redis.call('RPUSH', KEYS[i], stay) end
+  return {'matched', stay}
 end
 
 -- The time of the earliest known entry that is later than this one.
@@ -193,22 +192,11 @@ local function record_exit(record, id, time, data)
   return {'unmatched', ''}
 end
 
--- Seen before: no effect, but a summary that a crash kept from its sinks is handed out again.
-local function repeated(kind, id)
-  count(kind .. '/duplicate')
-  local result = {'duplicate', ''}
-  for _, sink in ipairs(sinks) do
-    local value = redis.call('HGET', UNDELIVERED, sink .. '/' .. kind .. '/' .. id)
-    if value and string.sub(value, 1, 4) == 'new ' then
-      result[2] = string.sub(value, 5)
-      result[#result + 1] = sink
-    end
-  end
-  return result
-end
-
 local function record_event(kind, id, plate, time, data)
-  if is_seen(kind, id) then return repeated(kind, id) end
+  if is_seen(kind, id) then
+    count(kind .. '/duplicate')
+    return {'duplicate', ''}
+  end
   local record = load(plate)
   local step = kind == 'entry' and record_entry or record_exit
   local result = step(record, id, time, data)
@@ -216,11 +204,13 @@ local function record_event(kind, id, plate, time, data)
   return result
 end
 
-local first = 4 + #sinks
 -- These fail, for the whole call and before anything is changed, where Redis takes no writes now or a key is not ours.
 redis.call('HINCRBY', COUNTS, 'summaries', 0)
-redis.call('HLEN', UNDELIVERED)
 redis.call('SCARD', INSIDE)
+redis.call('SCARD', SINKS)
+for i = FIRST_OUTBOX, #KEYS do redis.call('LLEN', KEYS[i]) end
+-- Known by name from now on, so that what waits for one that nobody serves any more is found.
+for i = 4, first - 1 do redis.call('SADD', SINKS, ARGV[i]) end
 forget_some('entry', 4 * (#ARGV - first + 1))
 forget_some('exit', 4 * (#ARGV - first + 1))
 

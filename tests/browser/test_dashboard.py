@@ -110,12 +110,12 @@ def test_garbage_and_failed_deliveries_from_the_first_look_to_the_last_row(
     start_worker(processes, environ)
     _, url = start_dashboard(processes, environ)
     eventually(lambda: count(channel, "vehicle_entry.XQ") == GARBAGE_LETTERS, 60, "garbage is dead-lettered")
-    eventually(lambda: count(channel, "vehicle_exit.XQ") == STAYS, 60, "deliveries are given up")
+    eventually(lambda: count(channel, "carpark_work.XQ") == STAYS, 60, "deliveries are given up")
 
     # The failed tab, page by page, with reasons.
     browser.get(url)
     # The last one is still in hand for a moment after its copy is dead-lettered.
-    queues = f"vehicle_entry 0 0 0 {GARBAGE_LETTERS} vehicle_exit 0 0 0 {STAYS}"
+    queues = f"vehicle_entry 0 0 0 {GARBAGE_LETTERS} vehicle_exit 0 0 0 0 carpark_work 0 0 0 {STAYS}"
     eventually(lambda: browser.refresh() or queues in main_text(browser), 30, "nothing is in hand or delayed")
     # RabbitMQ's list of connections is some seconds old.
     eventually(lambda: browser.refresh() or "carpark backend" in main_text(browser), 30, "the worker is listed")
@@ -124,7 +124,7 @@ def test_garbage_and_failed_deliveries_from_the_first_look_to_the_last_row(
 
     # The sink works again: all of the fifty are sent, and each is in the CSV once.
     processes.start(["carpark", "writer", "--port", str(port)], env=environ).wait_for_line(WRITER_READY, 60)
-    browser.get(f"{url}/queues/vehicle_exit/failed")
+    browser.get(f"{url}/queues/carpark_work/failed")
     assert "http-csv" in main_text(browser)
     click(browser, "Requeue all")
     click(browser, f"Requeue {STAYS} messages")
@@ -136,7 +136,7 @@ def test_garbage_and_failed_deliveries_from_the_first_look_to_the_last_row(
             return [row["id"] for row in csv.DictReader(stream)]
 
     eventually(lambda: len(rows_of_csv()) >= STAYS, 60, "every stay is in the CSV")
-    eventually(lambda: count(channel, "vehicle_exit") + count(channel, "vehicle_exit.XQ") == 0, 30)
+    eventually(lambda: count(channel, "carpark_work") + count(channel, "carpark_work.XQ") == 0, 30)
     assert sorted(rows_of_csv()) == sorted(f"x{number}" for number in range(STAYS))
 
     # One piece of garbage goes, and the others stay in order.
@@ -189,11 +189,11 @@ def test_every_page_is_readable_on_a_desk_and_on_a_phone(
     worker = start_worker(processes, environ)
     _, url = start_dashboard(processes, {**environ, "CARPARK_DASHBOARD_LINKS": "Grafana=http://g,RabbitMQ=http://r"})
     eventually(lambda: count(channel, "vehicle_entry.XQ") == GARBAGE_LETTERS, 60)
-    eventually(lambda: count(channel, "vehicle_exit.XQ") == STAYS, 60)
+    eventually(lambda: count(channel, "carpark_work.XQ") == STAYS, 60)
     failed = "/queues/vehicle_entry/failed"
     browser.get(url + failed)
     jobs = [job.get_attribute("href") for job in browser.find_elements(By.CSS_SELECTOR, "a.job")]
-    browser.get(f"{url}/queues/vehicle_exit/failed")
+    browser.get(f"{url}/queues/carpark_work/failed")
     jobs.append(browser.find_element(By.CSS_SELECTOR, "a.job").get_attribute("href"))
     paths = [
         *(
@@ -208,9 +208,9 @@ def test_every_page_is_readable_on_a_desk_and_on_a_phone(
         *(
             "/queues/vehicle_entry",
             "/queues/vehicle_entry/delayed",
-            "/queues/vehicle_exit/failed?said=requeued&count=50",
+            "/queues/carpark_work/failed?said=requeued&count=50",
         ),
-        *("/ask?do=delete-all&queue=vehicle_entry.XQ", "/ask?do=requeue-all&queue=vehicle_exit.XQ&match=http"),
+        *("/ask?do=delete-all&queue=vehicle_entry.XQ", "/ask?do=requeue-all&queue=carpark_work.XQ&match=http"),
         f"/ask?do=delete-message&queue=vehicle_entry.XQ&id={jobs[5].rpartition('/')[2]}",
         *(job.removeprefix(url) for job in [*jobs[::12], jobs[-1]]),
     ]
@@ -236,7 +236,7 @@ def test_the_same_pages_in_carpark_run(browser: Chrome, processes: Processes, tm
     command = ["carpark", "run", "--rate", "20", "--capacity", "20", "--sinks", "http-csv,webhook"]
     run = processes.start(command, env=environ)
     url = run.wait_for_line(r"^dashboard at (\S+)$", 60)[1]
-    browser.get(f"{url}/queues/vehicle_exit/failed")
+    browser.get(f"{url}/queues/carpark_work/failed")
     eventually(lambda: browser.refresh() or browser.find_elements(By.CSS_SELECTOR, ".reason"), 60)
     assert "sink 'webhook'" in browser.find_element(By.CSS_SELECTOR, ".reason").text
     click(browser, "Delete")

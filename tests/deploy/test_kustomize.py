@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from carpark import cli
-from carpark.broker.topology import QUEUES
+from carpark.broker.topology import EVENT_QUEUES
 from carpark.ports import METRICS_PORTS
 from carpark.settings import BY_NAME, SETTINGS, load_settings
 from tests.deploy.files import KUSTOMIZE, SERVICES, compose, mebibytes
@@ -140,14 +140,14 @@ def test_one_writer_at_a_time_holds_the_file() -> None:
     assert DEPLOYMENTS["writer"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_workers_are_scaled_by_the_depth_of_both_queues() -> None:
+def test_workers_are_scaled_by_the_depth_of_the_event_queues_alone() -> None:
     (scaled,) = of_kind("ScaledObject").values()
     (login,) = of_kind("TriggerAuthentication").values()
     spec = scaled["spec"]
     assert spec["scaleTargetRef"] == {"name": "worker"}
     assert "replicas" not in DEPLOYMENTS["worker"]["spec"]  # or applying the file again would undo the scaling
     assert 1 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
-    assert [trigger["metadata"]["queueName"] for trigger in spec["triggers"]] == list(QUEUES)
+    assert [trigger["metadata"]["queueName"] for trigger in spec["triggers"]] == list(EVENT_QUEUES)
     for trigger in spec["triggers"]:
         assert trigger["type"] == "rabbitmq"
         assert trigger["metadata"]["mode"] == "QueueLength"

@@ -44,7 +44,7 @@ LAYERS = (
         *("carpark.plugins", "carpark.metrics"),
     ),
     (
-        *("carpark.backend", "carpark.delivery", "carpark.outlet", "carpark.actors", "carpark.queues"),
+        *("carpark.backend", "carpark.relay", "carpark.actors", "carpark.queues"),
         *("carpark.dashboard", "carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),
     ),
 )

@@ -61,7 +61,7 @@ def take(channel: Any, queue: str) -> tuple[Event, Any]:
     method, properties, body = channel.basic_get(queue, auto_ack=True)
     assert method is not None, f"{queue} is empty"
     assert channel.basic_get(queue, auto_ack=True)[0] is None
-    message = read_body(queue, body, properties.headers)
+    message = read_body(queue, body)
     assert isinstance(message, EventMessage), message
     assert message.event == type(message.event).parse(load_json(body))
     return message.event, properties

@@ -141,29 +141,24 @@ fault("connection cut in the middle of a publish", RABBITMQ)(_cut_in_publish(0.5
 fault("connection cut between publish and confirm", RABBITMQ)(_cut_in_publish(1.0))
 
 
-@fault("connection cut in the middle of a retry's publish", RABBITMQ, WRITER, CAMERAS)
-def _cut_in_retry(rig: Rig) -> None:
-    """While the cameras stand still and the writer fails, what the backend publishes are the retries."""
+@fault("connection cut in the middle of a dead letter's publish", RABBITMQ, CAMERAS)
+def _cut_in_dead_letter(rig: Rig) -> None:
+    """While the cameras stand still, what the backend publishes are dead letters."""
     assert rig.proxy
-    refused = rig.gateway.spoiled.get("error", 0)
-    rig.gateway.mode = "error"
+    for camera in rig.cameras:
+        camera.pause()
     try:
-        eventually(lambda: rig.gateway.spoiled.get("error", 0) > refused + 5, 60, "summaries that wait for a retry")
-        for camera in rig.cameras:
-            camera.pause()
-        # A client that is told at once that the connection is lost does not need the confirm: so it is cut often.
-        for _ in range(10):
+        for number in range(5):
             cuts = rig.proxy.cuts
             rig.proxy.cut_in_publish(0.5)
-            eventually(lambda cuts=cuts: rig.proxy and rig.proxy.cuts > cuts, 60, "a retry was cut")
+            rig.publish([], garbage=[b"cut %d" % number])
+            eventually(lambda cuts=cuts: rig.proxy and rig.proxy.cuts > cuts, 60, "a dead letter was cut")
     finally:
-        rig.gateway.mode = "well"
         for camera in rig.cameras:
             camera.go_on()
 
 
-# With a sink that fails there are retries in the queue, which no journal has: see "What cannot be promised".
-@fault("queue deleted under the consumers, journals sent again", RABBITMQ, WRITER)
+@fault("queue deleted under the consumers, journals sent again", RABBITMQ)
 def _queue_deleted(rig: Rig) -> None:
     with pika.BlockingConnection(pika.URLParameters(rig.rabbitmq.url)) as connection:
         channel = connection.channel()

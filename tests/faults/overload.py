@@ -88,7 +88,7 @@ def sink_is_down(rig: Rig, seconds: float) -> Load:
             load.recorded = rig.recorded() - recorded
             # Events are recorded as fast as before: the queue does not grow.
             eventually(lambda: rig.ready()["vehicle_entry"] < RATE * TIMES, 60, "the queue of entries is short")
-            load.backlog = sum(rig.left().get(name, (0, 0))[1] for name in ("vehicle_exit.DQ",))
+            load.backlog = rig.left().get("undelivered", 0)
         finally:
             rig.gateway.mode = "well"
         assert load.recorded > RATE * seconds, f"{load.recorded} entries in {seconds:g} s"

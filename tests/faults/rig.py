@@ -27,7 +27,7 @@ import redis
 
 from carpark.audit import Sources, Verdict, audit
 from carpark.audit.queued import read_queues
-from carpark.broker.topology import CLASSIC, QUEUES, declare_queues, with_companions
+from carpark.broker.topology import CLASSIC, EVENT_QUEUES, QUEUES, declare_queues, with_companions
 from carpark.errors import BrokerUnavailable
 from carpark.events import Event
 from carpark.management import ManagementApi, virtual_host_of
@@ -37,6 +37,7 @@ from tests.faults.service import Service
 from tests.helpers import eventually, find_free_port
 from tests.processes import Processes
 from tests.servers import RedisServer
+from tests.stores import undelivered
 
 RATE = 30
 """Events per second of each camera."""
@@ -184,7 +185,7 @@ class Rig:
     def ready(self) -> dict[str, int]:
         """Count the messages that wait, per queue."""
         queues = self._api.queues()
-        return {name: queues[name].ready or 0 for name in QUEUES}
+        return {name: queues[name].ready or 0 for name in EVENT_QUEUES}
 
     def wait_for_progress(self, rows: int = 15) -> None:
         """Wait until the load has come through the whole system: so many further rows.
@@ -208,7 +209,7 @@ class Rig:
             file.writelines(event.to_json() + "\n" for event in events)
         letters = [(event.queue, event.to_json().encode()) for event in events for _ in range(times)]
         for place, body in enumerate(garbage):
-            letters.insert(place * (len(letters) // len(garbage)), (QUEUES[place % 2], body))
+            letters.insert(place * (len(letters) // len(garbage)), (EVENT_QUEUES[place % 2], body))
         with pika.BlockingConnection(self._direct()) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
@@ -283,7 +284,7 @@ class Rig:
         """Say what is under way, or which server cannot be asked."""
         try:
             queues = self._api.queues()
-            undelivered = self._client.hlen("carpark:undelivered")
+            waiting = undelivered(self._client)
         except (BrokerUnavailable, redis.RedisError) as error:
             return {"away": str(error)}
         names = {name for queue in QUEUES for name in with_companions(queue)[:2]}
@@ -294,7 +295,7 @@ class Rig:
         }
         if missing := names - queues.keys():
             left["missing"] = sorted(missing)
-        return {**left, **({"undelivered": undelivered} if undelivered else {})}
+        return {**left, **({"undelivered": waiting} if waiting else {})}
 
     def _direct(self) -> list[pika.URLParameters]:
         return [pika.URLParameters(url) for url in self.rabbitmq.url.split(";")]

@@ -63,21 +63,24 @@ SAFEGUARDS = (
         "connection cut in the middle of a publish",
     ),
     Safeguard(
-        "confirms of the backend's retries",
+        "confirms of the backend's dead letters",
         "carpark/broker/rabbitmq.py",
         (("confirm_delivery=True", "confirm_delivery=False"),),
-        "connection cut in the middle of a retry's publish",
+        "connection cut in the middle of a dead letter's publish",
     ),
     Safeguard(
-        "the atomic step: the summary is remembered in the step that finishes the stay",
-        "carpark/records/join.lua",
-        (("    redis.call('HSET', UNDELIVERED, sink .. '/' .. kind .. '/' .. id, 'new ' .. stay)\n", ""),),
+        "the transactional outbox: a summary leaves it when its sink has it, and not before",
+        "carpark/records/outbox.lua",
+        (
+            ("    redis.call('RPUSH', BATCH, unpack(waiting))\n", ""),
+            ("  local members = redis.call('LRANGE', BATCH, 0, -1)\n", "  local members = {}\n"),
+        ),
         "worker SIGKILL between record and sink",
     ),
     Safeguard(
         "the atomic step: it knows the ids that it has processed",
         "carpark/records/join.lua",
-        (("  if is_seen(kind, id) then return repeated(kind, id) end\n", ""),),
+        (("  if is_seen(kind, id) then\n", "  if false then\n"),),
         "each message delivered twice",
     ),
     Safeguard(

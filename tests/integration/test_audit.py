@@ -109,14 +109,20 @@ def test_records_and_queues_of_servers_are_part_of_the_audit(
     events = [event for number in range(30) for event in stay(number)]
     records = Records(connect(redis_url), 3600, ["http-csv"])
     records.record(events[:-1])
+    Records(connect(redis_url), 3600, ["gone"]).record(stay(30))
+    records.outbox("http-csv").take(5)
     records.close()
     channel.basic_publish("", "vehicle_exit", events[-1].to_json().encode())
-    day.publish(events)
-    day.summarise(summaries_of(events[:20]))
+    day.publish([*events, *stay(30)])
+    day.summarise(summaries_of([*events[:20], *stay(30)]))
     arguments = [word for path in day.journals for word in ("--journal", path)]
     servers = ("--redis", redis_url, "--broker", broker_url)
     audited = verify(processes, *arguments, "--csv", day.csv, *servers, "--json")
     said = json.loads(audited.output)
     assert audited.status == 0, said
-    assert (said["queued"], said["pending"], said["inside"], said["matched"]) == (1, 1, 1, 29)
-    assert (said["sinks"]["http-csv"]["summarised"], said["sinks"]["http-csv"]["undelivered"]) == (10, 19)
+    assert (said["queued"], said["pending"], said["inside"], said["matched"]) == (1, 1, 1, 30)
+    assert (said["sinks"]["http-csv"]["summarised"], said["sinks"]["http-csv"]["undelivered"]) == (11, 19)
+    assert [(each["sink"], each["waiting"]) for each in said["stranded"]] == [("gone", 1)]
+    shown = verify(processes, *arguments, "--csv", day.csv, *servers)
+    assert "1 summary not yet delivered to sink gone, the oldest for" in shown.output
+    assert "carpark dlq give-up gone" in shown.output

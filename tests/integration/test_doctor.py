@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ import requests
 
 from carpark.broker.topology import declare_queues
 from carpark.management import virtual_host_of
+from carpark.records import Batch, Records, Settlement, connect
+from tests.audited import stay
 from tests.processes import Processes
 from tests.servers import RedisServer
 
@@ -81,6 +84,44 @@ def test_queues_without_consumers_dead_letters_and_other_arguments_are_found(
     assert consumers["found"] == "nobody consumes vehicle_entry, where 1 wait"
     (dead,) = checks["dead letters"]
     assert (dead["level"], dead["found"]) == ("warning", "3 in vehicle_entry.XQ")
+
+
+def test_what_sinks_have_not_taken_is_said_with_what_to_do(
+    processes: Processes, server_environ: dict[str, str], redis_url: str
+) -> None:
+    env = {**server_environ, "CARPARK_SINKS": "http-csv,webhook", "CARPARK_WEBHOOK_URL": "http://127.0.0.1:9"}
+    with contextlib.closing(connect(redis_url)) as client:
+        records = Records(client, 3600, ["http-csv", "webhook", "jsonl"])
+        records.record([event for number in range(7) for event in stay(number)])
+        for name, became in {
+            "http-csv": Settlement(delivered=None),
+            "webhook": Settlement(delivered=["x0"], dead=["x1"], error="no", delay=0),
+        }.items():
+            batch = records.outbox(name).take(5)
+            assert isinstance(batch, Batch)
+            records.outbox(name).settle(batch, became)
+        batch = records.outbox("webhook").take(5)
+        assert isinstance(batch, Batch)
+        records.outbox("webhook").settle(batch, Settlement(error="connection refused", delay=300))
+        keys = {key: client.dump(key) for key in client.scan_iter("*")}
+        _, checks, output = examine(processes, env)
+        assert {key: client.dump(key) for key in client.scan_iter("*")} == keys, "it only looks"
+    assert [(each["level"], each["found"]) for each in checks["sink http-csv"]] == [("ok", "all is delivered")]
+    failing, given_up = checks["sink webhook"]
+    assert re.fullmatch(
+        r"sink webhook has failed for \d+ s \(connection refused\); 5 summaries not yet delivered to sink webhook, "
+        r"the oldest for \d+ s, next attempt in 4 min",
+        failing["found"],
+    )
+    assert (given_up["level"], given_up["found"]) == ("warning", "1 summary given up for sink webhook")
+    assert "carpark dlq list --queue carpark_work --match webhook" in given_up["advice"]
+    (stranded,) = checks["sink jsonl"]
+    assert stranded["level"] == "warning"
+    assert re.fullmatch(
+        r"7 summaries not yet delivered to sink jsonl, the oldest for \d+ s, and no worker has this sink",
+        stranded["found"],
+    )
+    assert "`carpark dlq give-up jsonl`" in stranded["advice"], output
 
 
 def test_wrong_passwords_and_a_wrong_token_are_told_from_servers_that_are_away(

@@ -44,7 +44,7 @@ def test_one_page_shows_every_service_and_says_what_the_closing_table_says(
     assert page.total("web_backend_summaries_total", outcome="written") == 80
     assert page.total("go_backend_vehicles_inside") == report["inside"]
     assert page.total("go_backend_event_latency_seconds_count") == 200
-    assert page.total("queue_configurator_declarations_total", outcome="declared") == 2
+    assert page.total("queue_configurator_declarations_total", outcome="declared") == 3
     assert page.total("queue_configurator_queue_consumers", queue="vehicle_exit") == 1
     assert page.total("queue_configurator_queue_messages") == 0
     assert "\nprocess_resident_memory_bytes" in page.text

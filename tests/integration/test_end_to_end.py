@@ -16,6 +16,7 @@ from tests.garbage import GARBAGE
 from tests.helpers import eventually
 from tests.processes import Processes
 from tests.stays import at
+from tests.stores import undelivered
 from tests.writer_service import READY as WRITER_READY
 
 STAYS = 1_000
@@ -68,14 +69,14 @@ def test_six_services_and_another_program(
 
         def dead() -> int:
             channel = connection.channel()
-            names = ("vehicle_entry.XQ", "vehicle_exit.XQ")
+            names = ("vehicle_entry.XQ", "vehicle_exit.XQ", "carpark_work.XQ")
             count = sum(channel.queue_declare(name, passive=True).method.message_count for name in names)
             channel.close()
             return count
 
         eventually(lambda: dead() == PIECES, 60, "all garbage is dead-lettered")
     with redis.Redis.from_url(redis_url, decode_responses=True) as store:
-        eventually(lambda: store.scard("entry_plates") == 0 and store.hlen("carpark:undelivered") == 0, 60)
+        eventually(lambda: store.scard("entry_plates") == 0 and undelivered(store) == 0, 60)
 
         def counts() -> Counter[str]:
             counted = Counter({name: int(value) for name, value in store.hgetall("carpark:counts").items()})

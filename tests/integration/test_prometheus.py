@@ -27,6 +27,7 @@ from tests.processes import Process, Processes
 from tests.prometheus import PrometheusServer
 from tests.scraping import Page
 from tests.stays import entered, exited
+from tests.stores import undelivered
 from tests.system import RULES, System, config_for, queries, quickened, read_yaml, rules
 
 RATE = "20"
@@ -238,7 +239,7 @@ def test_after_a_killed_worker_the_counts_are_exact_and_prometheus_misses_what_i
         again.wait_for_line("metrics at", 40)
         publisher.join()
         eventually(lambda: _effects(store) == total, 60)
-        eventually(lambda: store.hlen("carpark:undelivered") == 0, 30)
+        eventually(lambda: undelivered(store) == 0, 30)
         counts = {name: int(value) for name, value in store.hgetall("carpark:counts").items()}
     assert counts["entry/recorded"] + counts.get("entry/matched", 0) == total // 2
     assert counts["exit/matched"] + counts.get("exit/unmatched", 0) == total // 2

@@ -253,7 +253,7 @@ def counted(registry: CollectorRegistry) -> bool:
     exits = [messages["vehicle_exit", state] for state in ("ready", "unacked", "delayed", "dead")]
     assert exits == [0, 1, 0, 0]
     consumers = samples(registry, "queue_consumers")
-    assert consumers == {("vehicle_entry",): 0, ("vehicle_exit",): 1}
+    assert consumers == {("vehicle_entry",): 0, ("vehicle_exit",): 1, ("carpark_work",): 0}
     return True
 
 

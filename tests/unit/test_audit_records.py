@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import io
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from carpark.audit.queued import Message
-from carpark.broker.reading import DELIVER, OWN_HEADER
-from carpark.events import Event, StaySummary, VehicleEntered, VehicleExited, format_time
-from carpark.records import Records, Settled, connect, forget_memory
+from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.records import Batch, Records, Settlement, connect, forget_memory
+from carpark.relay import letter
 from tests.audited import Day, stay, summaries_of, wrongs
 from tests.stays import entered, exited
 
 URL = "memory://audited"
-KEYS = {"sink": "http-csv", "keys": ["exit/x0"]}
 
 
 @pytest.fixture
@@ -41,25 +43,22 @@ def just_now(kind: type[VehicleEntered] | type[VehicleExited], id_: str, plate: 
     return kind.parse({"id": id_, "vehicle_plate": plate, kind.time_field: moment})
 
 
-def delivery(summary: StaySummary) -> bytes:
-    fields = {**KEYS, "keys": [f"exit/{summary.id}"], "summaries": [summary.to_dict()]}
-    message = {"queue_name": "vehicle_exit", "actor_name": DELIVER, "args": [], "kwargs": fields, "options": {}}
-    return json.dumps({**message, "message_id": "m", "message_timestamp": 1}).encode()
-
-
-def own(queue: str, body: bytes) -> Message:
-    return queue, body, {OWN_HEADER: 1}
+def settle(records: Records, **became: Any) -> None:
+    """Take what waits, and say what became of it."""
+    batch = records.outbox("http-csv").take(60)
+    if isinstance(batch, Batch):
+        records.outbox("http-csv").settle(batch, Settlement(**became))
 
 
 def bare(event: Event, companion: str = "") -> Message:
-    return event.queue + companion, event.to_json().encode(), None
+    return event.queue + companion, event.to_json().encode()
 
 
 def test_records_that_say_the_same_are_well(day: Day, records: Records) -> None:
     events = [*stay(0), *stay(1), entered("in", "IN"), exited("out", "OUT")]
     day.publish(events)
     records.record(events)
-    records.settle("http-csv", ["exit/x0"], Settled.DELIVERED)
+    settle(records, delivered=["x0"])
     day.summarise(summaries_of(stay(0)))
     verdict = day.verdict(redis_url=URL)
     assert verdict.ok
@@ -127,7 +126,7 @@ def test_what_waits_in_a_queue_or_is_dead_is_not_lost(day: Day) -> None:
     events = [event for number in range(4) for event in stay(number)]
     day.publish(events)
     day.summarise(summaries_of(stay(0)))
-    queued = [bare(events[3]), bare(events[4], ".DQ"), bare(events[7], ".XQ"), ("vehicle_entry.XQ", b"garbage", None)]
+    queued = [bare(events[3]), bare(events[4], ".DQ"), bare(events[7], ".XQ"), ("vehicle_entry.XQ", b"garbage")]
     verdict = day.verdict(messages=queued)
     assert verdict.ok
     assert (verdict.queued, verdict.dead, verdict.pending) == (2, 2, 3)
@@ -143,11 +142,42 @@ def test_an_event_that_comes_again_from_its_queue_had_its_effect(day: Day) -> No
     assert (verdict.matched, verdict.pending, verdict.queued) == (1, 0, 2)
 
 
-@pytest.mark.parametrize("companion", ["", ".DQ", ".XQ"])
-def test_a_summary_that_waits_for_its_sink_or_was_given_up_is_undelivered(day: Day, companion: str) -> None:
+@pytest.mark.parametrize("companion", ["", ".XQ"])
+def test_a_summary_that_was_given_up_is_undelivered_where_the_records_are_gone(day: Day, companion: str) -> None:
     day.publish([*stay(0), *stay(1)])
     day.summarise(summaries_of(stay(1)))
-    message = own(f"vehicle_exit{companion}", delivery(summaries_of(stay(0))[0]))
+    message = (f"carpark_work{companion}", letter("http-csv", summaries_of(stay(0))[0]).encode())
     verdict = day.verdict(messages=[message])
     assert verdict.ok
     assert verdict.sinks[0].undelivered == 1
+
+
+def test_what_waits_waits_alone_is_in_a_batch_or_given_up_is_undelivered(day: Day, records: Records) -> None:
+    events = [event for number in range(4) for event in stay(number)]
+    records.record(events[:6])
+    settle(records, dead=["x0"], alone={"x1": 60.0})
+    records.record(events[6:])
+    day.publish(events)
+    day.summarise([])
+    verdict = day.verdict(redis_url=URL)
+    assert verdict.ok
+    assert (verdict.matched, verdict.sinks[0].undelivered) == (4, 4)
+
+
+def test_a_sink_that_no_worker_has_is_named_with_number_and_age(day: Day, records: Records) -> None:
+    Records(connect(URL), 3600, ["gone"]).record(stay(0))
+    settle(records)
+    day.publish(stay(0))
+    day.summarise([])
+    verdict = day.verdict(redis_url=URL)
+    assert wrongs(verdict) == (1, 0, 0), "the sink that is audited has never had it"
+    assert [(each.sink, each.waiting) for each in verdict.stranded] == [("gone", 1)]
+    (said,) = verdict.to_dict()["stranded"]
+    assert (said["sink"], said["waiting"]) == ("gone", 1)
+    assert 0 <= said["age"] < 100
+    shown = Console(width=300, record=True, file=io.StringIO())
+    shown.print(verdict.table())
+    assert re.search(
+        r"1 summary not yet delivered to sink gone, the oldest for \d+ s, and no worker has this sink: start",
+        shown.export_text(),
+    )

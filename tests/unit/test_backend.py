@@ -1,40 +1,94 @@
-"""What the backend does while a server is away."""
+"""What the backend does while the records are away, and with what comes back on its own queue."""
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from dramatiq.errors import Retry
 
 from carpark.backend import Backend
-from carpark.broker import StubBroker
 from carpark.errors import RecordsUnavailable
+from carpark.events import Event
 from carpark.plugins import Plugins
+from carpark.records import Batch, Recorded, Settlement
 from carpark.settings import Settings
+from tests.helpers import eventually
 from tests.stays import entered, exited
 
 
-@pytest.mark.parametrize(("retries", "queued", "dead"), [(20, 1, 0), (0, 0, 1)])
-def test_while_the_records_are_away_nothing_is_queued_or_given_up_twice(
-    make_settings: Callable[..., Settings], free_port: int, retries: int, queued: int, dead: int
-) -> None:
-    nobody = {"writer_url": f"http://127.0.0.1:{free_port}", "sink_retries": retries}
-    backend = Backend(make_settings(redis_url=f"memory://{uuid.uuid4()}", **nobody), Plugins(()))
-    settle, away = backend.records.settle, [True, True, True]
+@pytest.fixture
+def backend(make_settings: Callable[..., Settings]) -> Iterator[Backend]:
+    backend = Backend(make_settings(redis_url=f"memory://{uuid.uuid4()}"), Plugins(()))
+    yield backend
+    backend.close()
 
-    def settle_later(*arguments: Any) -> int:
+
+def test_records_that_are_away_are_waited_for_in_place_without_end(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, away = backend.records.record, [True] * 30
+    pauses: list[float] = []
+
+    def record_later(events: Sequence[Event]) -> list[Recorded]:
         if away:
             away.pop()
             raise RecordsUnavailable("away")
-        return settle(*arguments)
+        return record(events)
 
-    backend.records.settle = settle_later  # type: ignore[method-assign]
+    def wait(pause: float) -> bool:
+        pauses.append(pause)
+        return False
+
+    monkeypatch.setattr(backend.records, "record", record_later)
+    monkeypatch.setattr(backend._stopping, "wait", wait)
+    backend.process(entered("1", "A"))
+    assert len(pauses) == 30
+    assert sum(pauses) > 25
+    assert backend.records.counts()["entry/recorded"] == 1
+
+
+def test_at_a_stop_an_event_whose_records_are_away_is_left_in_its_queue(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def away(*_: Any) -> list[Recorded]:
+        asked.set()
+        raise RecordsUnavailable("away")
+
+    monkeypatch.setattr(backend.records, "record", away)
+    raised: list[BaseException] = []
+
+    def process() -> None:
+        try:
+            backend.process(exited("1", "A"))
+        except Retry as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=process)
+    thread.start()
+    assert asked.wait(10)
+    backend.stop()
+    thread.join(10)
+    assert len(raised) == 1
+
+
+def test_only_a_summary_that_is_held_as_given_up_is_taken_back(backend: Backend) -> None:
     backend.process(entered("1", "A"))
     backend.process(exited("2", "A"))
-    assert isinstance(backend.broker, StubBroker)
-    counts = backend.broker.counts("vehicle_exit")
-    assert (away, counts["delayed"], counts["dead"]) == ([], queued, dead)
-    assert backend.records.counts()[f"summaries/http-csv/{'failed' if dead else 'retried'}"] == 1
-    backend.close()
+    outbox = backend.records.outbox("http-csv")
+    batch = eventually(lambda: outbox.take(0))
+    assert isinstance(batch, Batch)
+    [summary] = batch.summaries
+    backend.take_back("http-csv", summary)
+    assert outbox.backlog().waiting == 1, "it waits already: no second one"
+    outbox.settle(batch, Settlement(dead=[summary.id]))
+    backend.take_back("other", summary)
+    assert (outbox.backlog().waiting, outbox.backlog().dead) == (0, 1)
+    backend.take_back("http-csv", summary)
+    backend.take_back("http-csv", summary)
+    assert (outbox.backlog().waiting, outbox.backlog().dead) == (1, 0)

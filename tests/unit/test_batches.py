@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.errors import Retry
 
 from carpark.backend import Backend
 from carpark.broker import StubBroker
 from carpark.broker.batches import Batch, Folder, Turns, parts_of
-from carpark.broker.reading import OWN_HEADER, read_body
+from carpark.broker.reading import read_body
 from carpark.broker.stub import Delivery, Letter
-from carpark.errors import SummaryRefused
-from carpark.events import Event, StaySummary
-from carpark.metrics import Meter
-from carpark.outlet import Outlet, Parcel
+from carpark.events import Event
 from carpark.plugins import Plugins
-from carpark.plugins.base import Sink
 from carpark.records import Recorded
 from carpark.settings import Settings
-from carpark.testing import make_summary
-from tests.garbage import bare, dramatiq_body
+from tests.garbage import bare
 from tests.helpers import eventually
 
 
-def delivery(body: bytes, headers: dict[str, Any] | None = None) -> Delivery:
-    return Delivery(read_body("vehicle_entry", body, headers), Letter(body))
+def delivery(body: bytes) -> Delivery:
+    return Delivery(read_body("vehicle_entry", body), Letter(body))
 
 
 def entry(number: int) -> Delivery:
@@ -85,13 +77,11 @@ def test_nobody_joins_a_batch_that_is_worked_on() -> None:
     assert len(parts_of(first)) == 1
 
 
-def test_garbage_and_retries_go_alone_and_open_batches_stay_open() -> None:
+def test_garbage_goes_alone_and_open_batches_stay_open() -> None:
     folder = Folder(100)
     folder.fold(entry(0))
     garbage = delivery(b"?")
-    retried = delivery(dramatiq_body(options={"retries": 1}), {OWN_HEADER: 1})
     assert folder.fold(garbage) is garbage
-    assert folder.fold(retried) is retried
     assert folder.fold(entry(1)) is None
 
 
@@ -227,42 +217,3 @@ def test_after_an_error_nobody_expected_each_event_is_worked_on_alone(run: Calla
     assert letter.headers["x-carpark-error"] == "ZeroDivisionError: this one"
     assert len(running.effects) == 19
     assert sorted(running.sizes)[-1] > 1, "there was a batch"
-
-
-def test_a_batch_whose_records_are_away_is_queued_again_event_by_event(run: Callable[..., Running]) -> None:
-    away = [True]
-
-    def refuse(event: Event) -> None:
-        if event.id != "0" and away:
-            away.clear()
-            raise Retry("the records are away", delay=1)
-
-    running = run(entries(20))
-    running.problem = refuse
-    assert running.finish(20)["dead"] == 0
-    failed = next(call for call in running.calls if call != ["0"])
-    assert len(failed) > 1, "these were together when it happened"
-    assert Counter(id_ for call in running.calls for id_ in call) == Counter([*map(str, range(20)), *failed])
-    assert [call for call in running.calls if len(call) > 1].count(failed) == 1, "and then each alone"
-
-
-class Picky(Sink):
-    """Refuses, or fails at, every list with a summary that it does not like."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-        self.taken: list[str] = []
-
-    def deliver(self, summaries: Sequence[StaySummary]) -> None:
-        if any(summary.vehicle_plate == "BAD" for summary in summaries):
-            raise self._error
-        self.taken += [summary.id for summary in summaries]
-
-
-def test_a_list_that_is_refused_as_a_whole_is_offered_one_by_one() -> None:
-    sink = Picky(SummaryRefused("I do not like one of these"))
-    parcels = [Parcel(f"exit/{n}", make_summary(str(n), "BAD" if n == 1 else "GOOD")) for n in range(3)]
-    with pytest.raises(SummaryRefused) as refused:
-        Outlet("picky", sink, Meter(["picky"])).offer(parcels)
-    assert refused.value.ids == ("1",)
-    assert sink.taken == ["0", "2"]

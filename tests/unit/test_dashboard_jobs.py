@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.broker.reading import OWN_HEADER
 from carpark.dashboard.base import matches, page_of
 from carpark.dashboard.jobs import CUT, SHOWN, Job, check_mended, read_job
 from carpark.errors import InvalidBody
@@ -40,13 +39,11 @@ def test_no_bytes_and_no_headers_make_it_fail(body: bytes, headers: dict[str, An
     "".join((seen.summary, seen.shown, seen.error, str(seen.others))).encode()
 
 
-def test_a_dramatiq_message_says_actor_arguments_time_and_retries() -> None:
-    seen = job(dramatiq_body(options={"retries": 3, "eta": 1_700_000_060_000}), DEAD)
+def test_a_dramatiq_message_says_actor_arguments_and_times() -> None:
+    seen = job(dramatiq_body(), DEAD)
     assert seen.actor_name == "vehicle_entry"
     assert seen.summary == 'id="g", vehicle_plate="G1", entry_date_time="2026-11-23T18:00:00Z"'
-    assert seen.retries == 3
     assert seen.timestamp == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
-    assert seen.eta == datetime(2023, 11, 14, 22, 14, 20, tzinfo=UTC)
     assert seen.error == "id: is missing"
     assert seen.dead_at == datetime(2026, 11, 23, 18, 0, 0, 1, tzinfo=UTC)
 
@@ -78,26 +75,8 @@ def test_the_id_is_made_of_what_a_look_and_a_reading_both_see() -> None:
 
 
 def test_the_actor_of_a_long_message_is_found_in_its_beginning() -> None:
-    body = dramatiq_body(actor_name="deliver_summaries", kwargs={"summaries": ["x" * CUT]})
-    assert read_job("vehicle_exit.XQ", body[:CUT], len(body), {}, {}).actor_name == "deliver_summaries"
-
-
-def test_a_delayed_retry_goes_back_without_its_time() -> None:
-    body = dramatiq_body(queue_name="vehicle_entry.DQ", options={"eta": 1, "retries": 2})
-    own = {OWN_HEADER: 1}
-    sent = json.loads(job(body, own, "vehicle_entry.DQ").sent_as())
-    assert sent == {**json.loads(body), "queue_name": "vehicle_entry", "options": {"retries": 2}}
-    assert job(body, {}, "vehicle_entry.DQ").sent_as() == body
-    assert job(b"{}", own, "vehicle_entry.DQ").sent_as() == b"{}"
-
-
-def test_a_dead_letter_of_our_own_goes_back_with_all_its_retries_before_it() -> None:
-    tried = {"retries": 19, "traceback": "T", "requeue_timestamp": 5, "bare": True}
-    body, own = dramatiq_body(options=tried), {OWN_HEADER: 1}
-    assert json.loads(job(body, own).sent_as()) == {**json.loads(body), "options": {"bare": True}}
-    assert json.loads(job(b"", own).sent_as(body)) == {**json.loads(body), "options": {"bare": True}}, "mended, too"
-    assert job(body, {}).sent_as() == job(b"", {}).sent_as(body) == body, "somebody else's goes as it came"
-    assert job(b'{"options": {"retries": 3}}', own).sent_as() == b'{"options": {"retries": 3}}', "this is no message"
+    body = dramatiq_body(actor_name="deliver_summaries", kwargs={"sink": "x" * CUT})
+    assert read_job("carpark_work.XQ", body[:CUT], len(body), {}, {}).actor_name == "deliver_summaries"
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "now", 7, None])

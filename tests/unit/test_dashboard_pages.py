@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from carpark.broker import StubBroker
-from carpark.broker.reading import OWN_HEADER
 from carpark.broker.stub import Letter
 from carpark.dashboard import make_app, mount
 from carpark.dashboard.stub import StubInterface
 from carpark.errors import BrokerUnavailable, InvalidSetting, RecordsUnavailable
-from carpark.records import Records, connect
+from carpark.records import Batch, Records, Settlement, connect, forget_memory
 from carpark.settings import Settings
+from tests.audited import stay
 from tests.dashboards import CSRF, Pages, broker_with, text_of
 from tests.garbage import GARBAGE, bare, dramatiq_body
+from tests.stays import entered, exited
 
 ACTIONS = ("requeue-message", "delete-message", "requeue-all", "delete-all", "send-message")
 FAILED = "/queues/vehicle_entry/failed"
+NONE = "\N{EN DASH}"
 MakeSettings = Callable[..., Settings]
 
 
@@ -50,15 +52,16 @@ def test_the_queues_with_four_counts_and_the_worker(open_pages: OpenPages) -> No
     text = open_pages(broker).text("/")
     assert "vehicle_entry 0 0 0 2" in text
     assert "vehicle_exit 1,234 0 0 0" in text
+    assert "carpark_work 0 0 0 0" in text
     assert "carpark run" in text
 
 
-def test_a_list_of_dead_letters_says_actor_arguments_time_retries_and_reason(open_pages: OpenPages) -> None:
-    pages = open_pages(broker_with(dramatiq_body(options={"retries": 7}), why="sink 'http-csv': connection refused"))
+def test_a_list_of_dead_letters_says_actor_arguments_times_and_reason(open_pages: OpenPages) -> None:
+    pages = open_pages(broker_with(dramatiq_body(), why="sink 'http-csv': connection refused"))
     text = pages.text(FAILED)
     assert 'vehicle_entry id="g", vehicle_plate="G1", entry_date_time="2026-11-23T18:00:00Z"' in text
     assert "sink 'http-csv': connection refused 0 s ago" in text
-    assert re.search(r"\d days ago 7 Requeue", text)
+    assert re.search(r"\d days ago Requeue", text)
 
 
 def test_a_message_is_shown_with_all_that_is_known_of_it(open_pages: OpenPages) -> None:
@@ -171,14 +174,11 @@ def test_a_mended_body_is_sent_in_place_of_the_dead_one(open_pages: OpenPages) -
     assert [letter.body for letter in broker.dead["vehicle_entry"]] == [b"next"]
 
 
-def test_a_delayed_message_in_the_workers_hand_can_be_looked_at(open_pages: OpenPages) -> None:
+def test_what_somebody_has_put_on_a_delay_queue_can_be_looked_at(open_pages: OpenPages) -> None:
     broker = broker_with()
-    broker.publish("vehicle_exit.DQ", dramatiq_body(options={"eta": 4_000_000_000_000}), {OWN_HEADER: 1})
-    consumer = broker.consume("vehicle_exit.DQ")
-    assert next(consumer)
+    broker.publish("vehicle_exit.DQ", bare())
     text = open_pages(broker).text("/queues/vehicle_exit/delayed")
-    assert "they can be looked at, not moved" in text
-    assert re.search(r"in [\d,]+ days", text)
+    assert 'vehicle_plate="G1"' in text
     assert "Requeue" not in text
 
 
@@ -266,34 +266,84 @@ def test_a_mistake_of_its_own_is_logged_and_not_shown(
     assert "ZeroDivisionError: secret" in caplog.text
 
 
-def test_the_car_park_at_one_look(make_settings: MakeSettings) -> None:
+@pytest.fixture
+def park(make_settings: MakeSettings) -> Iterator[tuple[Pages, StubBroker, Records, list[float]]]:
+    """The pages over records of this process with two sinks; what time it is can be set."""
+    now = [1000.0]
     settings = make_settings(redis_url="memory://dashboard-page", sinks="http-csv,webhook")
-    client = connect(settings.redis_url)
-    client.hset("carpark:counts", mapping={
-        "entry/recorded": 1500, "entry/matched": 20, "exit/matched": 1180, "exit/unmatched": 320, "entry/abandoned": 3,
-        "exit/rejected": 2, "summaries": 1200, "summaries/http-csv/delivered": 1200,
-        "summaries/webhook/delivered": 1190, "summaries/webhook/failed": 10, "summaries/webhook/retried": 10,
-    })  # fmt: skip
-    client.sadd("entry_plates", "A1", "B2")
-    broker = broker_with(b"x", queue="vehicle_exit")
-    records = Records(client, settings.retention, settings.sinks)
-    pages = Pages(make_app(settings, StubInterface(broker), records))
+    records = Records(connect(settings.redis_url), settings.retention, settings.sinks, lambda: now[0])
+    broker = broker_with()
+    yield Pages(make_app(settings, StubInterface(broker), records)), broker, records, now
+    forget_memory("memory://dashboard-page")
+
+
+Park = tuple[Pages, StubBroker, Records, list[float]]
+
+
+def test_the_car_park_at_one_look(park: Park) -> None:
+    pages, broker, records, _ = park
+    records.record([event for number in range(1200) for event in stay(number)])
+    records.record([*(entered(f"in{number}", f"IN{number}") for number in range(2)), exited("out", "OUT")])
+    records.reject("exit")
+    for sink in ("http-csv", "webhook"):
+        while isinstance(batch := records.outbox(sink).take(5), Batch):
+            records.outbox(sink).settle(batch, Settlement(delivered=None))
     text = pages.text("/carpark")
     for part in (
-        *(
-            "Inside 2 vehicles",
-            "Matched 1,200 exits",
-            "Unmatched 300 exits",
-            "Abandoned 3 entries",
-            "Rejected 2 messages",
-        ),
-        *("http-csv 1,200 0 0 0", "webhook 1,190 10 10 10", "vehicle_exit has 1 dead letter."),
-        "Sink webhook has not got 10 of 1,200 summaries.",
+        "Inside 2 vehicles",
+        "Matched 1,200 exits",
+        "Unmatched 1 exits",
+        "Rejected 1 messages",
+        "All is well.",
     ):
         assert part in text
-    broker.dead["vehicle_exit"].clear()
-    assert "All is well." in pages.text("/carpark")
-    client.flushall()
+    assert f"http-csv 1,200 0 {NONE} 0 0 {NONE} webhook 1,200 0 {NONE} 0 0 {NONE}" in text
+    broker.dead["vehicle_exit"].append(Letter(b"x"))
+    assert "vehicle_exit has 1 dead letter." in pages.text("/carpark")
+
+
+def test_a_sink_that_fails_says_what_waits_how_often_it_was_tried_and_when_it_is_tried_again(park: Park) -> None:
+    pages, _, records, now = park
+    records.record([event for number in range(12) for event in stay(number)])
+    outbox = records.outbox("webhook")
+    for attempt in (1, 2):
+        now[0] += 60
+        records.outbox("http-csv").take(5)
+        batch = outbox.take(5)
+        assert isinstance(batch, Batch)
+        assert batch.attempt == attempt
+        outbox.settle(batch, Settlement(error="connection <refused>", delay=20))
+    text = pages.text("/carpark")
+    assert (
+        "Sink webhook has failed for 1 min (connection <refused>); 12 summaries not yet delivered to sink webhook, the "
+        "oldest for 2 min, next attempt in 20 s: repair what it writes to" in text
+    )
+    assert "webhook connection <refused> 0 12 2 min 0 2 in 20 s" in text
+    now[0] += 20
+    batch = outbox.take(5)
+    assert isinstance(batch, Batch)
+    ids = [summary.id for summary in batch.summaries]
+    outbox.settle(batch, Settlement(delivered=ids[:9], dead=ids[9:10], alone=dict.fromkeys(ids[10:], 30.0)))
+    text = pages.text("/carpark")
+    assert "Sink webhook takes others and not these: 2 summaries, each tried again alone, next attempt in 30 s" in text
+    assert "1 summary given up for sink webhook: see why with `carpark dlq list --queue carpark_work" in text
+    assert re.search(r"webhook 9 2 2 min 1 0 in 30 s", text)
+
+
+def test_a_sink_that_no_worker_has_is_named_with_number_age_and_the_way_out(park: Park) -> None:
+    pages, _, _, now = park
+    old = Records(connect("memory://dashboard-page"), 3600, ["gone"], lambda: now[0])
+    old.record(stay(1))
+    old.outbox("gone").take(5)
+    now[0] += 34
+    assert "no worker has" not in pages.text("/carpark"), "one asked for it just now"
+    now[0] += 2
+    text = pages.text("/carpark")
+    assert (
+        "1 summary not yet delivered to sink gone, the oldest for 36 s, and no worker has this sink: start one with "
+        "gone in CARPARK_SINKS, or make dead letters of them with `carpark dlq give-up gone`." in text
+    )
+    assert f"gone no worker has it 0 1 36 s 0 1 {NONE}" in text
 
 
 def test_records_that_are_away_are_a_page_that_says_so(make_settings: MakeSettings) -> None:

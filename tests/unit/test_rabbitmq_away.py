@@ -8,15 +8,9 @@ from collections.abc import Callable, Iterator
 import dramatiq
 import pika
 import pytest
-from dramatiq.errors import ConnectionClosed, Retry
+from dramatiq.errors import ConnectionClosed
 
 from carpark.broker import RabbitmqBroker
-from carpark.broker import retries as retries_module
-from carpark.broker.batches import Batch, Folder
-from carpark.broker.consumer import Delivery
-from carpark.broker.reading import read_body
-from carpark.broker.retries import Retries
-from tests.garbage import bare
 
 QUEUE = "vehicle_entry"
 
@@ -26,13 +20,12 @@ def _unknown(*_: object, **__: object) -> object:
 
 
 @pytest.fixture
-def make_broker(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RabbitmqBroker]:
+def make_broker() -> Callable[[str], RabbitmqBroker]:
     def make(url: str) -> RabbitmqBroker:
-        broker = RabbitmqBroker(url, [Retries()])
+        broker = RabbitmqBroker(url, [])
         dramatiq.actor(broker=broker, actor_name=QUEUE, queue_name=QUEUE)(lambda *events: None)
         return broker
 
-    monkeypatch.setattr(retries_module, "RETURN_DELAY", 0)
     return make
 
 
@@ -66,32 +59,3 @@ def test_it_is_away_for_whoever_consumes(broker: RabbitmqBroker) -> None:
     broker.queues_pending.clear()
     with pytest.raises(ConnectionClosed):
         broker.consume(QUEUE)
-
-
-def _batch() -> Batch:
-    folder = Folder(10)
-    deliveries = [
-        Delivery(read_body(QUEUE, bare(id=str(tag))), None, tag, b"", pika.BasicProperties()) for tag in range(3)
-    ]
-    batch = folder.fold(deliveries[0])
-    assert isinstance(batch, Batch)
-    assert [folder.fold(each) for each in deliveries[1:]] == [None, None]
-    return batch
-
-
-def test_a_batch_that_cannot_be_queued_again_goes_back_to_its_queue(broker: RabbitmqBroker) -> None:
-    batch = _batch()
-    broker.emit_after("process_message", batch, exception=Retry("the records are away"))
-    assert [(part.failed, part.returned) for part in batch.parts] == [(False, True)] * 3
-
-
-def test_what_nobody_expected_while_queueing_loses_nothing(
-    nameless: RabbitmqBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def explode(*_: object, **__: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(nameless, "enqueue", explode)
-    batch = _batch()
-    nameless.emit_after("process_message", batch, exception=Retry("the records are away"))
-    assert [part.returned for part in batch.parts] == [True] * 3

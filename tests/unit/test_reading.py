@@ -10,11 +10,10 @@ from dramatiq.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.broker.reading import DELIVER, OWN_HEADER, EventMessage, RejectedMessage, read_body
-from carpark.events import MAX_NESTING, VehicleEntered, VehicleExited
+from carpark.broker.reading import DELIVER, WORK, EventMessage, RejectedMessage, read_body
+from carpark.events import StaySummary, VehicleEntered, VehicleExited
+from carpark.testing import make_summary
 from tests.garbage import EVENT, GARBAGE, ODD, bare, dramatiq_body
-
-OWN = {OWN_HEADER: 1}
 
 
 @pytest.mark.parametrize("name", GARBAGE)
@@ -58,78 +57,55 @@ def test_a_dramatiq_message_says_when_it_was_sent_and_who_it_is() -> None:
     assert message.message_id == "b26ed2b5-5f0b-4c7f-9a3e-3a1a0f9f1d11"
 
 
-@pytest.mark.parametrize("body", [bare(further=1), dramatiq_body()], ids=["bare", "dramatiq"])
-def test_a_retry_is_read_as_what_it_was(body: bytes) -> None:
-    first = read_body("vehicle_entry", body)
-    assert isinstance(first, EventMessage)
-    retry = first.copy(options={"retries": 2, "traceback": "T", "requeue_timestamp": 5, "eta": 7})
-    again = read_body("vehicle_entry.DQ", retry.encode(), OWN)
-    assert isinstance(again, EventMessage)
-    assert again.event == first.event
-    assert again.sent_at == first.sent_at
-    assert again.message_id == first.message_id
-    assert again.options == {"retries": 2, "traceback": "T", "requeue_timestamp": 5, "eta": 7}
-    assert again.queue_name == "vehicle_entry.DQ"
+SUMMARY = make_summary("x-1", "B123").to_dict()
 
 
-def test_a_retry_may_be_longer_than_an_event() -> None:
-    first = read_body("vehicle_entry", bare(note="x" * 65_000))
-    assert isinstance(first, EventMessage)
-    retry = first.copy(options={"retries": 1, "traceback": "x" * 30_000})
-    assert isinstance(read_body("vehicle_entry", retry.encode(), OWN), EventMessage)
-
-
-def test_a_bare_event_that_is_nested_as_deep_as_it_may_be_can_be_retried() -> None:
-    inner = MAX_NESTING - 1  # the event is an object itself
-    first = read_body("vehicle_entry", bare(note="@").replace(b'"@"', b"[" * inner + b"]" * inner))
-    assert isinstance(first, EventMessage)
-    assert isinstance(read_body("vehicle_entry.DQ", first.encode(), OWN), EventMessage)
-    deeper = first.encode().replace(b"[[", b"[[[[").replace(b"]]", b"]]]]")
-    assert isinstance(read_body("vehicle_entry.DQ", deeper, OWN), RejectedMessage)
-
-
-def _delivery(**changes: Any) -> bytes:
-    fields = {"actor_name": DELIVER, "kwargs": {"sink": "http-csv", "keys": [], "summaries": []}, **changes}
+def _work(**changes: Any) -> bytes:
+    fields = {"actor_name": DELIVER, "kwargs": {"sink": "http-csv", "summary": SUMMARY}, **changes}
     return dramatiq_body(**fields)
 
 
-def test_a_retry_of_summaries_is_read_on_the_exit_queue_alone() -> None:
-    assert read_body("vehicle_exit", _delivery(), OWN).actor_name == DELIVER
-    assert isinstance(read_body("vehicle_entry", _delivery(), OWN), RejectedMessage)
-    assert isinstance(read_body("vehicle_exit", _delivery()), RejectedMessage), "without our header"
+def test_a_summary_that_was_given_up_is_read_on_its_own_queue_alone() -> None:
+    message = read_body(WORK, _work(message_id="http-csv/" + 128 * "x"))
+    assert (message.actor_name, message.args) == (DELIVER, ("http-csv", StaySummary.parse(SUMMARY)))
+    for queue in ("vehicle_entry", "vehicle_exit", "vehicle_exit.DQ"):
+        assert isinstance(read_body(queue, _work()), RejectedMessage)
+    assert isinstance(read_body(WORK, dramatiq_body()), RejectedMessage)
+    assert isinstance(read_body(WORK, bare()), RejectedMessage)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        None,
+        [],
+        {},
+        {"sink": "http-csv"},
+        {"sink": 1, "summary": SUMMARY},
+        {"sink": "http-csv", "summary": SUMMARY, "self": 1},
+        {"sink": "http-csv", "summary": {**SUMMARY, "duration": "long"}},
+        {"sink": "http-csv", "summary": []},
+        {"sink": "http-csv", "keys": [], "summaries": []},
+    ],
+)
+def test_what_is_no_summary_is_rejected_there(kwargs: object) -> None:
+    assert isinstance(read_body(WORK, _work(kwargs=kwargs)), RejectedMessage)
 
 
 @pytest.mark.parametrize(
     "options",
-    [
-        None,
-        [],
-        {"eta": float("inf")},
-        {"eta": "soon"},
-        {"eta": -1},
-        {"eta": True},
-        {"eta": 10**400},
-        {"eta": 1e300},
-        {"retries": "x"},
-        {"retries": 1.5},
-        {"retries": 10**400},
-        {"traceback": 1},
-    ],
+    [None, [], {"eta": float("inf")}, {"eta": 253_370_764_800_000}, {"max_retries": "x", "on_failure": "nobody"}],
 )
-def test_our_header_does_not_open_the_door_to_options_that_kill_a_worker(options: object) -> None:
-    body = dramatiq_body(options=options)
-    assert isinstance(read_body("vehicle_entry", body, OWN), RejectedMessage)
-
-
-def test_options_that_this_backend_never_writes_are_dropped() -> None:
-    message = read_body("vehicle_entry", dramatiq_body(options={"max_retries": "x", "on_failure": "nobody"}), OWN)
+@pytest.mark.parametrize("queue", ["vehicle_entry", "vehicle_entry.DQ"])
+def test_options_of_a_message_are_never_heeded(queue: str, options: object) -> None:
+    message = read_body(queue, dramatiq_body(options=options).replace(b"Infinity", b"1e999"))
     assert isinstance(message, EventMessage)
     assert message.options == {}
 
 
-@given(st.binary(max_size=200), st.sampled_from(["vehicle_entry", "vehicle_exit", "vehicle_exit.DQ"]), st.booleans())
-def test_any_bytes_are_read_as_something(body: bytes, queue: str, own: bool) -> None:
-    assert isinstance(read_body(queue, body, OWN if own else None), Message)
+@given(st.binary(max_size=200), st.sampled_from(["vehicle_entry", "vehicle_exit", "vehicle_exit.DQ", WORK]))
+def test_any_bytes_are_read_as_something(body: bytes, queue: str) -> None:
+    assert isinstance(read_body(queue, body), Message)
 
 
 JSON = st.recursive(
@@ -139,8 +115,8 @@ JSON = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(json.loads(dramatiq_body()), JSON)), st.booleans())
-def test_any_dramatiq_shape_is_read_as_something(changes: dict[str, Any], own: bool) -> None:
-    message = read_body("vehicle_entry", dramatiq_body(**changes), OWN if own else None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(json.loads(dramatiq_body()), JSON)))
+def test_any_dramatiq_shape_is_read_as_something(changes: dict[str, Any]) -> None:
+    message = read_body("vehicle_entry", dramatiq_body(**changes))
     assert message.actor_name == "vehicle_entry"
     assert isinstance(message, RejectedMessage) or message.args[0].id == EVENT["id"] or "kwargs" in changes

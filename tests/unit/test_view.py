@@ -24,7 +24,7 @@ def snapshot(seconds: float = 2.0, **counts: int) -> Snapshot:
             dead=3,
         ),
         ready={"vehicle_entry": 7, "vehicle_exit": 0},
-        delayed={"vehicle_entry": 0, "vehicle_exit": 5},
+        undelivered={"http-csv": 5, "jsonl": 0},
         latest=[StaySummary.of_stay("x1", "SGM6322E", at(0), at(1_500_000))],
         waiting=["entry: the car park is full"],
     )
@@ -41,7 +41,17 @@ def drawn(width: int) -> str:
 def test_in_a_terminal_there_is_a_panel_with_everything() -> None:
     for width in (60, 80, 200):
         text = drawn(width)
-        for part in ("40", "220", "110.0/s", "40.0/s", "7 waiting", "5 retries", "SGM6322E", "1.5", "dead letters: 3"):
+        for part in (
+            "40",
+            "220",
+            "110.0/s",
+            "40.0/s",
+            "7 waiting",
+            "5 not yet delivered",
+            "SGM6322E",
+            "1.5",
+            "dead letters: 3",
+        ):
             assert part in text
         assert "entry: the car park is full" in text
         assert max(len(line) for line in text.splitlines()) < width - 2, "^C behind the last line has to fit"
@@ -57,7 +67,8 @@ def test_elsewhere_there_are_lines_and_warnings_among_them() -> None:
         logging.getLogger("carpark.test").warning("sink %s fails", "[x]")
         logging.getLogger("carpark.test").info("nothing to see")
     assert stream.getvalue().splitlines() == [
-        "   2.0 s  published 220 (110/s)  inside 40  matched 80 (40/s)  unmatched 20  waiting in queues 7  retries 5",
+        "   2.0 s  published 220 (110/s)  inside 40  matched 80 (40/s)  unmatched 20  waiting in queues 7  "
+        "not yet delivered 5",
         "entry camera waits: [full]",
         "warning: sink [x] fails",
     ]

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -28,6 +29,9 @@ operator can mend those, so the summaries wait."""
 
 _READ_BYTES = 64 * 1024
 """How much of an answer is read; what is longer is not worth the connection that reading it would save."""
+
+CONNECTIONS = 8
+"""Over how many connections the summaries of a batch are posted at once, where each is a post of its own."""
 
 _SHOWN_CHARACTERS = 200
 _VISIBLE = string.punctuation.replace("%", "")
@@ -60,6 +64,9 @@ class HttpSink(Sink):
         trust_env: bool = False,
     ) -> None:
         self._url, self._timeout, self._singly, self._trust_env = url, timeout, singly, trust_env
+        if singly:
+            self.batch = CONNECTIONS  # so that a batch takes no longer than its slowest post
+        self._pool = ThreadPoolExecutor(CONNECTIONS, "webhook") if singly else None
         self._secret = secret.encode()
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._threads = threading.local()
@@ -81,18 +88,31 @@ class HttpSink(Sink):
         """
         if not summaries:
             return
-        refused: dict[str, str] = {}
-        for offer in [[summary] for summary in summaries] if self._singly else [list(summaries)]:
-            refused |= self._offer(offer)
+        if self._pool is None or len(summaries) == 1:
+            refused = self._offer(list(summaries))
+        else:
+            offers = list(self._pool.map(self._try, summaries))
+            refused = {id_: reason for offer in offers if isinstance(offer, dict) for id_, reason in offer.items()}
+            failed = [offer for offer in offers if isinstance(offer, SinkUnavailable)]
+            if failed:
+                raise failed[0]
         if refused:
             raise SummaryRefused(next(iter(refused.values())), tuple(refused))
 
     def close(self) -> None:
         """Close all connections."""
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
         with self._routes_lock:
             routes = list(self._routes)
         for route in routes:
             route.close()
+
+    def _try(self, summary: StaySummary) -> dict[str, str] | SinkUnavailable:
+        try:
+            return self._offer([summary])
+        except SinkUnavailable as error:
+            return error
 
     def _offer(self, summaries: list[StaySummary]) -> dict[str, str]:
         reason = self._post(summaries)

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from carpark.events import Event, VehicleEntered, VehicleExited
-from carpark.records import Outcome, Recorded, Records, Settled
+from carpark.records import Batch, Outcome, Recorded, Records, Settlement
 from tests.integration.records.conftest import RETENTION, SINKS, Clock
 from tests.stays import at, entered, exited
 
@@ -68,7 +68,7 @@ class TestRecordOfAPlate:
             "exit_date_time": at(1_500_006),
             "duration": 1.500001,
         }
-        assert recorded[1].sinks == SINKS
+        assert records.undelivered() == len(SINKS)
         record = hash_of(client, "B123")
         assert record["entry_time"] == at(5)
         assert record["parking_enter_data"] == entry.to_json()
@@ -275,10 +275,12 @@ class TestTimes:
         assert recorded[2].summary.id == id_
         again = records.record([events[2], other[1]])
         assert outcomes(again) == ["duplicate", "duplicate"]
-        assert [effect.summary for effect in again] == [recorded[2].summary, recorded[4].summary]
         for sink in SINKS:
-            assert records.settle(sink, [recorded[2].key, recorded[4].key], Settled.DELIVERED) == 2
-        assert records.undelivered() == 0
+            batch = records.outbox(sink).take(10)
+            assert isinstance(batch, Batch)
+            assert batch.summaries == (recorded[2].summary, recorded[4].summary)
+            became = Settlement(delivered=[id_], alone={f"{id_[:-1]}y": 1.0})
+            assert records.outbox(sink).settle(batch, became) == (1, 1, 0)
 
 
 class TestKnownIds:
@@ -359,7 +361,8 @@ class TestKnownIds:
                 events += [entered(f"e{n}", f"P{n % 10}", 2 * n), exited(f"x{n}", f"P{n % 10}", 2 * n + 1)]
             records.record(events)
         keys = {key for key in client.scan_iter() if not key.startswith("P")}
-        assert keys == {"carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:undelivered"}
+        outboxes = {f"carpark:outbox:{sink}" for sink in SINKS}
+        assert keys == {"carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:sinks", *outboxes}
         assert records.counts()["summaries"] == 5000
 
     def test_forgotten_ids_are_cleared_away_as_new_ones_come(

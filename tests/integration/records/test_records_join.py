@@ -18,7 +18,7 @@ from carpark.events import Event, StaySummary
 from carpark.records import Outcome, Recorded, Records
 from tests.reference import Account, account_for
 from tests.stays import any_events, in_batches, incomplete, mixed, stays, two_queues, whole_stays
-from tests.stores import STORES, open_store
+from tests.stores import STORES, open_store, undelivered
 
 SINKS = ("http-csv", "sqlite")
 RETENTION = 21600
@@ -110,7 +110,7 @@ class Run:
             event = exits[summary.id]
             assert (summary.vehicle_plate, summary.exit_date_time) == (event.vehicle_plate, event.time)
             assert summary.duration >= 0
-        assert self.client.hlen("carpark:undelivered") == len(SINKS) * len(self.summaries)
+        assert undelivered(self.client) == len(SINKS) * len(self.summaries)
         assert self.client.zcard("carpark:seen:entry") == len(entries)
         assert self.client.zcard("carpark:seen:exit") == len(exits)
         for plate in self.fields:

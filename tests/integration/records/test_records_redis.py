@@ -14,14 +14,15 @@ import redis
 
 from carpark.errors import RecordsUnavailable
 from carpark.events import Event
-from carpark.records import Outcome, Records, Settled, connect
+from carpark.records import Batch, Outcome, Records, Settlement, connect
 from carpark.records import connection as connection_module
 from tests.helpers import eventually, find_free_port
 from tests.servers import RedisServer
 from tests.stays import entered, exited
 
 RETENTION = 100.0
-OURS = ["entry_plates", "carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:undelivered"]
+OURS = ["entry_plates", "carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:sinks"]
+OURS.append("carpark:outbox:http-csv")
 
 
 @contextmanager
@@ -41,9 +42,9 @@ def test_a_script_that_redis_forgot_is_sent_again(redis_url: str) -> None:
     with opened(redis_url) as (client, records):
         records.record([entered("e1")])
         client.script_flush()
-        key = records.record([exited("x1")])[0].key
+        records.record([exited("x1")])
         client.script_flush()
-        assert records.settle("http-csv", [key], Settled.DELIVERED) == 1
+        assert isinstance(records.outbox("http-csv").take(1), Batch)
         assert records.counts()["summaries"] == 1
 
 
@@ -51,7 +52,10 @@ def test_a_redis_that_is_not_there_is_said_quickly_and_in_one_line() -> None:
     with opened(f"redis://127.0.0.1:{find_free_port()}/0") as (_, records):
         steps = [
             lambda: records.record([entered("e1")]),
-            lambda: records.settle("http-csv", ["exit/x1"], Settled.DELIVERED),
+            lambda: records.outbox("http-csv").take(1),
+            lambda: records.outbox("http-csv").settle(Batch(1, 1, 0, False, ()), Settlement()),
+            lambda: list(records.outbox("http-csv").stays()),
+            records.backlogs,
             lambda: records.reject("entry"),
             records.counts,
             records.inside,
@@ -99,18 +103,20 @@ def test_a_redis_that_hangs_is_given_up_once_and_its_late_work_is_not_done_twice
 
 def test_a_full_redis_is_waited_for_and_nothing_is_half_done(private_redis: RedisServer) -> None:
     with opened(private_redis.url) as (client, records):
-        key = records.record([exited("x1"), entered("e2", "C1"), exited("x2", "C1")])[2].key
+        records.record([exited("x1"), entered("e2", "C1"), exited("x2", "C1")])
+        outbox = records.outbox("http-csv")
+        batch = outbox.take(100)
+        assert isinstance(batch, Batch)
         before = state_of(client)
         client.config_set("maxmemory", 1)
         # Taking the waiting exit away would still be allowed; putting the stay in its place would not.
         with pytest.raises(RecordsUnavailable, match="maxmemory"):
             records.record([entered("e1")])
-        with pytest.raises(RecordsUnavailable, match="maxmemory"):
-            records.settle("http-csv", [key], Settled.DELIVERED)
-        client.config_set("maxmemory", 0)
         assert state_of(client) == before
+        assert outbox.settle(batch, Settlement(delivered=None)) == (1, 0, 0), "what fills it can be delivered"
+        assert outbox.take(100) == -1
+        client.config_set("maxmemory", 0)
         assert records.record([entered("e1")])[0].outcome is Outcome.MATCHED
-        assert records.settle("http-csv", [key], Settled.DELIVERED) == 1
 
 
 def test_a_redis_that_takes_no_writes_is_waited_for(private_redis: RedisServer) -> None:

@@ -1,0 +1,330 @@
+"""The relay of the transactional outbox: brings what the records hold for each sink to it, apart from all events.
+
+A sink that fails opens its circuit breaker: it is left alone for longer each time, then one batch tries it. The breaker
+is in the records, so it is one for all workers, and a restart neither forgets nor hastens it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from dramatiq.common import compute_backoff
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.message import Message
+
+from carpark.broker.reading import DELIVER, WORK
+from carpark.errors import DeliveryError, RecordsUnavailable, SummaryRefused, one_line
+from carpark.events import StaySummary
+from carpark.failpoints import Failpoint
+from carpark.metrics import Meter
+from carpark.plugins.base import Sink
+from carpark.records import Batch, Outbox, Records, Settled, Settlement
+from carpark.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GLANCE = 1.0
+"""Seconds after which a relay looks for what others have left, unless something wakes it before."""
+
+MARGIN = 5.0
+"""Seconds that a lease lasts beyond the longest call of a sink."""
+
+TOGETHER = 3
+"""How often a batch is offered as one before its members are offered one by one."""
+
+FEW = 3
+"""How many members fail one by one, and none is taken, until it is the sink that is to blame."""
+
+Result = TypeVar("Result")
+DeadLetter = Callable[[Message[Any], str], None]
+"""Keeps a message as a dead letter for a reason, and returns when that is confirmed."""
+
+
+class Relay:
+    """Brings summaries from the outboxes to the sinks in use, each sink in a thread of its own.
+
+    Args:
+        settings: The retries of the sinks.
+        sinks: Name to sink.
+        records: Gives the records, when the relay starts.
+        dead_letter: Keeps a summary that is given up.
+        meter: Counts what becomes of summaries.
+        reached: Is told that a sink has taken summaries.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sinks: Mapping[str, Sink],
+        records: Callable[[], Records],
+        dead_letter: DeadLetter,
+        meter: Meter,
+        reached: Failpoint = lambda name: None,
+    ) -> None:
+        self._records, self._sinks, self._stopping = records, sinks, threading.Event()
+        self._patience = settings.sink_timeout + MARGIN
+        self._routes = [
+            Route(name, sink, settings, dead_letter, meter, reached, self._stopping) for name, sink in sinks.items()
+        ]
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        for route in self._routes:
+            route.start(self._records().outbox(route.name))
+
+    def wake(self) -> None:
+        """Look for summaries at once: some have just been recorded."""
+        for route in self._routes:
+            route.wake()
+
+    def stop(self) -> None:
+        """End the calls in hand, for as long as a sink may take, and close the sinks; what waits is in the outbox."""
+        self._stopping.set()
+        self.wake()
+        deadline = time.monotonic() + self._patience
+        for route in self._routes:
+            route.join(max(0.0, deadline - time.monotonic()))
+        for name, sink in self._sinks.items():
+            try:
+                sink.close()
+            except Exception:
+                log.exception("sink %s could not be closed", name)
+
+
+class Route:
+    """The way to one sink: takes a batch, offers it, settles it.
+
+    Args:
+        name: The sink's name.
+        sink: The sink.
+        settings: Its retries.
+        dead_letter: Keeps a summary that is given up.
+        meter: Counts what becomes of summaries.
+        reached: Is told that the sink has taken summaries.
+        stopping: Set when no further batch shall be taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        settings: Settings,
+        dead_letter: DeadLetter,
+        meter: Meter,
+        reached: Failpoint,
+        stopping: threading.Event,
+    ) -> None:
+        self.name, self._sink, self._meter, self._reached, self._stopping = name, sink, meter, reached, stopping
+        self._dead_letter, self._retries, self._lease = (
+            dead_letter,
+            settings.sink_retries,
+            settings.sink_timeout + MARGIN,
+        )
+        self._backoff = (int(settings.sink_retry_min * 1000), int(settings.sink_retry_max * 1000))
+        self._fails = self._away = False
+        self._news = threading.Event()
+        # A daemon: a sink that never answers must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name=f"relay to {name}", daemon=True)
+
+    def start(self, outbox: Outbox) -> None:
+        """Begin to deliver.
+
+        Args:
+            outbox: What the sink has not taken.
+        """
+        self._outbox = outbox
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for summaries at once."""
+        self._news.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the call in hand has ended.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def turn(self) -> float:
+        """Deliver the next batch, if there is one.
+
+        Returns:
+            Seconds for which nobody is given a batch; negative if it is only that nothing waits now.
+
+        Raises:
+            RecordsUnavailable: The records cannot be reached.
+        """
+        batch = self._outbox.take(self._lease, self._sink.batch)
+        if not isinstance(batch, Batch):
+            return batch
+        became, reasons = self._offer(batch)
+        if became.delivered != []:
+            self._reached("after-sink")
+        self._note_health(became)
+        self._when_possible(lambda: self._bury(batch, reasons))
+        counted = self._when_possible(lambda: self._outbox.settle(batch, became))
+        for outcome, count in zip(Settled, counted or (), strict=False):
+            self._meter.settled(self.name, outcome, count)
+        return 0.0
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._news.clear()
+            try:
+                wait = self._when_possible(self.turn)
+            except Exception:
+                log.exception("the relay to sink %s goes on after an error of its own", self.name)
+                wait = GLANCE
+            if wait is not None and wait < 0:
+                self._news.wait(GLANCE)
+            elif wait:  # no news hastens it: another relay is at it, or the circuit breaker is open
+                self._stopping.wait(min(wait, GLANCE))
+
+    def _offer(self, batch: Batch) -> tuple[Settlement, dict[str, str]]:
+        """Offer a batch; give what became of its members, and why those died that did."""
+        members = batch.summaries
+        if len(members) > 1 and (batch.attempt > TOGETHER or batch.attempt > max(1, self._retries)):
+            return self._offer_each(batch)
+        refused, error = self._deliver(members)
+        reasons = {id_: f"sink {self.name!r} refused: {reason}" for id_, reason in refused.items()}
+        if not error:
+            taken = [each.id for each in members if each.id not in refused] if refused else None
+            return Settlement(delivered=taken, dead=list(reasons)), reasons
+        if len(members) > 1:
+            return Settlement(error=error, delay=self._delay(batch.failures)), {}
+        return self._failed_alone(batch, {members[0].id: error}, one_of_many=batch.alone)
+
+    def _offer_each(self, batch: Batch) -> tuple[Settlement, dict[str, str]]:
+        """Offer the members of a batch one by one, as far as the lease lasts."""
+        deadline = time.monotonic() + MARGIN / 2
+        is_last = batch.attempt > self._retries
+        delivered: list[str] = []
+        dead: dict[str, str] = {}
+        failed: dict[str, str] = {}
+        for summary in batch.summaries:
+            refused, error = self._deliver([summary])
+            if error:
+                failed[summary.id] = error
+            elif refused:
+                dead[summary.id] = f"sink {self.name!r} refused: {refused[summary.id]}"
+            else:
+                delivered.append(summary.id)
+            is_sinks_fault = len(failed) >= FEW and not (delivered or dead or is_last)
+            if is_sinks_fault or time.monotonic() > deadline or self._stopping.is_set():
+                break
+        tried = len(delivered) + len(dead) + len(failed)
+        if failed and not (delivered or dead or is_last) and tried < len(batch.summaries):
+            last = list(failed)
+            return Settlement(last=last, error=failed[last[-1]], delay=self._delay(batch.failures)), {}
+        became, given_up = self._failed_alone(batch, failed, one_of_many=bool(delivered or dead))
+        became.delivered = delivered
+        became.dead += dead
+        return became, {**dead, **given_up}
+
+    def _failed_alone(
+        self, batch: Batch, failed: Mapping[str, str], *, one_of_many: bool
+    ) -> tuple[Settlement, dict[str, str]]:
+        """Say what becomes of members that failed alone: they wait for themselves, or are given up."""
+        became = Settlement(error=next(iter(failed.values()), ""))
+        if failed and not one_of_many:
+            became.delay = self._delay(batch.failures)
+        if batch.attempt > self._retries:
+            times = "1 retry" if self._retries == 1 else f"{self._retries} retries"
+            after = f"given up after {times}" if self._retries else "no retry is wanted"
+            became.dead = list(failed)
+            return became, {id_: f"sink {self.name!r}: {error}; {after}" for id_, error in failed.items()}
+        if one_of_many or batch.attempt >= TOGETHER:
+            became.alone = {id_: self._delay(batch.attempt - 1) for id_ in failed}
+        return became, {}
+
+    def _deliver(self, summaries: Sequence[StaySummary]) -> tuple[dict[str, str], str]:
+        """Call the sink; give the ids that it refused with the reason, and why it failed otherwise."""
+        started, error = time.perf_counter(), ""
+        refused: dict[str, str] = {}
+        try:
+            refused = self._hand_over(summaries)
+        except BaseException as raised:  # whatever a plugin raises is a failed attempt, the end of a process included
+            error = one_line(str(raised) if isinstance(raised, DeliveryError) else f"{type(raised).__name__}: {raised}")
+        self._meter.delivery(self.name, time.perf_counter() - started, bool(error))
+        return refused, error
+
+    def _hand_over(self, summaries: Sequence[StaySummary]) -> dict[str, str]:
+        try:
+            self._sink.deliver(summaries)
+        except SummaryRefused as error:
+            ids = [summary.id for summary in summaries]
+            if error.ids and set(error.ids) <= set(ids):
+                return dict.fromkeys(error.ids, str(error))
+            if len(ids) == 1:
+                return {ids[0]: str(error)}
+            # Refused as a whole, or by ids of others: what came together by chance shall not be refused together.
+            return {id_: reason for summary in summaries for id_, reason in self._hand_over([summary]).items()}
+        return {}
+
+    def _bury(self, batch: Batch, reasons: dict[str, str]) -> None:
+        """Keep dead letters of those that are given up, each once: what is confirmed is taken out of the reasons."""
+        for summary in batch.summaries:
+            if summary.id in reasons:
+                self._dead_letter(letter(self.name, summary), reasons[summary.id])
+                del reasons[summary.id]
+
+    def _delay(self, failures: int) -> float:
+        """Say after how many seconds to try again: doubled with each failure, with jitter."""
+        low, high = self._backoff
+        delay: int = compute_backoff(failures, factor=low, max_backoff=high)[1]
+        return delay / 1000
+
+    def _note_health(self, became: Settlement) -> None:
+        fails = became.delivered == [] and became.delay > 0
+        if fails != self._fails:
+            self._fails = fails
+            if fails:
+                log.warning("sink %s fails: %s; its summaries wait in the outbox", self.name, became.error)
+            else:
+                log.warning("sink %s has recovered", self.name)
+
+    def _when_possible(self, step: Callable[[], Result]) -> Result | None:
+        """Do a step that can be repeated, again and again while a server is away; without a result at a stop."""
+        pause = 0.05
+        while True:
+            try:
+                result = step()
+            except (RecordsUnavailable, BrokerConnectionError) as error:
+                if not self._away:
+                    self._away = True
+                    log.warning("summaries for sink %s wait: %s", self.name, error)
+                if self._stopping.wait(pause):
+                    return None
+                pause = min(2 * pause, GLANCE)
+            else:
+                if self._away:
+                    self._away = False
+                    log.warning("summaries for sink %s go on", self.name)
+                return result
+
+
+def letter(sink: str, summary: StaySummary) -> Message[Any]:
+    """Make the message that a summary is a dead letter as, and by which it comes back.
+
+    Args:
+        sink: The sink that did not take it.
+        summary: The summary.
+
+    Returns:
+        The message; its id is made of sink and stay, so that one that comes twice is recognised.
+    """
+    return Message(
+        queue_name=WORK,
+        actor_name=DELIVER,
+        args=(),
+        kwargs={"sink": sink, "summary": summary.to_dict()},
+        options={},
+        message_id=f"{sink}/{summary.id}",
+    )
