@@ -13,7 +13,7 @@ import pika
 
 from benchmarks.load import Letter
 from benchmarks.stage import Site
-from carpark.broker.topology import declare_queues
+from carpark.broker.topology import SINGLE_ACTIVE, declare_queues, queue_arguments, with_companions
 from carpark.events import EVENT_OF_QUEUE, Event
 from generators.wire import message_body
 from tests.processes import ROOT, Process
@@ -57,6 +57,14 @@ def _celery(event: Event) -> Letter:
         content_type="application/json", content_encoding="utf-8", correlation_id=id_, headers=headers, delivery_mode=2
     )
     return f"celery_{event.queue}", json.dumps(body).encode(), properties
+
+
+def _declare_plain(channel: Any) -> None:
+    """Declare the queues as Dramatiq does, so that all processes take from them."""
+    for queue in EVENT_OF_QUEUE:
+        for name in with_companions(queue):
+            arguments = {key: value for key, value in queue_arguments(name).items() if key != SINGLE_ACTIVE}
+            channel.queue_declare(name, durable=True, arguments=arguments)
 
 
 def _declare_celery(channel: Any) -> None:
@@ -104,9 +112,9 @@ OURS, ALONE, BARE, PLAIN, CELERY_AS_IT_COMES = "carpark", "carpark, each alone",
 
 CONTENDERS = (
     Contender(OURS, carpark_worker, _persistent),
-    Contender(BARE, _bare, _persistent),
+    Contender(BARE, _bare, _persistent, _declare_plain),
     Contender(ALONE, _alone, _persistent, slow=True, batch=1),
-    Contender(PLAIN, _plain, _persistent, slow=True),
+    Contender(PLAIN, _plain, _persistent, _declare_plain, slow=True),
     Contender(CELERY_AS_IT_COMES, _celery_worker, _celery, _declare_celery, slow=True),
 )
 """All of them, in the order of the table."""

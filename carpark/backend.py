@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,16 +11,17 @@ from typing import Any, TypeVar
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.errors import Retry
+from dramatiq.errors import BrokerConnectionError, Retry
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
-from carpark.broker.batches import Turns, parts_of
+from carpark.broker.batches import parts_of
 from carpark.broker.reading import DELIVER, WORK, RejectedMessage
 from carpark.broker.retries import Failures
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
 from carpark.events import EVENT_OF_QUEUE, Event, StaySummary, VehicleEntered, VehicleExited
 from carpark.failpoints import failpoints
+from carpark.gate import Gate
 from carpark.metrics import Meter, Prometheus
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
@@ -63,16 +65,19 @@ class Backend:
         self._settings = settings
         self._stopping = threading.Event()
         self._records: Records | None = None
-        self._away = False
+        self._away = ""
         self._sinks = plugins.make_sinks(PluginContext(settings))
         self.meter = Meter(tuple(self._sinks))
         self.prometheus = Prometheus(settings, self.meter)
         self.broker: RabbitmqBroker | StubBroker = make_broker(
             settings.broker_url,
-            [_Lifecycle(self), Turns(), Failures(), CurrentMessage(), self.prometheus],
+            [_Lifecycle(self), Failures(), CurrentMessage(), self.prometheus],
             queue_type=settings.queue_type,
             batch=settings.batch,
         )
+        self._gate = Gate(lambda: self.broker.ready(VehicleEntered.queue))
+        self._said_more = False
+        self.broker.lanes.when_empty = self._entries_done
         self._reached = failpoints()
         self._relay = Relay(
             settings, self._sinks, lambda: self.records, self.broker.dead_letter, self.meter, self._reached
@@ -106,12 +111,13 @@ class Backend:
             events: One event, or a batch of one kind.
 
         Raises:
-            Retry: The process stops while the records are away; the events stay in their queue.
+            Held: They are exits, and entries wait that may be earlier.
+            Retry: The process stops while a server is away; the events stay in their queue.
             NotRecorded: The records refused some events for good; the others are done.
         """
         started = time.perf_counter()
         self._reached("before-record")
-        recorded = self._when_possible(lambda: self.records.record(events))
+        recorded = self._when_possible(lambda: self._record(events))
         self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))
         if any(effect.stay for effect in recorded):
             self._reached("after-record")
@@ -125,6 +131,21 @@ class Backend:
                     self._watch(effect)
         if refused:
             raise NotRecorded(recorded[refused[0]].error, refused)
+
+    def _record(self, events: Sequence[Event]) -> list[Recorded]:
+        if events[0].kind == VehicleExited.kind:
+            return self._gate.record(self.records, events)
+        more = self.broker.lanes.of(VehicleEntered.queue).has_more
+        recorded = self.records.record_entries(events, more=more)
+        self._said_more = more
+        return recorded
+
+    def _entries_done(self, queue: str) -> None:
+        """Note that no entries are in hand any more, if the last list said that there were; later if it cannot be."""
+        if queue == VehicleEntered.queue and self._said_more:
+            with contextlib.suppress(RecordsUnavailable):
+                self.records.entries_done()
+                self._said_more = False
 
     def take_back(self, sink: str, summary: StaySummary) -> None:
         """Have a summary that was given up, and whose dead letter was sent again, wait for its sink as if it were new.
@@ -174,21 +195,23 @@ class Backend:
         while True:
             try:
                 result = step()
-            except RecordsUnavailable as error:
+            except (RecordsUnavailable, BrokerConnectionError) as error:
                 self._note_away(error)
                 if self._stopping.wait(pause):
                     raise Retry(str(error)) from error
                 pause = min(pause * 2, 1.0)
             else:
                 if self._away:
-                    self._away = False
-                    log.warning("the records are back")
+                    log.warning("%s back", self._away)
+                    self._away = ""
                 return result
 
-    def _note_away(self, error: RecordsUnavailable) -> None:
+    def _note_away(self, error: Exception) -> None:
         if not self._away:
-            self._away = True
-            log.warning("the records cannot be reached, events wait: %s", error)
+            who, self._away = ("RabbitMQ", "RabbitMQ is")
+            if isinstance(error, RecordsUnavailable):
+                who, self._away = "the records", "the records are"
+            log.warning("%s cannot be reached, events wait: %s", who, error)
 
 
 class _Lifecycle(Middleware):

@@ -10,7 +10,8 @@
     │   ├── UnknownPlugin
     │   ├── BrokenPlugin
     │   ├── PackageMissing
-    │   └── QueueMismatch
+    │   ├── QueueMismatch
+    │   └── QueueInUse
     ├── MessageError              a message is wrong: dead-lettered, never retried
     │   ├── InvalidBody
     │   ├── InvalidEvent
@@ -174,8 +175,21 @@ class QueueMismatch(ConfigurationError):
     def __init__(self, queue: str, reason: str) -> None:
         super().__init__(
             f"queue {shown(queue)} exists with other arguments than carpark's ({reason}); "
-            "delete it once it is empty, use another virtual host in CARPARK_BROKER_URL, or correct CARPARK_QUEUE_TYPE"
+            "stop the workers and run `carpark queues --migrate`, or correct CARPARK_QUEUE_TYPE"
         )
+        self.queue, self.reason = queue, reason
+
+
+class QueueInUse(ConfigurationError):
+    """A queue cannot be replaced, because somebody uses it.
+
+    Args:
+        queue: Its name.
+        reason: Who or how, and what to do about it.
+    """
+
+    def __init__(self, queue: str, reason: str) -> None:
+        super().__init__(f"queue {shown(queue)} is in use: {reason}")
         self.queue, self.reason = queue, reason
 
 

@@ -19,6 +19,7 @@ from carpark.broker.connection import explain, is_refusal, open_connection
 from carpark.broker.topology import QUEUES, queue_arguments, with_companions
 from carpark.errors import BrokerUnavailable, InvalidSetting, QueueMismatch
 from carpark.management import ManagementApi, QueueTotals
+from carpark.migration import Migration
 from carpark.options import CONTEXT, examples, seconds, settings_options
 from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
@@ -325,15 +326,19 @@ def _until_signal() -> Iterator[None]:
     epilog=examples(
         "carpark queues",
         "carpark queues --once",
+        "carpark queues --migrate",
         "carpark queues --broker-url amqp://guest:guest@localhost:5672 --metrics-port 0",
     ),
 )
-@settings_options("broker_url", "queue_type", "management_url", "bind", "metrics_port")
+@settings_options("broker_url", "queue_type", "management_url", "redis_url", "bind", "metrics_port")
 @click.option(
     "--interval", default="2", metavar="SECONDS", callback=seconds(0.1, 3600), help="Time between two looks; default 2"
 )
 @click.option("--once", is_flag=True, help="Declare and end; status 1 when RabbitMQ cannot be reached")
-def queues(settings: Settings, interval: float, once: bool) -> None:
+@click.option(
+    "--migrate", is_flag=True, help="Give queues of before the arguments of now, with their messages, and end"
+)
+def queues(settings: Settings, interval: float, once: bool, migrate: bool) -> None:
     """Declare the queues of the events, and the one of the backend's own, with their companions; keep them declared.
 
     What vanishes is declared again. A RabbitMQ that goes away is waited for. Metrics are on port 9203, or the one that
@@ -343,7 +348,9 @@ def queues(settings: Settings, interval: float, once: bool) -> None:
     ProcessCollector(registry=registry)
     configurator = QueueConfigurator(settings, QueueMetrics(registry), _say, interval)
     with contextlib.closing(configurator):
-        if once:
+        if migrate:
+            Migration(settings, _say).run()
+        if once or migrate:
             _say(_declared(settings.broker_url, configurator.declare()))
             return
         port = metrics_port("queues", settings.metrics_port)

@@ -12,7 +12,7 @@ import pika.exceptions
 
 from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
 from carpark.broker.topology import CLASSIC, declare_queues
-from carpark.errors import BrokerUnavailable, QueueMismatch
+from carpark.errors import BrokerUnavailable
 from carpark.events import Event
 from carpark.ports import why
 from carpark.settings import mask_url
@@ -179,19 +179,11 @@ class RabbitmqPublisher(Publisher):
         try:
             with pika.BlockingConnection(resolvable(self._parameters)) as connection:
                 for queue in sorted(queues):
-                    self._declare_one(connection.channel(), queue)
+                    declare_queues(connection.channel(), (queue,), self._queue_type)
         except (pika.exceptions.AMQPError, *NO_AMQP_ERRORS) as error:
             return f"queue {', '.join(sorted(queues))} is missing and cannot be declared: {why(error)}"
         self._say(f"queue {', '.join(sorted(queues))} was missing; declared it")
         return ""
-
-    def _declare_one(self, channel: pika.adapters.blocking_connection.BlockingChannel, queue: str) -> None:
-        try:
-            declare_queues(channel, (queue,), self._queue_type)
-        except pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code == 406:
-                raise QueueMismatch(queue, error.reply_text) from None
-            raise
 
     def _gone(self, problem: str, count: int) -> None:
         if self._away_since is None:

@@ -38,10 +38,18 @@ def count(channel: BlockingChannel, queue: str) -> int:
 
 
 def drain(channel: BlockingChannel, queue: str) -> list[tuple[bytes, pika.BasicProperties]]:
-    """Take all out of a queue."""
-    taken = []
-    while (got := channel.basic_get(queue, auto_ack=True))[0] is not None:
-        taken.append((got[2], got[1]))
+    """Take all out of a queue, as its consumer: some queues have nothing for anybody else."""
+    taken: list[tuple[bytes, pika.BasicProperties]] = []
+    while left := count(channel, queue):
+        consumer = channel.connection.channel()
+        for _, properties, body in consumer.consume(queue, auto_ack=True):
+            assert properties is not None
+            assert body is not None
+            taken.append((body, properties))
+            left -= 1
+            if not left:
+                break
+        consumer.close()
     return taken
 
 

@@ -23,6 +23,8 @@ MOST = 100_000
 Message = tuple[str, bytes]
 """A message: the queue or companion that it is in, and its body."""
 
+_NOT_FOUND, _LOCKED = 404, 405
+
 KIND_OF_QUEUE = dict(zip(EVENT_QUEUES, (ENTRY, EXIT), strict=True))
 
 
@@ -68,7 +70,8 @@ class Queued:
 def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued:
     """Look into all queues of a RabbitMQ. Each message goes back to its place; it then counts as delivered once more.
 
-    What a worker has in hand is not seen: it should have nothing in hand when this is asked.
+    What a worker has in hand is not seen: it should have nothing in hand when this is asked. From a queue that has a
+    consumer nothing is taken, because its events would take effect out of their order: they are only counted.
 
     Args:
         url: The broker's URL, or several.
@@ -88,19 +91,20 @@ def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued
         for name in (each for queue in QUEUES for each in with_companions(queue)):
             channel = connection.channel()
             try:
-                count = int(channel.queue_declare(name, passive=True).method.message_count)
+                found = channel.queue_declare(name, passive=True).method
             except pika.exceptions.ChannelClosedByBroker as error:
-                if error.reply_code != 404:
+                if error.reply_code != _NOT_FOUND:
                     raise
                 continue
             before = queued.waiting + queued.dead
-            countable = queue_type != CLASSIC and name != xq_name(name)
-            queued.take(_peek(channel, name, 0 if countable else min(count, most)))
-            left = max(0, count - (queued.waiting + queued.dead - before))
+            is_counted = name != xq_name(name) and (queue_type != CLASSIC or found.consumer_count)
+            queued.take(_peek(channel, name, 0 if is_counted else min(found.message_count, most)))
+            left = max(0, found.message_count - (queued.waiting + queued.dead - before))
             queued.unread += left
             queued.dead += left if name == xq_name(name) else 0
             queued.waiting += 0 if name == xq_name(name) else left
-            channel.close()
+            if channel.is_open:
+                channel.close()
     except pika.exceptions.AMQPError as error:
         raise BrokerUnavailable(
             f"RabbitMQ: {error or type(error).__name__}; the audit needs it until it ends"
@@ -113,7 +117,12 @@ def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued
 
 def _peek(channel: Any, name: str, most: int) -> Iterator[Message]:
     for _ in range(most):
-        method, _, body = channel.basic_get(name)
+        try:
+            method, _, body = channel.basic_get(name)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != _LOCKED:
+                raise
+            return  # a quorum queue with a single active consumer, whatever the setting says
         if method is None:
             return
         yield name, body

@@ -24,6 +24,10 @@ TIMEOUT = 5.0
 BLOCKED_TIMEOUT = 30.0
 """Seconds that RabbitMQ may keep a connection waiting because its memory or disk is full."""
 
+HEARTBEAT = 10
+"""Seconds between two signs of life of a worker. For twice to three times as long events wait for a process that froze,
+or whose machine is gone; with the 60 that RabbitMQ proposes it would be three minutes."""
+
 NO_AMQP_ERRORS = (OSError, AMQPConnectorException)
 """What pika lets through when it connects, beside its AMQP errors: names that nobody knows, TLS, its own connector."""
 
@@ -34,13 +38,14 @@ _REFUSALS = (
 )
 
 
-def open_connection(urls: str, name: str, timeout: float = TIMEOUT) -> BlockingConnection:
+def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: int | None = None) -> BlockingConnection:
     """Connect to the first RabbitMQ that answers.
 
     Args:
         urls: AMQP URLs separated by ``;``.
         name: What the connection is called in RabbitMQ's management UI, before host and process id.
         timeout: Seconds that connecting to one URL may take.
+        heartbeat: Seconds between two signs of life, 0 for none; by default what the URL or RabbitMQ says.
 
     Returns:
         The open connection; whoever uses it has to process its events, for the heartbeats.
@@ -57,6 +62,8 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT) -> BlockingC
         parameters.socket_timeout = timeout
         parameters.stack_timeout = timeout
         parameters.blocked_connection_timeout = BLOCKED_TIMEOUT
+        if heartbeat is not None:
+            parameters.heartbeat = heartbeat
         every.append(parameters)
     try:
         return BlockingConnection(resolvable(every))
@@ -84,6 +91,24 @@ def _has_address(node: pika.URLParameters) -> bool:
         return bool(socket.getaddrinfo(node.host, node.port, type=socket.SOCK_STREAM))
     except OSError:
         return False
+
+
+def close_in_place(connection: BlockingConnection) -> None:
+    """Close a connection so that what it has not acknowledged is in its queues again, each message in its place.
+
+    Pika's own close sends basic.cancel first. RabbitMQ then goes on with the next consumer before the messages are
+    back, and that one overtakes them.
+
+    Args:
+        connection: An open connection, with consumers.
+
+    Raises:
+        pika.exceptions.AMQPError: RabbitMQ is gone already.
+    """
+    for channel in connection._impl._channels.values():
+        channel._get_cookie()._consumer_infos.clear()
+        channel._cancelled.update(channel._consumers)  # taken for cancelled: what still arrives is dropped
+    connection.close()
 
 
 def is_refusal(error: BrokerUnavailable) -> bool:

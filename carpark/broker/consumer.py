@@ -1,34 +1,110 @@
-"""The consumer of a RabbitMQ queue: reads bodies, folds events into batches, lets go of them once for each batch."""
+"""The consumer of a RabbitMQ queue: reads bodies, fills its lane, acknowledges what is done, many at once."""
 
 from __future__ import annotations
 
-import contextlib
 import math
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pika
 import pika.exceptions
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers import rabbitmq as base
-from dramatiq.common import q_name, xq_name
+from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 
 from carpark.broker import letters
-from carpark.broker.batches import Folder, parts_of
-from carpark.broker.connection import NO_AMQP_ERRORS
+from carpark.broker.batches import parts_of
+from carpark.broker.connection import NO_AMQP_ERRORS, close_in_place
+from carpark.broker.lanes import RESTARTED_AFTER, Lanes
 from carpark.broker.properties import dead_properties
 from carpark.broker.reading import RejectedMessage, read_body
+from carpark.events import VehicleEntered
 
 READ_AT_ONCE = 100
 """How many messages that have arrived are read before acknowledgements get their turn."""
 
 ACKNOWLEDGED_AFTER = 0.05
 """Seconds after which what is done is acknowledged together: one acknowledgement for each event that comes alone would
-cost more than the event. What was done out of order waits as long again for what came before it. Half a prefetch does
-not wait, so that RabbitMQ goes on delivering."""
+cost more than the event. Half a prefetch does not wait, so that RabbitMQ goes on delivering."""
+
+DRAINED_EVERY = 0.1
+"""Seconds between two questions whether the queue of entries is empty, while events come."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how many processes share the queues."""
+
+
+class Acknowledgements:
+    """What of a connection's deliveries is done, and not acknowledged yet.
+
+    Args:
+        connection: The connection that they came on.
+        channel: Its channel.
+        enough: So many do not wait.
+    """
+
+    def __init__(self, connection: Any, channel: Any, enough: int) -> None:
+        self._connection, self._channel, self._enough = connection, channel, enough
+        self._in_hand: set[int] = set()
+        self._settled: deque[int] = deque()
+        self._is_timed = False
+
+    @property
+    def can_be_sent(self) -> bool:
+        """Whether the connection is there; if not, RabbitMQ delivers again what was not acknowledged."""
+        return bool(self._channel.is_open)
+
+    def delivered(self, tag: int) -> None:
+        """Note a delivery.
+
+        Args:
+            tag: Its tag.
+        """
+        self._in_hand.add(tag)
+
+    def settle(self, tags: Iterable[int]) -> None:
+        """Have deliveries acknowledged soon. Any thread may call this.
+
+        Args:
+            tags: Theirs.
+        """
+        self._settled.extend(tags)
+        try:
+            # Looked at after the tags are in, and cleared before they are taken out: none is left behind.
+            if not self._is_timed:
+                self._is_timed = True
+                self._connection.add_callback_threadsafe(self._send_later)
+            if len(self._settled) >= self._enough:
+                self._connection.add_callback_threadsafe(self.send)
+        except pika.exceptions.ConnectionWrongStateError:
+            return  # it is closed
+
+    # What follows runs in the connection's own thread.
+
+    def _send_later(self) -> None:
+        self._connection.call_later(ACKNOWLEDGED_AFTER, self._send_timed)
+
+    def _send_timed(self) -> None:
+        self._is_timed = False
+        self.send()
+
+    def send(self) -> None:
+        """Acknowledge what is done."""
+        done = set()
+        while self._settled:
+            done.add(self._settled.popleft())
+        self._in_hand -= done
+        # One acknowledgement takes all up to its tag, so it may only be used below whatever is not done.
+        oldest = min(self._in_hand, default=math.inf)
+        together = {tag for tag in done if tag < oldest}
+        if together:
+            self._channel.basic_ack(max(together), multiple=True)
+        for tag in sorted(done - together):
+            self._channel.basic_ack(tag)
 
 
 class Delivery(MessageProxy):
@@ -36,19 +112,24 @@ class Delivery(MessageProxy):
 
     Args:
         message: The message that the body was read as.
-        channel: Where it came; it can be acknowledged nowhere else.
+        acknowledgements: Of the connection that it came on; on another one its tag means another message.
         tag: RabbitMQ's delivery tag.
         body: The bytes as they came.
         properties: As they came.
     """
 
     def __init__(
-        self, message: Message[None], channel: Any, tag: int, body: bytes, properties: pika.BasicProperties
+        self,
+        message: Message[None],
+        acknowledgements: Acknowledgements,
+        tag: int,
+        body: bytes,
+        properties: pika.BasicProperties,
     ) -> None:
         super().__init__(message)
-        self.channel, self.tag, self.body, self.properties = channel, tag, body, properties
+        self.acknowledgements, self.tag, self.body, self.properties = acknowledgements, tag, body, properties
         self.failed = isinstance(message, RejectedMessage)
-        self.returned = False
+        self.is_left = False
 
 
 class EventConsumer(base._RabbitmqConsumer, Consumer):
@@ -59,41 +140,40 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         queue_name: A queue or its delay queue.
         prefetch: How many messages it holds at most.
         timeout: Milliseconds that it waits for one.
-        batch: How many events are worked on together at most.
+        lanes: The process's lanes, for a queue whose messages keep their order.
 
     Raises:
         ConnectionClosed: RabbitMQ could not be reached.
     """
 
-    def __init__(self, broker: base.RabbitmqBroker, queue_name: str, prefetch: int, timeout: int, batch: int) -> None:
+    def __init__(
+        self, broker: base.RabbitmqBroker, queue_name: str, prefetch: int, timeout: int, lanes: Lanes | None = None
+    ) -> None:
+        self._arguments = (broker, queue_name, prefetch, timeout)
+        self._lanes = lanes
+        self._lane = lanes.of(queue_name) if lanes else None
+        self._look_at = self._ask_at = 0.0
+        self._processes = 1
+        self._open()
+
+    def _open(self) -> None:
         try:
-            super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+            super().__init__(*self._arguments)  # type: ignore[no-untyped-call]
         except NO_AMQP_ERRORS as error:
             raise ConnectionClosed(error) from None
-        self._folder = Folder(batch)
+        self._acknowledgements = Acknowledgements(self.connection, self.channel, max(1, self._arguments[2] // 2))
         self._read: deque[MessageProxy] = deque()
-        self._enough = max(1, prefetch // 2)
-        # A tag's way: settled by a worker, done but not acknowledged, and still so when the timer came before.
-        self._settled: deque[tuple[int, bool]] = deque()
-        self._done: set[int] = set()
-        self._waited: set[int] = set()
-        self._is_timed = False
+        self._restart_at: float | None = None
+        if self._lane is not None:
+            self._lane.restart()
 
     def __next__(self) -> MessageProxy | None:
-        if not self._read:
-            self._read_what_is_there()
-        return self._read.popleft() if self._read else None
-
-    def _read_what_is_there(self) -> None:
         try:
-            self._take(*next(self.iterator))
-            # pika reads a few messages at a time; what else has arrived by now belongs to the same batch.
-            known, waiting = 0, self.channel.get_waiting_message_count()
-            while known < waiting < READ_AT_ONCE:
-                self.connection.process_data_events(0)
-                known, waiting = waiting, self.channel.get_waiting_message_count()
-            for _ in range(min(waiting, READ_AT_ONCE)):
-                self._take(*next(self.iterator))
+            if self._is_restarted() or self._is_given_back():
+                self.close()
+                self._open()
+            if not self._read:
+                self._read_what_is_there()
         except (
             AssertionError,
             pika.exceptions.AMQPConnectionError,
@@ -105,93 +185,86 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             # The queue was deleted under the consumer: RabbitMQ cancels it, and pika ends the iteration.
             self.broker.queues_pending.add(q_name(self.queue_name))
             raise ConnectionClosed(f"queue {self.queue_name!r} is gone") from None
+        if self._lane is not None:
+            return self._lane.take()
+        return self._read.popleft() if self._read else None
+
+    def _is_restarted(self) -> bool:
+        return self._restart_at is not None and time.monotonic() >= self._restart_at
+
+    def _is_given_back(self) -> bool:
+        """Whether another process stands by that has less to do: RabbitMQ makes whoever comes first active on all."""
+        if not self._lanes or not self._lane or not self._lane.is_active or time.monotonic() < self._look_at:
+            return False
+        self._look_at = time.monotonic() + LOOK_EVERY
+        # Each process that stands by has a consumer of the delay queue, too; of a quorum queue with a single active
+        # consumer RabbitMQ counts only that one. A process is believed when it is seen twice: it may be starting.
+        there = self.channel.queue_declare(dq_name(self.queue_name), passive=True).method.consumer_count
+        before, self._processes = self._processes, there
+        if not self._lanes.is_one_too_many(min(before, there)):
+            return False
+        self.logger.info("%s: given back to a process that stands by", self.queue_name)
+        return True
+
+    def _note_whether_drained(self) -> None:
+        """See whether the queue is empty, once all is read that has come: exits wait for entries.
+
+        RabbitMQ answers on the channel of its deliveries, so that whatever it delivered before has come, too.
+        """
+        if self._lane is None or self._lanes is None or self.queue_name != VehicleEntered.queue:
+            return
+        if not self._lane.is_drained and time.monotonic() >= self._ask_at and not self._is_anything_there():
+            self._ask_at = time.monotonic() + DRAINED_EVERY
+            ready = self.channel.queue_declare(self.queue_name, passive=True).method.message_count
+            if not ready and not self._is_anything_there():
+                self._lane.drained()
+        if self._lane.is_empty:
+            self._lanes.when_empty(self.queue_name)
+
+    def _is_anything_there(self) -> bool:
+        return bool(self.channel.get_waiting_message_count())
+
+    def _read_what_is_there(self) -> None:
+        self._note_whether_drained()
+        self._take(*next(self.iterator))
+        # pika reads a few messages at a time; what else has arrived by now belongs to the same batch.
+        known, waiting = 0, self.channel.get_waiting_message_count()
+        while known < waiting < READ_AT_ONCE:
+            self.connection.process_data_events(0)
+            known, waiting = waiting, self.channel.get_waiting_message_count()
+        for _ in range(min(waiting, READ_AT_ONCE)):
+            self._take(*next(self.iterator))
 
     def _take(self, method: Any, properties: pika.BasicProperties | None, body: bytes | None) -> None:
         if method is None or properties is None or body is None:
             return
         message = read_body(self.queue_name, body)
-        self.known_tags.add(method.delivery_tag)
-        delivery = Delivery(message, self.channel, method.delivery_tag, body, properties)
-        folded = self._folder.fold(delivery)
-        if folded is not None:
-            self._read.append(folded)
+        self._acknowledgements.delivered(method.delivery_tag)
+        delivery = Delivery(message, self._acknowledgements, method.delivery_tag, body, properties)
+        if self._lane is None:
+            self._read.append(delivery)
+            return
+        if not self._lane.is_active:
+            self.logger.info("%s: this process is the one that works on it", self.queue_name)
+        self._lane.add(delivery)
 
     def ack(self, message: Any) -> None:
-        """Let a message go, or all of a batch; one whose retry could not be queued goes back to its queue instead.
+        """Let a message go, or all of a batch; one that was left stays, and all behind it are delivered again.
 
-        What came on an earlier connection is let be: RabbitMQ has put it back, and its tag means another message now.
+        What came on an earlier connection is let be: RabbitMQ has put it back.
 
         Args:
             message: The message that is done.
         """
-        parts = self._parts_here(message)
-        if not parts:
-            return
-        self._settled.extend((part.tag, part.returned or message.returned) for part in parts)
-        try:
-            # Looked at after the tags are in, and cleared before they are taken out: none is left behind.
-            if not self._is_timed:
-                self._is_timed = True
-                self.connection.add_callback_threadsafe(self._acknowledge_later)
-            if len(self._settled) >= self._enough:
-                self.connection.add_callback_threadsafe(self._acknowledge_together)
-        except pika.exceptions.ConnectionWrongStateError:
-            self.logger.debug(
-                "%s: the connection is closed; RabbitMQ delivers again what was not acknowledged", message
-            )
-
-    def _parts_here(self, message: Any) -> Sequence[Any]:
-        """Give a message's parts, or none of what came on an earlier connection."""
         parts: Sequence[Any] = parts_of(message)
-        return parts if parts and parts[0].channel is self.channel else ()
-
-    def close(self) -> None:
-        """Acknowledge what is done, and close the connection.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached any more.
-        """
-        with contextlib.suppress(pika.exceptions.ConnectionWrongStateError):
-            self.connection.add_callback_threadsafe(self._acknowledge_all)
-        super().close()  # type: ignore[no-untyped-call]
-
-    # What follows runs in the connection's own thread.
-
-    def _acknowledge_later(self) -> None:
-        self.connection.call_later(ACKNOWLEDGED_AFTER, self._acknowledge_what_waited)
-
-    def _acknowledge_together(self) -> None:
-        while self._settled:
-            tag, is_returned = self._settled.popleft()
-            self.known_tags.discard(tag)
-            if is_returned:
-                self.channel.basic_nack(tag, requeue=True)
-            else:
-                self._done.add(tag)
-        # One acknowledgement takes all up to its tag, so it may only be used below whatever is not done.
-        oldest = min(self.known_tags, default=math.inf)
-        together = {tag for tag in self._done if tag < oldest}
-        if together:
-            self._done -= together
-            self.channel.basic_ack(max(together), multiple=True)
-
-    def _acknowledge_what_waited(self) -> None:
-        self._is_timed = False
-        self._acknowledge_together()
-        self._acknowledge_each(self._done & self._waited)
-        self._waited = set(self._done)
-        if self._waited and not self._is_timed:
-            self._is_timed = True
-            self._acknowledge_later()
-
-    def _acknowledge_all(self) -> None:
-        self._acknowledge_together()
-        self._acknowledge_each(set(self._done))
-
-    def _acknowledge_each(self, tags: set[int]) -> None:
-        self._done -= tags
-        for tag in sorted(tags):
-            self.channel.basic_ack(tag)
+        if not parts or getattr(message, "is_held", False):
+            return
+        if not message.is_left:
+            parts[0].acknowledgements.settle(part.tag for part in parts)
+        elif parts[0].acknowledgements is self._acknowledgements:
+            if self._lane is not None:
+                self._lane.halt()
+            self._restart_at = time.monotonic() + RESTARTED_AFTER
 
     def nack(self, message: Any) -> None:
         """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.
@@ -204,10 +277,10 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached; the original stays where it is.
         """
-        parts = self._parts_here(message)
-        if not self.channel.is_open:
-            return
+        parts: Sequence[Any] = parts_of(message)
         for part in parts:
+            if not part.acknowledgements.can_be_sent:
+                return
             self.logger.warning(
                 "%s: dead-lettered: %s; body: %s",
                 self.queue_name,
@@ -220,3 +293,24 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
                 dead_properties(part.properties, letters.reason_headers(message)),
             )
         self.ack(message)
+
+    def close(self) -> None:
+        """Acknowledge what is done, and close the connection: what is not done is in its place in the queue again.
+
+        Raises:
+            ConnectionClosed: RabbitMQ could not be reached any more.
+        """
+        if not self.connection.is_open:
+            return
+        try:
+            if self._acknowledgements.can_be_sent:
+                self._ask_at = 0.0
+                self._note_whether_drained()
+                self._acknowledgements.send()
+            close_in_place(self.connection)
+        except (
+            AssertionError,
+            pika.exceptions.AMQPConnectionError,
+            pika.exceptions.AMQPChannelError,
+        ) as error:
+            raise ConnectionClosed(error) from None

@@ -17,9 +17,15 @@ from dramatiq.worker import QUEUE_PREFETCH
 
 from carpark.broker import letters, topology
 from carpark.broker.batches import PREFETCHED_BATCHES
-from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
+from carpark.broker.connection import HEARTBEAT, NO_AMQP_ERRORS, resolvable
 from carpark.broker.consumer import EventConsumer
 from carpark.broker.headers import survive_odd_headers
+from carpark.broker.lanes import Lanes
+from carpark.errors import QueueMismatch
+from carpark.events import VehicleEntered
+
+QUIET_MILLIS = 50
+"""Milliseconds without an entry after which a consumer asks whether the queue is empty."""
 
 _BURY_ATTEMPTS = 3
 
@@ -46,10 +52,16 @@ class RabbitmqBroker(base.RabbitmqBroker):
     ) -> None:
         survive_odd_headers()
         self.queue_type = queue_type
-        super().__init__(confirm_delivery=True, url=[part.strip() for part in url.split(";")], middleware=middleware)
+        self.lanes = Lanes(batch)
+        super().__init__(
+            confirm_delivery=True,
+            url=[part.strip() for part in url.split(";")],
+            middleware=[*middleware, self.lanes],
+        )
         for parameters in self._nodes:
             parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
-
+            if parameters.heartbeat is None:
+                parameters.heartbeat = HEARTBEAT
         self._batch = batch
 
     @property
@@ -87,7 +99,10 @@ class RabbitmqBroker(base.RabbitmqBroker):
         self.declare_queue(queue_name, ensure=True)
         if self._batch > 1 and queue_name != dq_name(queue_name) and not QUEUE_PREFETCH:
             prefetch = min(max(prefetch, PREFETCHED_BATCHES * self._batch), 65535)
-        return EventConsumer(self, queue_name, prefetch, timeout, self._batch)
+        lanes = self.lanes if queue_name in topology.EVENT_QUEUES else None
+        if queue_name == VehicleEntered.queue:
+            timeout = min(timeout, QUIET_MILLIS)
+        return EventConsumer(self, queue_name, prefetch, timeout, lanes)
 
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:
         """Publish a body to a queue, declaring the queue when it is missing, and wait for the confirm.
@@ -133,16 +148,39 @@ class RabbitmqBroker(base.RabbitmqBroker):
         self.publish(xq_name(message.queue_name), message.encode(), properties)
 
     def _declare_queue(self, queue_name: str) -> Any:
-        return topology.declare_queue(self.channel, queue_name, self.queue_type)
+        try:
+            return topology.declare_queue(self.channel, queue_name, self.queue_type)
+        except QueueMismatch as error:
+            del self.connection
+            raise ConnectionClosed(error) from None  # which a consumer says in one line, and tries again
 
     def _declare_dq_queue(self, queue_name: str) -> Any:
-        return topology.declare_queue(self.channel, topology.with_companions(queue_name)[1], self.queue_type)
+        return self._declare_queue(dq_name(queue_name))
 
     def _declare_xq_queue(self, queue_name: str) -> Any:
         # In a cluster the node with the dead letters may be away, and RabbitMQ 4 then takes minutes to say so. Whoever
         # publishes a dead letter and finds no queue for it declares one.
         if self.queue_type != topology.QUORUM:
-            topology.declare_queue(self.channel, xq_name(queue_name))
+            self._declare_queue(xq_name(queue_name))
+
+    def ready(self, queue_name: str) -> int:
+        """Count the messages that are ready in a queue.
+
+        Args:
+            queue_name: A queue.
+
+        Returns:
+            How many; those in a worker's hand are not.
+
+        Raises:
+            ConnectionClosed: RabbitMQ could not be reached.
+        """
+        try:
+            count: int = self.channel.queue_declare(queue_name, passive=True).method.message_count
+        except (pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError) as error:
+            del self.connection
+            raise ConnectionClosed(error) from None
+        return count
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """Count the messages that are ready.
@@ -156,5 +194,5 @@ class RabbitmqBroker(base.RabbitmqBroker):
         return (
             self._declare_queue(queue_name),
             self._declare_dq_queue(queue_name),
-            topology.declare_queue(self.channel, xq_name(queue_name)),
+            self._declare_queue(xq_name(queue_name)),
         )

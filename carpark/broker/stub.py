@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from carpark.broker import letters
-from carpark.broker.batches import PREFETCHED_BATCHES, Folder, parts_of
+from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
+from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
 from carpark.broker.reading import RejectedMessage, read_body
+from carpark.broker.topology import EVENT_QUEUES
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class StubBroker(base.StubBroker):
     """
 
     def __init__(self, middleware: list[Middleware], batch: int = 1) -> None:
-        super().__init__(middleware, fail_fast_default=False)
+        self.lanes = Lanes(batch)
+        super().__init__([*middleware, self.lanes], fail_fast_default=False)
         self._batch = batch
         self.dead: defaultdict[str, list[Letter]] = defaultdict(list)
         self.in_hand: defaultdict[str, dict[int, Letter]] = defaultdict(dict)
@@ -115,7 +119,20 @@ class StubBroker(base.StubBroker):
         if self._batch > 1:
             prefetch = max(prefetch, PREFETCHED_BATCHES * self._batch)
         dead, in_hand = self.dead[q_name(queue_name)], self.in_hand[queue_name]
-        return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout, self._batch)
+        lane = self.lanes.of(queue_name) if queue_name in EVENT_QUEUES else None
+        return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout, lane)
+
+    def ready(self, queue_name: str) -> int:
+        """Count the messages that are ready in a queue.
+
+        Args:
+            queue_name: A queue.
+
+        Returns:
+            How many; those in a worker's hand are not.
+        """
+        queue: Queue[Letter] = self.queues[queue_name]
+        return queue.qsize()
 
     def letters(self, queue_name: str) -> list[Letter]:
         """Look at what waits in a queue; that changes nothing.
@@ -163,7 +180,7 @@ class Delivery(MessageProxy):
         super().__init__(message)
         self.letter = letter
         self.failed = isinstance(message, RejectedMessage)
-        self.returned = False
+        self.is_left = False
 
 
 class EventConsumer(Consumer):
@@ -176,7 +193,7 @@ class EventConsumer(Consumer):
         in_hand: Where it is noted what the consumer has taken and not let go of.
         prefetch: How many messages are held at most.
         timeout: Milliseconds that one is waited for.
-        batch: How many events are worked on together at most.
+        lane: Where messages go that keep their order.
     """
 
     def __init__(
@@ -187,15 +204,28 @@ class EventConsumer(Consumer):
         in_hand: dict[int, Letter],
         prefetch: int,
         timeout: int,
-        batch: int,
+        lane: Lane | None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self._in_hand = in_hand
         self._queue, self._queue_name, self._dead, self._timeout = queue, queue_name, dead, timeout / 1000
         self._free = threading.Semaphore(prefetch)
-        self._folder = Folder(batch)
+        self._lane = lane
+        self._restart_at: float | None = None
 
     def __next__(self) -> MessageProxy | None:
+        if self._restart_at is not None and time.monotonic() >= self._restart_at:
+            self._restart()
+        delivery = self._read()
+        if self._lane is None:
+            return delivery
+        if delivery is not None:
+            self._lane.add(delivery)
+        if not self._queue.qsize():
+            self._lane.drained()
+        return self._lane.take()
+
+    def _read(self) -> Delivery | None:
         if not self._free.acquire(timeout=self._timeout):
             return None
         try:
@@ -204,14 +234,32 @@ class EventConsumer(Consumer):
             self._free.release()
             return None
         self._in_hand[id(letter)] = letter
-        return self._folder.fold(Delivery(read_body(self._queue_name, letter.body), letter))
+        return Delivery(read_body(self._queue_name, letter.body), letter)
+
+    def _restart(self) -> None:
+        """Put all that is in hand back, each letter in its place, as RabbitMQ does when a connection is closed."""
+        left = list(self._in_hand.values())
+        self._in_hand.clear()
+        with self._queue.mutex:
+            self._queue.queue.extendleft(reversed(left))
+        self._free.release(len(left))
+        self._restart_at = None
+        if self._lane is not None:
+            self._lane.restart()
 
     def ack(self, message: Any) -> None:
-        """Let a message go, or all of a batch.
+        """Let a message go, or all of a batch; one that was left stays, and all behind it are delivered again.
 
         Args:
             message: The message that is done.
         """
+        if getattr(message, "is_held", False):
+            return
+        if message.is_left:
+            if self._lane is not None:
+                self._lane.halt()
+            self._restart_at = time.monotonic() + RESTARTED_AFTER
+            return
         parts: Sequence[Any] = parts_of(message)
         for part in parts:
             self._in_hand.pop(id(part.letter), None)

@@ -9,7 +9,9 @@ from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
 from pika.exceptions import ChannelClosedByBroker
 
+from carpark.broker.connection import explain
 from carpark.broker.reading import WORK
+from carpark.errors import QueueMismatch
 from carpark.events import EVENT_OF_QUEUE
 
 if TYPE_CHECKING:
@@ -17,13 +19,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NOT_FOUND = 404
+_NOT_FOUND, _MISMATCH = 404, 406
 
 EVENT_QUEUES: tuple[str, ...] = tuple(EVENT_OF_QUEUE)
-"""The two queues of the events."""
+"""The two queues of events. RabbitMQ delivers each to one consumer at a time, so that events keep their order."""
 
 QUEUES: tuple[str, ...] = (*EVENT_QUEUES, WORK)
 """All queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
+
+ASIDE = ".migrating"
+"""The end of the name of the queue that has a queue's messages while that one gets other arguments."""
+
+SINGLE_ACTIVE = "x-single-active-consumer"
 
 CLASSIC, QUORUM = "classic", "quorum"
 
@@ -44,7 +51,10 @@ _QUORUM = {
 
 
 def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
-    """Say with which arguments a queue is declared; for classic queues they are those of Dramatiq's own broker.
+    """Say with which arguments a queue is declared.
+
+    A queue of events has one active consumer at a time: the first; RabbitMQ takes the next one when that one is gone,
+    and it begins with all that was not acknowledged. Otherwise classic queues are those of Dramatiq's own broker.
 
     Dead letters are always in a classic queue: looking at a message of a quorum queue counts as a delivery, and after
     some of these the message would be gone.
@@ -58,7 +68,9 @@ def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
     """
     if name == xq_name(name):
         return {"x-message-ttl": DEAD_MESSAGE_TTL}
-    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(name)}
+    arguments: dict[str, Any] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(name)}
+    if name in EVENT_QUEUES:
+        arguments[SINGLE_ACTIVE] = True
     return {**arguments, **_QUORUM} if queue_type == QUORUM else arguments
 
 
@@ -78,7 +90,7 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
     """Declare one queue of RabbitMQ, durable.
 
     Args:
-        channel: An open channel; RabbitMQ closes it when the queue exists with other arguments.
+        channel: An open channel; RabbitMQ closes it when it refuses.
         name: A queue or one of its companions.
         queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
 
@@ -86,11 +98,17 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
         How many messages are ready in it; 0 for dead letters whose node of a cluster is away.
 
     Raises:
+        QueueMismatch: It exists with other arguments.
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
-    if name == xq_name(name):
-        return _declare_dead_letters(channel.connection, name)
-    declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name, queue_type))
+    try:
+        if name == xq_name(name):
+            return _declare_dead_letters(channel.connection, name)
+        declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name, queue_type))
+    except ChannelClosedByBroker as error:
+        if error.reply_code == _MISMATCH:
+            raise QueueMismatch(name, explain(error)[0]) from error
+        raise
     count: int = declared.method.message_count
     return count
 
@@ -123,6 +141,7 @@ def declare_queues(channel: BlockingChannel, names: tuple[str, ...] = QUEUES, qu
         queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
 
     Raises:
+        QueueMismatch: One exists with other arguments.
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
     for name in names:

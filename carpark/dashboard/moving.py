@@ -7,6 +7,7 @@ read here is taken on one channel, which gives the rest back in its order when i
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dramatiq.common import q_name
 from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from carpark.broker.connection import explain, open_connection
+from carpark.broker.connection import close_in_place, explain, open_connection
 from carpark.broker.properties import requeued_properties
 from carpark.dashboard.base import Wanted
 from carpark.dashboard.jobs import CUT, Job, read_job
@@ -35,6 +36,7 @@ PATIENCE = 30.0
 _GLANCE = 0.005
 _INACTIVE = 1.0
 _FIRST_WINDOW = 20
+_TOGETHER = 50
 _NOT_FOUND = 404
 
 
@@ -100,6 +102,40 @@ class Mover:
         """
         with self._opened() as connection, _Reader(connection, queue_name) as reader:
             yield from reader
+
+    def transfer(self, queue_name: str, target: str) -> int:
+        """Move all messages to another queue, in their order and as they are. Nobody else may take from it meanwhile.
+
+        Args:
+            queue_name: Where they are.
+            target: Where they go.
+
+        Returns:
+            How many were moved.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
+        """
+        with self._opened() as connection:
+            sender, channel = _Sender(connection), connection.channel()
+            count = left = self.count(queue_name)
+            channel.basic_qos(prefetch_count=_TOGETHER)
+            batch: list[tuple[bytes, pika.BasicProperties]] = []
+            # One consumer to the end: of several a quorum queue takes back what each has in hand, one after the other.
+            messages = channel.consume(queue_name, inactivity_timeout=_INACTIVE) if count else ()
+            for method, properties, body in messages:
+                if method is None or properties is None or body is None:
+                    break
+                batch.append((body, requeued_properties(properties)))
+                left -= 1
+                if len(batch) == _TOGETHER or not left:
+                    sender.send(target, batch)
+                    channel.basic_ack(method.delivery_tag, multiple=True)
+                    batch.clear()
+                if not left:
+                    break
+            close_in_place(connection)
+        return count - left - len(batch)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send messages to their queue again, in their order: see `carpark.dashboard.base.Interface.requeue`.
@@ -196,6 +232,7 @@ class _Reader:
     def __init__(self, connection: BlockingConnection, queue_name: str) -> None:
         self._queue_name = queue_name
         self._channel: BlockingChannel = connection.channel()
+        self._held: set[int] = set()
         self.count = 0
         try:
             self.count = self._ready()
@@ -232,14 +269,21 @@ class _Reader:
                 break
             job = _job(self._queue_name, body, properties, CUT)
             taken.append(Taken(method.delivery_tag, job, body, properties))
+            self._held.add(method.delivery_tag)
             if len(taken) == wanted:
                 break
         self._channel.cancel()
         return taken
 
     def acknowledge(self, batch: Sequence[Taken]) -> None:
-        for taken in batch:
-            self._channel.basic_ack(taken.tag)
+        tags = {taken.tag for taken in batch}
+        self._held -= tags
+        # Where it can be, in one word: many of them a quorum queue forgets when the channel is closed behind them.
+        if max(tags) < min(self._held, default=math.inf):
+            self._channel.basic_ack(max(tags), multiple=True)
+            return
+        for tag in sorted(tags):
+            self._channel.basic_ack(tag)
 
     def __enter__(self) -> _Reader:
         return self

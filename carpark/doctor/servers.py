@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from carpark.broker.connection import explain, open_connection, server_version
-from carpark.broker.topology import QUEUES, queue_arguments, with_companions
+from carpark.broker.topology import ASIDE, QUEUES, queue_arguments, with_companions
 from carpark.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.management import ManagementApi, QueueTotals
@@ -112,8 +112,11 @@ def _judge_declarations(
         findings.append(warning("queues", f"not there: {', '.join(missing)}", "declare them: `carpark queues --once`"))
     for name in names:
         if totals and name in totals and (difference := _difference(totals[name], queue_type)):
-            advice = "delete it once it is empty, or correct CARPARK_BROKER_URL or CARPARK_QUEUE_TYPE"
+            advice = "stop the workers and run `carpark queues --migrate`, or correct CARPARK_QUEUE_TYPE"
             findings.append(problem("queues", f"{name} has other arguments than carpark's: {difference}", advice))
+        if totals and name + ASIDE in totals:
+            found = f"{name + ASIDE} has {totals[name + ASIDE].ready} messages of a migration that did not end"
+            findings.append(problem("queues", found, "stop the workers and run `carpark queues --migrate` again"))
     if not findings:
         unseen = "" if totals else "; `carpark queues --once` checks their arguments"
         findings.append(ok("queues", f"{', '.join(QUEUES)} with their companions are there{unseen}"))

@@ -18,6 +18,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import prometheus as base
 
 from carpark.broker.batches import parts_of
+from carpark.broker.lanes import Held
 from carpark.errors import ConfigurationError
 from carpark.metrics import folder, page
 from carpark.metrics.meter import Meter, observe
@@ -140,8 +141,10 @@ class Prometheus(base.Prometheus):
         if labelled := self._of(message):
             begun, in_progress = vars(message).pop("begun", (time.perf_counter(), 0))
             count = len(parts_of(message))
-            observe(labelled.duration, [(time.perf_counter() - begun) * 1000], count)
             labelled.in_progress.dec(in_progress)
+            if isinstance(exception, Held):
+                return  # it comes again
+            observe(labelled.duration, [(time.perf_counter() - begun) * 1000], count)
             labelled.total.inc(count)
             if exception is not None:
                 # Of a batch, those that the error is about: the others are done.

@@ -2,11 +2,12 @@
 
 from carpark.records.connection import connect, forget_memory
 from carpark.records.outbox import Backlog, Batch, Outbox, Settlement
-from carpark.records.store import Outcome, Recorded, Records, Settled
+from carpark.records.store import ExitsHeld, Outcome, Recorded, Records, Settled
 
 __all__ = [
     "Backlog",
     "Batch",
+    "ExitsHeld",
     "Outbox",
     "Outcome",
     "Recorded",

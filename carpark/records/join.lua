@@ -1,11 +1,16 @@
 -- One call records a list of events, each in one atomic step: it knows the event's id, joins entry and exit by the
 -- events' own times, keeps the counts, and puts a finished stay into the outbox of each sink.
 --
--- KEYS  entry_plates, carpark:counts, carpark:seen:entry, carpark:seen:exit, carpark:sinks, then each sink's outbox
--- ARGV  now (s; empty for this server's clock), retention (s), the number of sinks, their names, then per event: kind,
---       id, plate, time, JSON
+-- KEYS  entry_plates, carpark:counts, carpark:seen:entry, carpark:seen:exit, carpark:sinks, carpark:entries, then each
+--       sink's outbox
+-- ARGV  now (s; empty for this server's clock), retention (s), how, after, the number of sinks, their names, then per
+--       event: kind, id, plate, time, JSON
 -- Returns per event {outcome, the stay's JSON or nothing}, {"recorded", "", "abandoned"} where an entry is superseded,
--- or {"error", reason}.
+-- or {"error", reason}. Or nothing but {{"held", how many lists of entries there were}}.
+--
+-- How is "more" or "last" for the entries of a queue: whether their worker has more in hand. It is "hold" or "clear" for
+-- the exits of a queue: these wait while entries do, unless the entry recorded last is not earlier than `after`. With
+-- "clear" the caller has just seen that none are ready in the queue.
 --
 -- A plate's hash has entry_time, parking_enter_data and parking_exit_data of its newest stay, or parking_exit_data alone
 -- of an exit when no stay is known; and beside them:
@@ -14,7 +19,7 @@
 --   wait <time> <id>   an exit that waits for its entry; its value is the event
 -- Times are of one length, so they compare as text.
 
-local INSIDE, COUNTS, SINKS, FIRST_OUTBOX = KEYS[1], KEYS[2], KEYS[5], 6
+local INSIDE, COUNTS, SINKS, ENTRIES, FIRST_OUTBOX = KEYS[1], KEYS[2], KEYS[5], KEYS[6], 7
 local SEEN = {entry = KEYS[3], exit = KEYS[4]}
 local MOST = 8 -- open entries, and waiting exits, per plate
 local TIME = 27 -- characters of a time
@@ -23,7 +28,9 @@ local TIME = 27 -- characters of a time
 local FOREVER = 1e11
 local now, retention = clock(ARGV[1]), tonumber(ARGV[2])
 local forget_at, stay_until = string.format('%.3f', now + retention), string.format('%.3f', now + FOREVER)
-local first = 4 + tonumber(ARGV[3])
+-- Where a test has made this list, it tells the order in which events took effect.
+local ORDER = redis.call('EXISTS', 'carpark:order') == 1 and 'carpark:order'
+local how, after, first = ARGV[3], ARGV[4], 6 + tonumber(ARGV[5])
 
 local function count(name) redis.call('HINCRBY', COUNTS, name, 1) end
 
@@ -201,6 +208,7 @@ local function record_event(kind, id, plate, time, data)
   local step = kind == 'entry' and record_entry or record_exit
   local result = step(record, id, time, data)
   keep(record)
+  if ORDER then redis.call('RPUSH', ORDER, kind .. ' ' .. id) end
   return result
 end
 
@@ -208,9 +216,13 @@ end
 redis.call('HINCRBY', COUNTS, 'summaries', 0)
 redis.call('SCARD', INSIDE)
 redis.call('SCARD', SINKS)
+local last, more, lists = unpack(redis.call('HMGET', ENTRIES, 'time', 'more', 'lists'))
 for i = FIRST_OUTBOX, #KEYS do redis.call('LLEN', KEYS[i]) end
 -- Known by name from now on, so that what waits for one that nobody serves any more is found.
-for i = 4, first - 1 do redis.call('SADD', SINKS, ARGV[i]) end
+for i = 6, first - 1 do redis.call('SADD', SINKS, ARGV[i]) end
+if (how == 'hold' or how == 'clear') and not (last and last >= after) and (how == 'hold' or more == '1') then
+  return {{'held', lists or '0'}}
+end
 forget_some('entry', 4 * (#ARGV - first + 1))
 forget_some('exit', 4 * (#ARGV - first + 1))
 
@@ -221,6 +233,11 @@ for i = first, #ARGV, 5 do
     if type(result) == 'table' then result = result.err end
     result = {'error', tostring(result)}
   end
+  if result[1] == 'recorded' or result[1] == 'matched' then last = ARGV[i + 3] end
   results[#results + 1] = result
+end
+if how == 'more' or how == 'last' then
+  redis.call('HSET', ENTRIES, 'time', last or '', 'more', how == 'more' and 1 or 0)
+  redis.call('HINCRBY', ENTRIES, 'lists', 1)
 end
 return results

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import redis
 
 INSIDE = "entry_plates"
+ENTRIES = "carpark:entries"
 SEEN_ENTRIES = "carpark:seen:entry"
 SEEN_EXITS = "carpark:seen:exit"
 
@@ -59,6 +60,18 @@ class Recorded:
         return read_stay(self.stay) if self.stay else None
 
 
+class ExitsHeld(Exception):
+    """Exits have to wait, because entries do.
+
+    Args:
+        lists: How many lists of entries were recorded: it tells whether they come on.
+    """
+
+    def __init__(self, lists: int) -> None:
+        super().__init__("entries wait that may be earlier")
+        self.lists = lists
+
+
 class Records:
     """The records of one car park, in Redis or in this process.
 
@@ -78,7 +91,8 @@ class Records:
     ) -> None:
         self._client, self._retention, self._sinks, self._clock = client, retention, tuple(sinks), clock
         self._join, self._outbox = script(client, "join"), script(client, "outbox")
-        self._keys = [INSIDE, COUNTS, SEEN_ENTRIES, SEEN_EXITS, SINKS, *(self.outbox(sink).key for sink in sinks)]
+        ours = [INSIDE, COUNTS, SEEN_ENTRIES, SEEN_EXITS, SINKS, ENTRIES]
+        self._keys = [*ours, *(self.outbox(sink).key for sink in sinks)]
 
     def record(self, events: Sequence[Event]) -> list[Recorded]:
         """Record events, each in one atomic step; in one round trip.
@@ -94,12 +108,58 @@ class Records:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
         """
+        return self._record(events, "", "")
+
+    def record_entries(self, entries: Sequence[Event], *, more: bool) -> list[Recorded]:
+        """Record entries of a queue, and note how far it has come: exits do not overtake them.
+
+        Args:
+            entries: The entries.
+            more: Whether who records them has more of their queue in hand, or may have.
+
+        Returns:
+            One effect per entry, in their order.
+
+        Raises:
+            RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
+        """
+        return self._record(entries, "more" if more else "last", "")
+
+    def entries_done(self) -> None:
+        """Note that nobody has entries in hand any more.
+
+        Raises:
+            RecordsUnavailable: Redis is not there, or takes no writes for now.
+        """
+        with unavailable():
+            self._client.hset(ENTRIES, "more", 0)
+
+    def record_exits(self, exits: Sequence[Event], after: str, *, none_ready: bool) -> list[Recorded]:
+        """Record exits of a queue, unless entries wait that may be earlier.
+
+        Args:
+            exits: The exits.
+            after: They do not wait when the entry recorded last is not earlier than this canonical time.
+            none_ready: Whether no entries are ready in their queue, so that they wait for those in hand alone.
+
+        Returns:
+            One effect per exit, in their order.
+
+        Raises:
+            ExitsHeld: They have to wait; nothing was recorded.
+            RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
+        """
+        return self._record(exits, "clear" if none_ready else "hold", after)
+
+    def _record(self, events: Sequence[Event], how: str, after: str) -> list[Recorded]:
         now = self._clock() if self._clock else ""
-        arguments: list[Any] = [now, self._retention, len(self._sinks), *self._sinks]
+        arguments: list[Any] = [now, self._retention, how, after, len(self._sinks), *self._sinks]
         for event in events:
             arguments += (event.kind, event.id, event.vehicle_plate, event.time, event.to_json())
         with unavailable():
             results = self._join(keys=self._keys, args=arguments)
+        if results and results[0][0] == "held":
+            raise ExitsHeld(int(results[0][1]))
         return [_recorded(event, result) for event, result in zip(events, results, strict=True)]
 
     def outbox(self, sink: str) -> Outbox:

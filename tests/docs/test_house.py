@@ -44,7 +44,7 @@ LAYERS = (
         *("carpark.plugins", "carpark.metrics"),
     ),
     (
-        *("carpark.backend", "carpark.relay", "carpark.actors", "carpark.queues"),
+        *("carpark.backend", "carpark.gate", "carpark.relay", "carpark.actors", "carpark.queues", "carpark.migration"),
         *("carpark.dashboard", "carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),
     ),
 )

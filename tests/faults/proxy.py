@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 import time
+from collections.abc import Container
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,14 +52,18 @@ class TcpProxy:
         with self._lock:
             return len(self._pairs)
 
-    def cut(self) -> int:
-        """Cut all connections.
+    def cut(self, ports: Container[int] | None = None) -> int:
+        """Cut connections.
+
+        Args:
+            ports: Those to cut, by their ports as the server sees them; all if not given.
 
         Returns:
             How many there were.
         """
         with self._lock:
-            pairs, self._pairs = self._pairs, set()
+            pairs = {pair for pair in self._pairs if ports is None or pair[1].getsockname()[1] in ports}
+            self._pairs -= pairs
         for pair in pairs:
             _close(pair)
         return len(pairs)

@@ -42,6 +42,9 @@ from tests.stores import undelivered
 RATE = 30
 """Events per second of each camera."""
 
+PLATES = 200
+"""How many plates the cameras see: each comes back again and again."""
+
 SINK_TIMEOUT = 1.0
 PATIENCE = 100.0
 """Seconds within which everything has to come to rest."""
@@ -80,6 +83,8 @@ class Rig:
         rate: Events per second of each camera.
         through_proxy: Whether a proxy stands before the broker; a cluster's nodes are reached directly.
         worker_options: Options for ``dramatiq``.
+        workers: How many such workers there are.
+        cameras: Whether the two cameras are there; without them the load is what is published here.
         environ: Further variables for all processes.
     """
 
@@ -92,6 +97,8 @@ class Rig:
         rate: float = RATE,
         through_proxy: bool = True,
         worker_options: Sequence[str] = ("--processes", "2", "--threads", "2"),
+        workers: int = 1,
+        cameras: bool = True,
         environ: dict[str, str] | None = None,
     ) -> None:
         self.rabbitmq, self.redis, self.folder = rabbitmq, redis_server, folder
@@ -99,6 +106,8 @@ class Rig:
         self.csv = folder / "summaries.csv"
         self.journals = [folder / f"{kind}.jsonl" for kind in ("entry", "exit", "stranger")]
         self.journals[2].touch()
+        plates = folder / "plates.txt"
+        plates.write_text("".join(f"BACK{number:03}\n" for number in range(PLATES)), encoding="ascii")
         self.garbage = 0
         self.proxy: TcpProxy | None = None
         broker_url = rabbitmq.url
@@ -116,6 +125,8 @@ class Rig:
             "CARPARK_CSV": str(self.csv),
             "CARPARK_METRICS_PORT": "0",
             "CARPARK_CAPACITY": "0",
+            "CARPARK_PLATES": "file",
+            "CARPARK_PLATES_FILE": str(plates),
             "CARPARK_RATE": str(rate),
             "CARPARK_SINK_TIMEOUT": str(SINK_TIMEOUT),
             "CARPARK_SINK_RETRIES": "100000",
@@ -126,9 +137,11 @@ class Rig:
         }
         self._queue_type = env.get("CARPARK_QUEUE_TYPE", CLASSIC)
         self.writer = Service(self.processes, ["carpark", "writer"], env, r"^writer: http")
-        self.worker = Service(
-            self.processes, ["dramatiq", *worker_options, "carpark.actors"], env, "Worker process is ready for action"
-        )
+        command = ["dramatiq", *worker_options, "carpark.actors"]
+        self.workers = [
+            Service(self.processes, command, env, "Worker process is ready for action") for _ in range(workers)
+        ]
+        self.worker = self.workers[0]
         self.cameras = [
             Service(
                 self.processes,
@@ -136,7 +149,7 @@ class Rig:
                 env,
                 f"^{kind} generator: .* metrics at",
             )
-            for kind, journal in zip(("entry", "exit"), self.journals, strict=False)
+            for kind, journal in zip(("entry", "exit") if cameras else (), self.journals, strict=False)
         ]
         self._client = connect(redis_server.url)
         self._api = ManagementApi(rabbitmq.management_url, virtual_host_of(rabbitmq.url))
@@ -144,14 +157,13 @@ class Rig:
     @property
     def services(self) -> list[Service]:
         """All services."""
-        return [self.writer, self.worker, *self.cameras]
+        return [self.writer, *self.workers, *self.cameras]
 
     def __enter__(self) -> Self:
         try:
             with pika.BlockingConnection(self._direct()) as connection:
                 declare_queues(connection.channel(), queue_type=self._queue_type)
-            for service in self.services:
-                service.start()
+            self.begin()
         except BaseException:
             self.close()
             raise
@@ -159,6 +171,11 @@ class Rig:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def begin(self) -> None:
+        """Start all services."""
+        for service in self.services:
+            service.start()
 
     def close(self) -> None:
         """End everything that the rig started."""
@@ -260,11 +277,17 @@ class Rig:
             show=show,
         )
 
-    def wait_until_idle(self) -> None:
+    def wait_until_idle(self, patience: float = PATIENCE) -> None:
         """Wait until nothing is in a queue or in anybody's hand, and no sink lacks anything.
 
         RabbitMQ's numbers are as old as its statistics interval, and what a cut connection had in hand is in none of
         them until it comes again: so there has to be nothing for as long as that takes.
+
+        Args:
+            patience: Seconds within which that has to be.
+
+        Raises:
+            AssertionError: It does not come to rest; the message says what is under way.
         """
         since: list[float] = []
 
@@ -276,7 +299,7 @@ class Rig:
             return bool(since) and time.monotonic() - since[0] >= REST_SECONDS
 
         try:
-            eventually(is_at_rest, PATIENCE, "everything is at rest", interval=0.2)
+            eventually(is_at_rest, patience, "everything is at rest", interval=0.2)
         except AssertionError as error:
             raise AssertionError(f"{error}; under way: {self.left()}") from None
 

@@ -94,12 +94,10 @@ SAFEGUARDS = (
         "carpark/broker/consumer.py",
         (
             (
-                "        folded = self._folder.fold(delivery)\n",
-                "        self.channel.basic_ack(method.delivery_tag)\n"
-                "        self.known_tags.discard(method.delivery_tag)\n"
-                "        delivery.channel = None\n"
-                "        folded = self._folder.fold(delivery)\n",
+                "        self._acknowledgements.delivered(method.delivery_tag)\n",
+                "        self.channel.basic_ack(method.delivery_tag)\n",
             ),
+            ("            parts[0].acknowledgements.settle(part.tag for part in parts)\n", "            pass\n"),
         ),
         "worker SIGKILL before the record",
     ),

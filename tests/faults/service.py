@@ -151,7 +151,7 @@ def children_of(pid: int) -> list[int]:
     """List a process's children."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
     return [int(child) for child in children]
 
@@ -160,6 +160,6 @@ def resident_mib(pid: int) -> float:
     """Read how much memory a process has now."""
     try:
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return int(found.group(1)) / 1024 if found else 0.0

@@ -9,8 +9,10 @@ from pathlib import Path
 import pika
 
 from carpark.audit.queued import read_queues
+from carpark.broker.topology import declare_queues
 from carpark.records import Records, connect
 from tests.audited import Day, stay, summaries_of
+from tests.mailbox import bodies, dead_letters, fill
 from tests.processes import Process, Processes
 
 
@@ -94,8 +96,32 @@ def test_looking_into_the_queues_takes_nothing_and_keeps_their_order(
         assert queued.events == {(number, event.id) for number in (0, 1) for event in events[number::2]}
     counted = read_queues(broker_url, "quorum")
     assert (counted.waiting, counted.dead, counted.unread) == (40, 1, 40)
-    bodies = [channel.basic_get("vehicle_entry", auto_ack=True)[2] for _ in range(20)]
-    assert bodies == [event.to_json().encode() for event in events[::2]]
+    assert bodies(channel, "vehicle_entry") == [event.to_json().encode() for event in events[::2]]
+
+
+def test_from_a_queue_that_somebody_works_on_nothing_is_taken(
+    channel: pika.adapters.blocking_connection.BlockingChannel, broker_url: str
+) -> None:
+    consumer = channel.connection.channel()
+    consumer.basic_qos(prefetch_count=1)
+    for number in range(10):
+        channel.basic_publish("", "vehicle_entry", b"%d" % number)
+    seen = consumer.consume("vehicle_entry")
+    tag = next(seen)[0].delivery_tag
+    queued = read_queues(broker_url)
+    assert (queued.waiting, queued.unread) == (9, 9)
+    consumer.basic_ack(tag)
+    method, _, body = next(seen)
+    assert (body, method.redelivered) == (b"1", False)
+
+
+def test_what_rabbitmq_keeps_from_all_but_its_consumer_is_only_counted(broker_url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        declare_queues(channel, queue_type="quorum")
+        fill(channel, "vehicle_exit", dead_letters(3))
+        queued = read_queues(broker_url, "classic")
+        assert (queued.waiting, queued.unread) == (3, 3)
 
 
 def test_records_and_queues_of_servers_are_part_of_the_audit(

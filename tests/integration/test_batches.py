@@ -91,7 +91,7 @@ def test_half_a_prefetch_does_not_wait_to_be_acknowledged(
     for number in range(10):
         channel.basic_publish("", "vehicle_entry", bare(id=str(number)))
     broker = RabbitmqBroker(broker_url, [])
-    one = consumer.EventConsumer(broker, "vehicle_entry", prefetch=4, timeout=1000, batch=1)
+    one = consumer.EventConsumer(broker, "vehicle_entry", prefetch=4, timeout=1000)
     for number in range(10):
         message = eventually(lambda: next(one))
         assert message.args[0].id == str(number)

@@ -17,6 +17,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from carpark.cli import carpark
 from carpark.errors import CarparkError, InvalidBody, InvalidSetting
 from tests.garbage import bare
+from tests.helpers import eventually
 from tests.mailbox import bodies, count, dead_letters, drain, fill
 
 MANY = 10_050
@@ -54,6 +55,7 @@ def test_it_pages_through_ten_thousand_and_leaves_them_as_they_are(dlq: Dlq, cha
     shown = json.loads(dlq("show", page[7]["id"], "--json").stdout)
     assert (shown["body"], shown["headers"]["n"], shown["error"]) == ("garbage 10007", 10_007, "not wanted")
     assert dlq("purge", page[7]["id"], "--yes").stdout == "purged 1 dead letter\n"
+    eventually(lambda: count(channel, "vehicle_exit.XQ") == MANY - 1, 30, "what was looked at is back")
     left = [int(body.split()[1]) for body in bodies(channel, "vehicle_exit.XQ")]
     assert left == [number for number in range(MANY) if number != 10_007]
 

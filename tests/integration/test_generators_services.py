@@ -79,7 +79,7 @@ def test_a_queue_that_cannot_be_declared_is_one_clear_line(start: Any, wire: Wir
     wire.channel.queue_declare("vehicle_entry.DQ", durable=False)
     generator = start("entry", "--events", 1)
     assert generator.wait() == 2
-    assert "queue 'vehicle_entry' exists with other arguments" in generator.output.splitlines()[-1]
+    assert "queue 'vehicle_entry.DQ' exists with other arguments" in generator.output.splitlines()[-1]
     assert "Traceback" not in generator.output
 
 

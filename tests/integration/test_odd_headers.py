@@ -99,7 +99,7 @@ def test_a_dead_letter_with_odd_headers_can_be_seen_and_sent_again(
 @pytest.fixture
 def make_consumer(broker_url: str) -> Iterator[Callable[[], EventConsumer]]:
     broker = RabbitmqBroker(broker_url, [])
-    yield lambda: EventConsumer(broker, "vehicle_entry", prefetch=4, timeout=200, batch=1)
+    yield lambda: EventConsumer(broker, "vehicle_entry", prefetch=4, timeout=200)
     broker.close()
 
 

@@ -226,15 +226,15 @@ def test_after_a_killed_worker_the_counts_are_exact_and_prometheus_misses_what_i
     once = '{outcome=~"recorded|matched|unmatched"}'
     eventually(lambda: prometheus.query(f"go_backend_events_total{once}"), 30, "the first scrape, all at zero")
     with redis.Redis.from_url(redis_url, decode_responses=True) as store:
-        publisher = threading.Thread(
-            target=_publish, args=(broker_url, total // 2, lambda: _effects(store) > total // 2)
-        )
+        died = threading.Event()
+        publisher = threading.Thread(target=_publish, args=(broker_url, total // 2, died.is_set))
         publisher.start()
         eventually(lambda: _effects(store) > total * 2 // 3, 60)
         killed = system.running.pop("backend")
         os.kill(children(killed.pid)[0], signal.SIGKILL)
         assert killed.wait(30) != 0
         at_death = _effects(store)
+        died.set()
         again = system.start("backend")
         again.wait_for_line("metrics at", 40)
         publisher.join()

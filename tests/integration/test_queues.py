@@ -124,7 +124,7 @@ def test_a_queue_with_other_arguments_is_status_2_and_named_with_the_way_out(
         last = process.output.splitlines()[-1]
         assert f"queue '{name}' exists with other arguments" in last
         assert "inequivalent arg 'x-" in last
-        assert "CARPARK_BROKER_URL" in last
+        assert "run `carpark queues --migrate`" in last
         assert "Traceback" not in process.output
 
 

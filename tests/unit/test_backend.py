@@ -30,20 +30,20 @@ def backend(make_settings: Callable[..., Settings]) -> Iterator[Backend]:
 def test_records_that_are_away_are_waited_for_in_place_without_end(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, away = backend.records.record, [True] * 30
+    record, away = backend.records.record_entries, [True] * 30
     pauses: list[float] = []
 
-    def record_later(events: Sequence[Event]) -> list[Recorded]:
+    def record_later(events: Sequence[Event], *, more: bool) -> list[Recorded]:
         if away:
             away.pop()
             raise RecordsUnavailable("away")
-        return record(events)
+        return record(events, more=more)
 
     def wait(pause: float) -> bool:
         pauses.append(pause)
         return False
 
-    monkeypatch.setattr(backend.records, "record", record_later)
+    monkeypatch.setattr(backend.records, "record_entries", record_later)
     monkeypatch.setattr(backend._stopping, "wait", wait)
     backend.process(entered("1", "A"))
     assert len(pauses) == 30
@@ -56,11 +56,11 @@ def test_at_a_stop_an_event_whose_records_are_away_is_left_in_its_queue(
 ) -> None:
     asked = threading.Event()
 
-    def away(*_: Any) -> list[Recorded]:
+    def away(*_: Any, **__: Any) -> list[Recorded]:
         asked.set()
         raise RecordsUnavailable("away")
 
-    monkeypatch.setattr(backend.records, "record", away)
+    monkeypatch.setattr(backend.records, "record_exits", away)
     raised: list[BaseException] = []
 
     def process() -> None:

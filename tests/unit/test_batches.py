@@ -1,4 +1,4 @@
-"""Batches: who joins, who goes alone, who leaves."""
+"""Batches: who joins, who leaves, and what becomes of one that fails."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 
 import dramatiq
 import pytest
+from dramatiq.errors import ConnectionClosed, Retry
 
 from carpark.backend import Backend
-from carpark.broker import StubBroker
-from carpark.broker.batches import Batch, Folder, Turns, parts_of
+from carpark.broker import StubBroker, stub
+from carpark.broker.batches import Batch
+from carpark.broker.lanes import Lane
 from carpark.broker.reading import read_body
 from carpark.broker.stub import Delivery, Letter
+from carpark.errors import RecordsUnavailable
 from carpark.events import Event
 from carpark.plugins import Plugins
 from carpark.records import Recorded
@@ -23,72 +26,9 @@ from tests.garbage import bare
 from tests.helpers import eventually
 
 
-def delivery(body: bytes) -> Delivery:
-    return Delivery(read_body("vehicle_entry", body), Letter(body))
-
-
 def entry(number: int) -> Delivery:
-    return delivery(bare(id=str(number)))
-
-
-def test_the_first_event_goes_at_once_and_those_behind_it_join() -> None:
-    folder = Folder(3)
-    first = folder.fold(entry(0))
-    assert isinstance(first, Batch)
-    assert [folder.fold(entry(number)) for number in (1, 2)] == [None, None]
-    full = folder.fold(entry(3))
-    assert isinstance(full, Batch), "the first one is full"
-    assert [event.id for event in first.args] == ["0", "1", "2"]
-    assert len(parts_of(full)) == 1
-
-
-def test_batches_take_turns_and_one_that_waits_grows_and_what_is_no_batch_waits_for_none() -> None:
-    broker = StubBroker([turns := Turns()])
-    worker = dramatiq.Worker(broker, worker_threads=2)
-    turns.before_worker_boot(broker, worker)
-    folder = Folder(100)
-    first, second = folder.fold(entry(0)), delivery(b"no batch")
-    assert first is not None
-    turns.before_process_message(broker, first)
-    assert len(first.args) == 1
-    turns.before_process_message(broker, second)
-    turns.after_process_message(broker, second)
-    waiting = folder.fold(entry(1))
-    assert isinstance(waiting, Batch)
-    thread = threading.Thread(target=turns.before_process_message, args=(broker, waiting), daemon=True)
-    thread.start()
-    assert folder.fold(entry(2)) is None, "it joins the one that waits"
-    thread.join(0.05)
-    assert thread.is_alive(), "it is the other one's turn"
-    turns.after_process_message(broker, first, exception=RuntimeError())
-    thread.join(10)
-    assert not thread.is_alive()
-    assert [event.id for event in waiting.args] == ["1", "2"]
-    turns.after_skip_message(broker, waiting)
-    turns.before_process_message(broker, first)
-
-
-def test_nobody_joins_a_batch_that_is_worked_on() -> None:
-    folder = Folder(100)
-    first = folder.fold(entry(0))
-    assert first is not None
-    assert [event.id for event in first.args] == ["0"]
-    assert isinstance(folder.fold(entry(1)), Batch)
-    assert len(parts_of(first)) == 1
-
-
-def test_garbage_goes_alone_and_open_batches_stay_open() -> None:
-    folder = Folder(100)
-    folder.fold(entry(0))
-    garbage = delivery(b"?")
-    assert folder.fold(garbage) is garbage
-    assert folder.fold(entry(1)) is None
-
-
-def test_with_batches_of_one_every_message_is_itself() -> None:
-    single = entry(0)
-    assert Folder(1).fold(single) is single
-    assert parts_of(single) == [single]
+    body = bare(id=str(number))
+    return Delivery(read_body("vehicle_entry", body), Letter(body))
 
 
 def test_a_batch_of_one_looks_like_its_event_and_a_larger_one_says_how_many() -> None:
@@ -98,22 +38,22 @@ def test_a_batch_of_one_looks_like_its_event_and_a_larger_one_says_how_many() ->
     assert str(batch) == "vehicle_entry(2 events)"
 
 
-def test_every_event_joins_exactly_one_batch_while_workers_close_them() -> None:
-    folder, batches, done = Folder(10), [], threading.Event()
+def test_every_event_joins_exactly_one_batch_while_a_worker_closes_them() -> None:
+    lane, done = Lane(10), threading.Event()
     taken: list[str] = []
 
     def work() -> None:
-        place = 0
-        while not done.is_set() or place < len(batches):
-            if place < len(batches):
-                taken.extend(event.id for event in batches[place].args)
-                place += 1
+        is_last = False
+        while not is_last:
+            is_last = done.is_set()
+            while (batch := lane.take()) is not None:
+                taken.extend(event.id for event in batch.args)
+                lane.done(batch)
 
     worker = threading.Thread(target=work)
     worker.start()
     for number in range(2_000):
-        if (opened := folder.fold(entry(number))) is not None:
-            batches.append(opened)
+        lane.add(entry(number))
     done.set()
     worker.join()
     assert taken == [str(number) for number in range(2_000)]
@@ -130,19 +70,19 @@ class Running:
         self.backend = Backend(settings, Plugins(()), self.effects.append)
         assert isinstance(self.backend.broker, StubBroker)
         self.broker = self.backend.broker
-        self._record = self.backend.records.record
-        self.backend.records.record = self._held  # type: ignore[method-assign]
+        self._record = self.backend.records.record_entries
+        self.backend.records.record_entries = self._held  # type: ignore[method-assign]
         for body in bodies:
             self.broker.publish("vehicle_entry", body)
         self._worker = dramatiq.Worker(self.broker, worker_timeout=50, worker_threads=1)
 
-    def _held(self, events: Sequence[Event]) -> list[Recorded]:
+    def _held(self, events: Sequence[Event], *, more: bool) -> list[Recorded]:
         if self.batch > 1:
             eventually(lambda: self.broker.queues["vehicle_entry"].qsize() == 0)
         self.calls.append([event.id for event in events])
         for event in events:
             self.problem(event)
-        return self._record(events)
+        return self._record(events, more=more)
 
     def finish(self, effects: int) -> dict[str, int]:
         self._worker.start()
@@ -150,6 +90,11 @@ class Running:
         eventually(lambda: not self.broker.counts("vehicle_entry")["unacked"])
         self._worker.stop()
         return self.broker.counts("vehicle_entry")
+
+    @property
+    def order(self) -> list[str]:
+        """The events in the order in which they were first tried."""
+        return list(dict.fromkeys(id_ for call in self.calls for id_ in call))
 
     @property
     def sizes(self) -> list[int]:
@@ -201,19 +146,44 @@ def test_an_event_that_the_records_refuse_leaves_the_batch(run: Callable[..., Ru
     assert letter.body == bodies[7]
     assert "WRONGTYPE" in letter.headers["x-carpark-error"]
     assert len(running.effects) == 19, "the others are done, once"
+    assert running.order == [*map(str, range(20))], "it was tried alone before any that came behind its batch"
     assert ["7"] in running.calls
     assert running.backend.records.counts()["entry/recorded"] == 19
 
 
-def test_after_an_error_nobody_expected_each_event_is_worked_on_alone(run: Callable[..., Running]) -> None:
+def test_after_an_error_nobody_expected_each_event_is_worked_on_alone_and_in_its_place(
+    run: Callable[..., Running],
+) -> None:
     def explode(event: Event) -> None:
         if event.id == "7":
             raise ZeroDivisionError("this one")
 
-    running = run(entries(20))
+    running = run(entries(40), batch=15)
     running.problem = explode
-    assert running.finish(19)["dead"] == 1
+    assert running.finish(39)["dead"] == 1
     [letter] = running.broker.dead["vehicle_entry"]
     assert letter.headers["x-carpark-error"] == "ZeroDivisionError: this one"
-    assert len(running.effects) == 19
+    assert [effect.key for effect in running.effects] == [f"entry/{n}" for n in range(40) if n != 7]
     assert sorted(running.sizes)[-1] > 1, "there was a batch"
+
+
+@pytest.mark.parametrize("error", [Retry("stop"), RecordsUnavailable("away"), ConnectionClosed("gone")])
+def test_events_that_are_not_at_fault_stay_in_their_queue_and_are_delivered_again_in_their_order(
+    run: Callable[..., Running], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stub, "RESTARTED_AFTER", 0.1)
+    away = [True]
+
+    def refuse(event: Event) -> None:
+        if event.id == "17" and away:
+            away.clear()
+            raise error
+
+    running = run([*entries(30), b"garbage", *entries(40)[30:]], batch=10)
+    running.problem = refuse
+    assert running.finish(40)["dead"] == 1
+    assert [effect.key for effect in running.effects] == [f"entry/{n}" for n in range(40)], "each once, in order"
+    failed = next(call for call in running.calls if "17" in call)
+    behind = running.calls[running.calls.index(failed) + 1]
+    assert behind[0] == failed[0], "nothing behind it was handed out"
+    assert running.broker.counts("vehicle_entry") == {"ready": 0, "unacked": 0, "delayed": 0, "dead": 1}

@@ -21,6 +21,7 @@ from carpark.errors import (
     InvalidSummary,
     MessageError,
     PortTaken,
+    QueueInUse,
     QueueMismatch,
     SummaryRefused,
     UnknownPlugin,
@@ -77,8 +78,9 @@ EXAMPLES = [
     (
         QueueMismatch("vehicle_entry", "x-max-priority"),
         "queue 'vehicle_entry' exists with other arguments than carpark's (x-max-priority); "
-        "delete it once it is empty, use another virtual host in CARPARK_BROKER_URL, or correct CARPARK_QUEUE_TYPE",
+        "stop the workers and run `carpark queues --migrate`, or correct CARPARK_QUEUE_TYPE",
     ),
+    (QueueInUse("vehicle_entry", "who and why"), "queue 'vehicle_entry' is in use: who and why"),
     (InvalidEvent("id", "is missing"), "id: is missing"),
     (InvalidSummary("id", "is missing"), "id: is missing"),
     (InvalidBody("the body is empty"), "the body is empty"),
@@ -143,6 +145,7 @@ def test_whatever_an_error_is_made_of_it_is_one_line_for_a_log_and_a_header(text
         UnknownPlugin("CARPARK_SINKS", text, ["csv"]),
         BrokenPlugin(text, text),
         FileInUse("CARPARK_CSV", text),
+        QueueInUse(text, text),
         QueueMismatch(text, text),
     ]
     for error in made:

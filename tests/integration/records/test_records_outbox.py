@@ -67,9 +67,9 @@ class TestOutbox:
             ("http-csv", 1, 60.0, None),
             ("sqlite", 1, 60.0, None),
         ]
-        _take(records)
-        clock.now += 5
-        assert records.backlogs()[0].asked == 5.0
+        _take(records, lease=10)
+        clock.now += 15
+        assert records.backlogs()[0].asked == 5.0, "since it had some in hand"
 
     def test_a_batch_keeps_number_and_members_until_all_of_it_is_settled(self, clock: Clock, records: Records) -> None:
         for number in range(5):

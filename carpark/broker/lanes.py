@@ -1,0 +1,232 @@
+"""Lanes: the events of a queue are worked on in their order, whatever the number of threads, processes and machines.
+
+RabbitMQ delivers a queue of events to one consumer at a time, and its process has one lane for it: the next batch goes
+to the worker's threads when the one before it is done. Whoever is the next consumer begins with everything that is not
+acknowledged, in its place. So each consumer's run of a queue is in order, and begins before whatever another one may
+have left undone: the first effect of each event is in order. What a consumer does that was taken for dead is a repeat.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+from dramatiq.errors import Retry
+from dramatiq.middleware import Middleware
+
+from carpark.broker.batches import Batch
+from carpark.broker.reading import EventMessage
+
+RESTARTED_AFTER = 1.0
+"""Seconds after which what was left is delivered again."""
+
+HELD_FOR = 0.02
+"""Seconds after which a batch that is held is tried again."""
+
+GIVEN_BACK_EVERY = 30.0
+"""Seconds between two queues that a process gives back at least."""
+
+
+class Lane:
+    """One queue's messages in this process, in their order, one message or batch at a time in the worker's hands.
+
+    The consumer adds what arrives; events that arrive while the worker is busy are folded into batches. Whatever hands
+    a message to the worker asks for it with `take`.
+
+    Args:
+        most: How many events a batch may have; with 1 each message goes alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.is_active = self._is_drained = False
+        self._most = most
+        self._waiting: deque[MessageProxy] = deque()
+        self._in_hand: MessageProxy | None = None
+        self._open: Batch | None = None
+        self._is_halted = False
+        self._lock = threading.Lock()
+
+    def add(self, delivery: MessageProxy) -> None:
+        """Give a message its place: an event in a batch, anything else alone.
+
+        Args:
+            delivery: What the consumer read.
+        """
+        with self._lock:
+            self.is_active = True
+            self._is_drained = False
+            if self._is_halted:
+                return
+            if self._most == 1 or not isinstance(delivery._message, EventMessage):
+                self._waiting.append(delivery)
+            elif self._open is None or not self._open.join(delivery):
+                self._open = Batch(delivery, self._most)
+                self._waiting.append(self._open)
+
+    def drained(self) -> None:
+        """Hear that everything has been added that RabbitMQ had delivered, and that the queue is empty."""
+        with self._lock:
+            self._is_drained = True
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing has been added since `drained`."""
+        return self._is_drained
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more than what the worker has in hand, or may be: it has been delivered and not yet read."""
+        with self._lock:
+            return bool(self._waiting) or not self._is_drained
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that came on this connection is done, and nothing more is in the queue."""
+        with self._lock:
+            return self.is_active and self._in_hand is None and not self._waiting and self._is_drained
+
+    def add_first(self, parts: Sequence[MessageProxy]) -> None:
+        """Put messages before all others: those of a batch that are worked on again, each alone.
+
+        Args:
+            parts: The messages in their order.
+        """
+        with self._lock:
+            self._waiting.extendleft(reversed(parts))
+
+    def take(self) -> MessageProxy | None:
+        """Take what the worker shall do now.
+
+        Returns:
+            A message or a batch; None while it has one in hand.
+        """
+        with self._lock:
+            if self._in_hand is None and self._waiting:
+                self._in_hand = self._waiting.popleft()
+                return self._in_hand
+            return None
+
+    def done(self, message: MessageProxy) -> None:
+        """Hear that the worker is done with a message.
+
+        Args:
+            message: What it was; of another one than was taken last nothing is known here.
+        """
+        with self._lock:
+            if message is self._in_hand:
+                self._in_hand = None
+
+    def halt(self) -> None:
+        """Hand out nothing more until `restart`: what the worker had in hand stays in its queue, like all behind it."""
+        with self._lock:
+            self._waiting.clear()
+            self._is_halted = True
+
+    def restart(self) -> None:
+        """Begin anew, because everything that is not acknowledged is delivered again.
+
+        What the worker has in hand it finishes first: no queue has more than one of the worker's threads.
+        """
+        with self._lock:
+            self._waiting.clear()
+            self._open = None
+            self._is_halted = self.is_active = self._is_drained = False
+
+
+class Held(Retry):
+    """A batch has to wait for another queue: its lane stands still, but no thread of the worker is kept meanwhile."""
+
+
+class Lanes(Middleware):
+    """The lanes of a process, one for each queue of events. As a middleware it hands on what is next in a lane.
+
+    Args:
+        most: How many events a batch may have.
+
+    Attributes:
+        when_empty: Hears of a queue whose lane has nothing more in hand, perhaps more than once.
+    """
+
+    def __init__(self, most: int = 1) -> None:
+        self.when_empty: Callable[[str], None] = lambda queue_name: None
+        self._most = most
+        self._lanes: dict[str, Lane] = {}
+        self._worker: dramatiq.Worker | None = None
+        self._given_back_at = -math.inf
+        self._lock = threading.Lock()
+
+    def before_worker_boot(self, broker: Any, worker: dramatiq.Worker) -> None:
+        """Begin without anything in hand.
+
+        Args:
+            broker: The broker.
+            worker: The process's worker.
+        """
+        self._worker = worker
+        self._lanes.clear()
+
+    def of(self, queue_name: str) -> Lane:
+        """Give a queue's lane.
+
+        Args:
+            queue_name: A queue of events.
+
+        Returns:
+            The same one as long as the worker runs.
+        """
+        return self._lanes.setdefault(queue_name, Lane(self._most))
+
+    def after_ack(self, broker: Any, message: MessageProxy) -> None:
+        """Hand the worker what is next, without waiting for the consumer's thread.
+
+        Args:
+            broker: The broker.
+            message: What the worker is done with.
+        """
+        lane = self._lanes.get(message.queue_name)
+        if lane is None or self._worker is None:
+            return
+        if getattr(message, "is_held", False):
+            again = threading.Timer(HELD_FOR, self._hand_on, (message,))
+            again.daemon = True
+            again.start()
+            return
+        lane.done(message)
+        following = lane.take()
+        if following is not None:
+            self._hand_on(following)
+        elif lane.is_empty:
+            self.when_empty(message.queue_name)
+
+    def _hand_on(self, message: MessageProxy) -> None:
+        assert self._worker is not None  # noqa: S101 - it has worked on a message of this lane
+        message.is_held = False  # type: ignore[attr-defined]
+        self._worker.consumers[message.queue_name].handle_message(message)
+
+    after_nack = after_ack
+
+    def is_one_too_many(self, processes: int) -> bool:
+        """Tell a consumer whether to give its queue back, because this process has more than its share of the queues.
+
+        Args:
+            processes: How many processes stand by for the queue, this one included.
+
+        Returns:
+            True at most once in `GIVEN_BACK_EVERY` seconds.
+        """
+        with self._lock:
+            active = sum(lane.is_active for lane in self._lanes.values())
+            now = time.monotonic()
+            if (
+                active <= math.ceil(len(self._lanes) / max(1, processes))
+                or now < self._given_back_at + GIVEN_BACK_EVERY
+            ):
+                return False
+            self._given_back_at = now
+            return True

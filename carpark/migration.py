@@ -1,0 +1,263 @@
+"""``carpark queues --migrate``: gives existing queues the arguments that they are declared with now, and loses nothing.
+
+RabbitMQ cannot change a queue's arguments. So its messages go to a queue beside it, it is deleted, declared anew, and
+they come back. Each copy is confirmed before the original is acknowledged, and what is there says how far it has come:
+killed anywhere, and run again, it goes on. A kill may leave some messages twice, side by side, which has no effect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from dramatiq.common import dq_name
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingConnection
+
+from carpark.broker.connection import explain, open_connection
+from carpark.broker.reading import DELIVER
+from carpark.broker.topology import ASIDE, EVENT_QUEUES, declare_queue, queue_arguments, with_companions
+from carpark.dashboard.base import Wanted
+from carpark.dashboard.moving import Mover
+from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, RecordsUnavailable
+from carpark.events import VehicleExited
+from carpark.management import ManagementApi
+from carpark.records import Records, connect
+from carpark.records.outbox import SINKS
+from carpark.settings import Settings
+from carpark.values import mask_urls
+
+if TYPE_CHECKING:
+    import redis
+
+QUIET = 1.0
+"""Seconds in which nothing may come into a quorum queue before it is deleted: it cannot be deleted "if it is empty"."""
+
+_UNDELIVERED = "carpark:undelivered"
+_LOCK = "carpark.migrating"
+_NOT_FOUND, _LOCKED, _PRECONDITION, _NOT_IMPLEMENTED = 404, 405, 406, 540
+
+
+def adopt_outbox(client: redis.Redis) -> int:
+    """Put the summaries that sinks had not got before, in one hash for all of them, into the outbox of each sink.
+
+    Args:
+        client: A client of the records' database, which no worker uses meanwhile.
+
+    Returns:
+        How many there were. Each is in one of both places, whenever this is killed.
+    """
+    adopted = 0
+    for field, value in client.hscan_iter(_UNDELIVERED, count=1000):
+        sink, (state, entered, left, rest) = field.partition("/")[0], value.split(" ", 3)
+        plate, _, id_ = rest.partition(" ")
+        fields = {"id": id_, "vehicle_plate": plate, "entry_date_time": entered, "exit_date_time": left}
+        stay = json.dumps({**fields, "recorded_at": round(time.time(), 3)}, separators=(",", ":"))
+        with client.pipeline() as step:
+            step.sadd(SINKS, sink)
+            if state == "dead":
+                step.hset(f"carpark:dead:{sink}", id_, stay)
+            else:
+                step.rpush(f"carpark:outbox:{sink}", stay)
+            step.hdel(_UNDELIVERED, field)
+            step.execute()
+        adopted += 1
+    return adopted
+
+
+def _among(ids: set[str]) -> Wanted:
+    return lambda job: job.message_id in ids
+
+
+def summaries_of(body: bytes) -> set[tuple[str, str]]:
+    """Read a message by which the backend tried a delivery again before.
+
+    Args:
+        body: A message's body.
+
+    Returns:
+        Sink and id of each summary that it carries; nothing for any other message.
+    """
+    try:
+        fields = json.loads(body)
+        kwargs = fields["kwargs"]
+        if fields["actor_name"] != DELIVER:
+            return set()
+        return {(kwargs["sink"], summary["id"]) for summary in kwargs["summaries"]}
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return set()
+
+
+class Migration:
+    """Replaces the queues of events that exist with other arguments.
+
+    Args:
+        settings: Of these, ``broker_url``, ``queue_type``, ``management_url`` and ``redis_url`` are used.
+        say: Prints a line.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._url, self._queue_type, self._say = settings.broker_url, settings.queue_type, say
+        self._redis_url = settings.redis_url
+        self._management = ManagementApi.of(settings)
+        self._mover = Mover(settings.broker_url, "carpark queues")
+
+    def run(self) -> None:
+        """Replace what has to be replaced, and send delayed events to their queue again.
+
+        Raises:
+            QueueInUse: Somebody consumes from a queue, publishes to a quorum queue, or migrates already.
+            BrokerUnavailable: RabbitMQ cannot be used. What was done stays done: run it again.
+            RecordsUnavailable: Redis cannot be used; likewise.
+        """
+        try:
+            with contextlib.closing(self._management), self._connected() as connection:
+                self._migrate(connection)
+        except exceptions.AMQPError as error:
+            reason, remedy = explain(error)
+            raise BrokerUnavailable(f"RabbitMQ at {mask_urls(self._url)}: {reason}; {remedy}") from error
+
+    def _migrate(self, connection: BlockingConnection) -> None:
+        self._lock(connection)
+        names = [name for queue in EVENT_QUEUES for name in with_companions(queue)]
+        for name in names:
+            self._refuse_consumers(connection, name)
+        for name in names:
+            self._replace(connection, name)
+        self._adopt_summaries()
+        for queue in EVENT_QUEUES:
+            delayed = dq_name(queue)
+            count = self._mover.requeue(delayed, lambda job: job.actor_name != DELIVER, sys.maxsize)
+            if count:
+                self._say(f"queues: {count} delayed events went back to {queue}")
+
+    def _adopt_summaries(self) -> None:
+        """Drop the messages that carried summaries, where these are in the outbox."""
+        from redis import RedisError
+
+        try:
+            with contextlib.closing(connect(self._redis_url)) as client:
+                adopted, records = adopt_outbox(client), Records(client, 1, ())
+                there = {
+                    (sink.sink, summary.id)
+                    for sink in records.backlogs()
+                    for summary, _ in records.outbox(sink.sink).stays()
+                }
+        except RedisError as error:
+            raise RecordsUnavailable(f"Redis: {error}; run this again when it is there") from error
+        if adopted:
+            self._say(f"queues: {adopted} summaries are in the outbox of their sink now")
+        for name in (VehicleExited.queue, dq_name(VehicleExited.queue)):
+            needless = {
+                taken.job.message_id
+                for taken in self._mover.walk(name)
+                if (carried := summaries_of(taken.body)) and carried <= there
+            }
+            if needless:
+                count = self._mover.delete(name, _among(needless), sys.maxsize)
+                self._say(f"queues: {count} messages of {name} were dropped: what they carry is in the outbox")
+
+    def _replace(self, connection: BlockingConnection, name: str) -> None:
+        aside = name + ASIDE
+        if self._is_otherwise(connection, name):
+            if self._look(connection, aside) is None:
+                # The arguments of a delay queue: those of a queue with nothing special about it.
+                arguments = queue_arguments(dq_name(name), self._queue_type)
+                with connection.channel() as channel:
+                    channel.queue_declare(aside, durable=True, arguments=arguments)
+            while not self._is_deleted(connection, name):
+                self._mover.transfer(name, aside)
+            with connection.channel() as channel:
+                declare_queue(channel, name, self._queue_type)
+            self._say(f"queues: {name} is declared anew")
+        moved = 0
+        while self._look(connection, aside) is not None and not self._is_deleted(connection, aside):
+            moved += self._mover.transfer(aside, name)
+        if moved:
+            self._say(f"queues: {moved} messages are back in {name}")
+
+    def _is_otherwise(self, connection: BlockingConnection, name: str) -> bool:
+        """Tell whether a queue exists with other arguments; one that is missing is declared."""
+        channel = connection.channel()
+        try:
+            declare_queue(channel, name, self._queue_type)
+        except QueueMismatch:
+            return True
+        channel.close()
+        return False
+
+    def _is_deleted(self, connection: BlockingConnection, name: str) -> bool:
+        """Delete a queue if it is empty and nobody uses it."""
+        if self._look(connection, name).message_count:
+            return False
+        try:
+            with self._connected() as other:  # a refusal would close the one that holds the lock
+                other.channel().queue_delete(name, if_unused=True, if_empty=True)
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != _PRECONDITION:
+                raise
+            self._refuse_consumers(connection, name)
+            return False
+        except exceptions.ConnectionClosedByBroker as error:
+            if error.reply_code != _NOT_IMPLEMENTED:
+                raise
+            self._delete_quorum(connection, name)
+        return True
+
+    def _delete_quorum(self, connection: BlockingConnection, name: str) -> None:
+        """Delete an empty quorum queue, which RabbitMQ does whether it is empty or not."""
+        connection.sleep(QUIET)
+        self._refuse_consumers(connection, name)
+        if self._look(connection, name).message_count:
+            raise QueueInUse(name, "somebody publishes to it; stop the cameras, too, and run this again")
+        connection.channel().queue_delete(name)
+
+    def _refuse_consumers(self, connection: BlockingConnection, name: str) -> None:
+        found = self._look(connection, name)
+        if found is not None and found.consumer_count:
+            raise QueueInUse(name, f"{self._consumers(name)} from it; stop the workers and run this again")
+
+    def _consumers(self, name: str) -> str:
+        """Say who consumes from a queue, as far as RabbitMQ tells."""
+        with contextlib.suppress(BrokerUnavailable):
+            named = {each.connection for each in self._management.consumers() if each.queue == name}
+            titles = {each.title or each.name for each in self._management.connections() if each.name in named}
+            if titles:
+                return f"{', '.join(sorted(titles))} consume{'s' * (len(titles) == 1)}"
+        return "somebody consumes"
+
+    @staticmethod
+    def _look(connection: BlockingConnection, name: str) -> Any:
+        """Ask for a queue's messages and consumers; None when there is no such queue."""
+        channel = connection.channel()
+        try:
+            method = channel.queue_declare(name, passive=True).method
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != _NOT_FOUND:
+                raise
+            return None
+        channel.close()
+        return method
+
+    @staticmethod
+    def _lock(connection: BlockingConnection) -> None:
+        try:
+            connection.channel().queue_declare(_LOCK, exclusive=True)  # gone with the connection
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != _LOCKED:
+                raise
+            raise QueueInUse(_LOCK, "another `carpark queues --migrate` is at work") from None
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[BlockingConnection]:
+        # It says nothing for as long as a queue is moved; when this process dies, its end is noticed anyway.
+        connection = open_connection(self._url, "carpark queues", heartbeat=0)
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(exceptions.AMQPError):
+                connection.close()

@@ -1,0 +1,237 @@
+"""Lanes: one message at a time, in the queue's order, whatever joins, fails, is left, or begins anew."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import dramatiq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carpark.broker import StubBroker, lanes
+from carpark.broker.batches import Batch, parts_of
+from carpark.broker.lanes import Lane, Lanes
+from carpark.broker.reading import read_body
+from carpark.broker.stub import Delivery, Letter
+from tests.garbage import bare
+
+
+def delivery(body: bytes) -> Delivery:
+    return Delivery(read_body("vehicle_entry", body), Letter(body))
+
+
+def entry(number: int) -> Delivery:
+    return delivery(bare(id=str(number)))
+
+
+def ids(message: Any) -> list[int]:
+    return [int(event.id) for event in message.args]
+
+
+def filled(most: int, count: int, first: int = 0) -> Lane:
+    lane = Lane(most)
+    for number in range(first, first + count):
+        lane.add(entry(number))
+    return lane
+
+
+def test_the_next_batch_is_taken_when_the_one_before_it_is_done() -> None:
+    lane = filled(3, 1)
+    first = lane.take()
+    assert isinstance(first, Batch)
+    assert lane.take() is None
+    lane.add(entry(1))
+    assert ids(first) == [0, 1], "while no worker has begun, it grows"
+    for number in range(2, 6):
+        lane.add(entry(number))
+    assert lane.take() is None
+    lane.done(first)
+    second = lane.take()
+    assert ids(second) == [2, 3, 4]
+    lane.done(first)
+    assert lane.take() is None, "only what is in hand can be done"
+    assert second is not None
+    lane.done(second)
+    assert ids(lane.take()) == [5]
+
+
+def test_garbage_goes_alone_and_what_comes_behind_it_may_still_join() -> None:
+    lane = filled(10, 1)
+    lane.add(garbage := delivery(b"?"))
+    lane.add(entry(1))
+    batch = lane.take()
+    assert batch is not None
+    assert ids(batch) == [0, 1]
+    lane.done(batch)
+    assert lane.take() is garbage
+
+
+def test_with_batches_of_one_every_message_is_itself() -> None:
+    lane = Lane(1)
+    lane.add(single := entry(0))
+    lane.add(entry(1))
+    assert lane.take() is single
+    assert parts_of(single) == [single]
+
+
+def test_what_is_worked_on_again_comes_before_all_others() -> None:
+    lane = filled(3, 6)
+    batch = lane.take()
+    assert isinstance(batch, Batch)
+    assert ids(batch) == [0, 1, 2]
+    lane.add_first(batch.leave([0, 2]))
+    lane.done(batch)
+    order = []
+    while (message := lane.take()) is not None:
+        order.append(ids(message))
+        lane.done(message)
+    assert order == [[0], [2], [3, 4, 5]]
+
+
+def test_a_halted_lane_hands_out_nothing_before_it_begins_anew() -> None:
+    lane = filled(2, 4)
+    left = lane.take()
+    assert left is not None
+    lane.halt()
+    lane.done(left)
+    lane.add(entry(4))
+    assert lane.take() is None
+    lane.restart()
+    assert lane.take() is None
+    lane.add(entry(0))
+    assert ids(lane.take()) == [0]
+
+
+def test_what_was_in_hand_before_it_began_anew_is_finished_first_and_nothing_joins_it() -> None:
+    lane = filled(10, 1)
+    before = lane.take()
+    assert before is not None
+    lane.restart()
+    lane.add(entry(0))
+    assert lane.take() is None
+    assert ids(before) == [0]
+    lane.done(before)
+    assert ids(lane.take()) == [0]
+
+
+class Handed:
+    """Stands for a worker: remembers what its consumer threads were handed."""
+
+    def __init__(self) -> None:
+        self.consumers = {"vehicle_entry": self}
+        self.handed: list[Any] = []
+
+    def handle_message(self, message: Any) -> None:
+        self.handed.append(message)
+
+
+def test_the_worker_is_handed_the_next_as_soon_as_one_is_done_and_nothing_of_other_queues() -> None:
+    both, worker = Lanes(1), Handed()
+    both.before_worker_boot(None, worker)  # type: ignore[arg-type]
+    lane = both.of("vehicle_entry")
+    assert both.of("vehicle_entry") is lane
+    messages = [entry(number) for number in range(3)]
+    for message in messages:
+        lane.add(message)
+    assert lane.take() is messages[0]
+    both.after_ack(None, messages[0])
+    both.after_nack(None, messages[1])
+    both.after_ack(None, messages[2])
+    assert worker.handed == messages[1:]
+    both.after_ack(None, Delivery(read_body("vehicle_exit", b""), Letter(b"")))
+
+
+@given(st.integers(1, 5), st.lists(st.sampled_from(["add", "garbage", "take", "done", "apart", "left"]), max_size=60))
+def test_every_run_of_a_queue_is_in_order_and_no_first_effect_ever_out_of_it(most: int, steps: list[str]) -> None:
+    """A queue that forgets what is done, as RabbitMQ does, and a worker that has one message at a time."""
+    lane = Lane(most)
+    queue: list[Delivery] = []
+    sent = 0
+    hand: Any = None
+    effects: list[Delivery] = []
+
+    def finish(step: str) -> None:
+        nonlocal hand
+        if step == "left":
+            lane.halt()
+            lane.done(hand)
+            lane.restart()
+            for each in queue[:sent]:
+                lane.add(each)
+        elif step == "apart" and isinstance(hand, Batch) and len(hand.args) > 1:
+            lane.add_first(hand.leave(range(len(hand.parts))))
+            lane.done(hand)
+        else:
+            _ = hand.args
+            effects.extend(part for part in parts_of(hand) if part not in effects)
+            lane.done(hand)
+        hand = None
+
+    for step in steps:
+        if step in ("add", "garbage"):
+            queue.append(entry(len(queue)) if step == "add" else delivery(b"?"))
+            sent = len(queue)
+            lane.add(queue[-1])
+        elif step == "take":
+            hand = hand or lane.take()
+        elif hand is not None:
+            finish(step)
+    while (hand := hand or lane.take()) is not None:
+        finish("done")
+    events = [each for each in queue if not each.failed]
+    assert [each for each in effects if not each.failed] == events
+    assert len(effects) == len(queue)
+
+
+def test_a_process_gives_one_queue_back_when_it_has_more_than_its_share_and_no_second_one_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = Lanes()
+    entries, exits = both.of("vehicle_entry"), both.of("vehicle_exit")
+    entries.add(entry(0))
+    assert not both.is_one_too_many(2), "it works on one of two"
+    exits.add(entry(0))
+    assert not both.is_one_too_many(1), "nobody else is there"
+    assert both.is_one_too_many(2)
+    assert not both.is_one_too_many(2), "not again at once"
+    monkeypatch.setattr(lanes, "GIVEN_BACK_EVERY", 0)
+    assert both.is_one_too_many(3)
+    exits.restart()
+    assert not both.is_one_too_many(3)
+
+
+def test_no_queue_ever_has_two_threads_of_the_worker() -> None:
+    """Four threads, two queues, the actor holds on: at no time are two of its calls for one queue."""
+    broker = StubBroker([], batch=5)
+    running: dict[str, int] = {"vehicle_entry": 0, "vehicle_exit": 0}
+    order: dict[str, list[str]] = {"vehicle_entry": [], "vehicle_exit": []}
+    twice: list[str] = []
+    lock = threading.Lock()
+
+    def declare(queue: str) -> None:
+        def work(*events: Any) -> None:
+            with lock:
+                running[queue] += 1
+                if running[queue] > 1:
+                    twice.append(queue)
+            order[queue] += [event.id for event in events]
+            with lock:
+                running[queue] -= 1
+
+        dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(work)
+
+    for queue in running:
+        declare(queue)
+        for number in range(500):
+            time = {"exit_date_time": "2026-11-23T18:00:00Z"} if queue == "vehicle_exit" else {}
+            broker.publish(queue, bare(id=str(number), **time))
+    worker = dramatiq.Worker(broker, worker_timeout=50, worker_threads=4)
+    worker.start()
+    for queue in running:
+        broker.join(queue, timeout=30_000)
+    worker.stop()
+    assert twice == []
+    for queue in running:
+        assert order[queue] == [str(number) for number in range(500)]
