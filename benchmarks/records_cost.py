@@ -25,7 +25,7 @@ import redis
 from carpark.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.records import Batch, Records, Settlement, connect
 
-RETENTION = 21600
+RETENTION = 172_800
 SINK = "http-csv"
 KEYS = ("entry_plates", "carpark:seen:entry", "carpark:seen:exit", f"carpark:outbox:{SINK}")
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
@@ -194,26 +194,25 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
     started = time.monotonic()
-    results: dict[str, Any] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     with _redis(options.redis) as client:
-        results["redis"] = client.info("server")["redis_version"]
+        version = client.info("server")["redis_version"]
         usual = str(client.config_get("hash-max-listpack-value")["hash-max-listpack-value"])
-        for name, value in (("memory", usual), ("memory_listpack", str(BIG_LISTPACK))):
-            client.config_set("hash-max-listpack-value", value)
-            results[name] = measure_memory(client, options.vehicles)
-        client.config_set("hash-max-listpack-value", usual)
-        client.flushdb()
-        results["time"] = [
-            measure_time(client, inside, options.events, batch) for inside in options.inside for batch in (1, 100)
-        ]
-    results["seconds"] = round(time.monotonic() - started, 1)
+        for listpack in (usual, str(BIG_LISTPACK)):
+            client.config_set("hash-max-listpack-value", listpack)
+            title = f"hash-max-listpack-value {listpack}"
+            results[f"Bytes per vehicle, of {options.vehicles:,}; {title}"] = measure_memory(client, options.vehicles)
+            client.flushdb()
+            results[f"Microseconds of Redis per event; {title}"] = [
+                measure_time(client, inside, options.events, batch) for inside in options.inside for batch in (1, 100)
+            ]
+    seconds = round(time.monotonic() - started, 1)
     if options.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps({"redis": version, "seconds": seconds, **results}, indent=2))
         return
-    print(f"Redis {results['redis']}; {results['seconds']} s\n")
-    print(_table(f"Bytes per vehicle, of {options.vehicles:,}", results["memory"]))
-    print(_table(f"The same with hash-max-listpack-value {BIG_LISTPACK}", results["memory_listpack"]))
-    print(_table("Microseconds of Redis per event", results["time"]))
+    print(f"Redis {version}; {seconds} s\n")
+    for title, rows in results.items():
+        print(_table(title, rows))
 
 
 if __name__ == "__main__":

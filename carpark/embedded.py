@@ -41,7 +41,7 @@ WRITER_SINK = "http-csv"
 LATEST = 8
 _THREADS = 4
 _WAKE_MILLIS = 100
-_OVERTAKING = 5.0  # seconds; an exit that is not processed by then was dead-lettered or waits for a retry
+_OVERTAKING = 5.0  # seconds; an exit that is not processed by then was dead-lettered
 _GLANCE = 0.05
 _STOP_MILLIS, _ABORT_MILLIS = 60_000, 1_000
 
@@ -49,8 +49,8 @@ _STOP_MILLIS, _ABORT_MILLIS = 60_000, 1_000
 class StubPublisher(Publisher):
     """Puts events on the queues of the in-process broker, in the messages that RabbitMQ would carry.
 
-    Here the cameras choose plates without a look at the records. A plate of a short list may come again at once, and
-    the worker's threads may overtake each other: so an event waits until the exit of its plate before it is processed.
+    Here the cameras choose plates without a look at the records. A plate of a short list may come again within less
+    than the second by which an exit may overtake entries: so an event waits until its plate's last exit is processed.
 
     Args:
         broker: The broker.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
@@ -111,6 +113,7 @@ class ManagementApi:
         self._url, self._timeout = url, timeout
         self._base = split._replace(netloc=split.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._host = quote(virtual_host, safe="")
+        self._said_at = ""
         self._session = requests.Session()
         self._session.trust_env = False  # a ~/.netrc would replace the user, and no proxy is meant for this
         user, password = (unquote(part or "guest").encode() for part in (split.username, split.password))
@@ -142,6 +145,23 @@ class ManagementApi:
         if not isinstance(overview, dict) or "rabbitmq_version" not in overview:
             raise self._foreign()
         return str(overview["rabbitmq_version"])
+
+    def clock_ahead(self) -> float | None:
+        """Compare RabbitMQ's clock with this machine's.
+
+        Returns:
+            Seconds, to one or so, that it is ahead; None when the answer does not say when it was given.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        asked = time.time()
+        self.version()
+        here = (asked + time.time()) / 2
+        try:
+            return parsedate_to_datetime(self._said_at).timestamp() + 0.5 - here  # the header has whole seconds
+        except ValueError:
+            return None
 
     def queues(self) -> dict[str, QueueTotals]:
         """Count the messages of all queues of the virtual host, in one request.
@@ -271,6 +291,7 @@ class ManagementApi:
             )
         except OSError as error:  # every error of requests is one
             raise self._error(why(error), _ENABLE) from error
+        self._said_at = response.headers.get("Date", "")
         if response.status_code == 401:
             raise self._error(*_refused(response))
         if response.status_code == 404 and missing is not None and "no queue" in response.text:

@@ -263,10 +263,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "retention",
-        "21600",
+        "172800",
         "a number of seconds from 1 to 1000000000",
         values.number(1, 1_000_000_000),
-        "seconds that a finished stay's record, and the memory of an event's id, last",
+        "seconds that an event may be late: how long its id is known, an exit waits for its entry, a finished stay's "
+        "record lasts, by Redis' clock",
         "SECONDS",
     ),
     Setting(

@@ -39,7 +39,7 @@ class RedisLot(Lot):
 
     shared = True
 
-    def __init__(self, client: redis.Redis, clock: Clock, *, capacity: int = 0, retention: float = 21600) -> None:
+    def __init__(self, client: redis.Redis, clock: Clock, *, capacity: int = 0, retention: float = 172_800) -> None:
         self._client = client
         self._clock = clock
         self._capacity = capacity
@@ -56,7 +56,7 @@ class RedisLot(Lot):
         self._crowd = client.register_script(claims.CROWD)
 
     @classmethod
-    def connect(cls, url: str, clock: Clock, *, capacity: int = 0, retention: float = 21600) -> RedisLot:
+    def connect(cls, url: str, clock: Clock, *, capacity: int = 0, retention: float = 172_800) -> RedisLot:
         """Make a lot for a Redis server; nothing is sent yet.
 
         Args:

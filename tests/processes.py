@@ -17,6 +17,14 @@ from tests.helpers import eventually
 ROOT = Path(__file__).resolve().parent.parent
 
 
+OTHER_CLOCK = """
+import os, time
+_shift, _time = float(os.environ["CLOCK_SHIFT"]), time.time
+time.time = lambda: _time() + _shift
+"""
+"""A `sitecustomize` that moves the clock of a process by `CLOCK_SHIFT` seconds."""
+
+
 class Process:
     """A program that a test started, in a process group of its own.
 

@@ -202,9 +202,8 @@ class RedisServer(Server):
         kept = "yes" if self.appendonly else "no"
         server = find_program("redis-server") or "redis-server"
         options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "appendonly": kept}
-        # Of its own fsyncs Redis waits for none: while one is under way it holds writes back for up to 2 s, and a kill
-        # loses them. Without, each write is in the system's hands before the answer.
-        options["appendfsync"] = "no"
+        # As in what is shipped: each write is on disk before its answer.
+        options["appendfsync"] = "always"
         # A replica has its copy at once; by default a primary waits 5 s for others to ask for one, too.
         options["repl-diskless-sync-delay"] = "0"
         return [[server, *(word for name, value in options.items() for word in (f"--{name}", value))]]

@@ -44,7 +44,7 @@ class Sources:
     sinks: Mapping[str, Path] = field(default_factory=dict)
     since: str = ""
     redis_url: str | None = None
-    retention: float = 21600.0
+    retention: float = 172_800.0
     broker_url: str | None = None
     queue_type: str = "classic"
     messages: Iterable[Message] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -29,15 +28,14 @@ class Kept:
 
     Args:
         url: The records' URL; ``memory://`` names those of this process.
-        retention: Seconds for which they remember ids.
-        clock: Seconds since the epoch.
+        retention: Seconds for which they remember ids, by the clock of Redis.
     """
 
-    def __init__(self, url: str, retention: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, retention: float) -> None:
         self._url = url
         self._client: redis.Redis = connect(url)
         self._records = Records(self._client, retention, ())
-        self._retention, self._clock = retention, clock
+        self._retention = retention
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -129,8 +127,11 @@ class Kept:
 
         Returns:
             The first and the last of the canonical times that such an event has.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
         """
-        now = self._clock()
+        now, _ = self._ask(lambda client: client.time())
         return _canonical(now - self._retention), _canonical(now)
 
     def _scan(self, start: Callable[[redis.Redis], Any]) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, cast
@@ -20,12 +21,22 @@ from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.management import ManagementApi, QueueTotals
 from carpark.ports import why
 from carpark.records import Records, connect
-from carpark.report import sink_problems, summaries
+from carpark.records.store import SEEN_EXITS
+from carpark.report import sink_problems, span, summaries
 from carpark.settings import Settings, management_url_of, mask_url
 from carpark.values import mask_urls
 
 TIMEOUT = 2.5
 """Seconds that one server may take to answer."""
+
+CLOCKS_APART = 5.0
+"""Seconds between two clocks that are worth a word."""
+
+STAY_BYTES = 968
+"""What a finished stay takes in Redis, and an unmatched exit a little less: docs/records.md has the measured table."""
+
+LOOK_BACK = 600.0
+"""Seconds over which exits are counted, to say what a full retention comes to."""
 
 _IN_PROCESS = "in this process: right for `carpark run`, no other command can use it"
 _CLAIMS_DATABASE = 1
@@ -149,18 +160,19 @@ def check_management(settings: Settings) -> list[Finding]:
     where = mask_url(settings.management_url)
     with contextlib.closing(ManagementApi.of(settings, TIMEOUT)) as management:
         try:
-            version = management.version()
+            version, ahead = management.version(), management.clock_ahead()
         except BrokerUnavailable as error:
             found, advice = split_error(error)
             if settings.management_url == management_url_of(settings.broker_url):
-                return [warning("management api", f"{found} (only messages in hand cannot be counted then)", advice)]
+                without = "messages in hand cannot be counted then, and RabbitMQ's clock is not compared"
+                return [warning("management api", f"{found} ({without})", advice)]
             return [problem("management api", found, advice)]
         findings = [ok("management api", f"RabbitMQ {version} at {where}")]
         with contextlib.suppress(BrokerUnavailable):  # not every user may see the nodes
             for alarm in management.alarms():
                 advice = "RabbitMQ takes no messages until there is room: free some"
                 findings.append(problem("management api", f"alarm: {alarm} is short", advice))
-    return findings
+    return [*findings, _judge_clock("RabbitMQ", ahead)]
 
 
 def check_redis(settings: Settings) -> list[Finding]:
@@ -179,6 +191,7 @@ def check_redis(settings: Settings) -> list[Finding]:
     try:
         info = client.info()
         fsync = _config(client, "appendfsync") if info.get("aof_enabled") else ""
+        clock, exits = _look_at_clock(client, settings)
         sinks = _look_at_sinks(client, settings)
     except RedisError as error:
         return [problem("redis", f"Redis at {where}: {_words(error)}", _remedy(error))]
@@ -188,7 +201,53 @@ def check_redis(settings: Settings) -> list[Finding]:
     if info.get("role") not in (None, "master"):
         advice = "name the primary in CARPARK_REDIS_URL"
         findings.append(problem("redis", "this Redis is a replica, which takes no writes", advice))
-    return [*findings, _judge_persistence(info, fsync), _judge_eviction(info), *sinks]
+    limit = int(info.get("maxmemory") or 0)
+    retention = _judge_retention(exits, settings.retention, limit)
+    return [*findings, clock, _judge_persistence(info, fsync), _judge_eviction(info), retention, *sinks]
+
+
+def _look_at_clock(client: Redis, settings: Settings) -> tuple[Finding, float]:
+    """Compare Redis' clock with this machine's, and count the exits a second that were recorded of late by it."""
+    asked = time.time()
+    seconds, microseconds = client.time()
+    there, here = seconds + microseconds / 1e6, (asked + time.time()) / 2
+    # The score of an id is when it is forgotten, a retention after it was recorded.
+    back, last = min(LOOK_BACK, settings.retention), there + settings.retention
+    exits = client.zcount(SEEN_EXITS, last - back, last + 1) / back
+    return _judge_clock("Redis", there - here), exits
+
+
+def _judge_clock(server: str, ahead: float | None) -> Finding:
+    check = f"clock of {server}"
+    if ahead is None:
+        return ok(check, "not compared: it does not say what time it is")
+    if abs(ahead) < CLOCKS_APART:
+        return ok(check, f"less than {span(CLOCKS_APART)} from this machine's")
+    advice = (
+        "have all machines follow NTP: latencies and ages that are shown are off by it. Stays are not, unless it is a "
+        "camera's clock: they are joined by the events' own times, and ids are remembered by Redis' clock alone"
+    )
+    where = "ahead of" if ahead > 0 else "behind"
+    return warning(check, f"{span(abs(ahead))} {where} this machine's", advice)
+
+
+def _judge_retention(exits: float, retention: float, limit: int) -> Finding:
+    check, need = "retention", exits * retention * STAY_BYTES
+    if not exits:
+        return ok(
+            check, f"no exit in the last {span(LOOK_BACK)}: nothing to say of what {span(retention)} take in Redis"
+        )
+    found = f"{exits:.2g} exits/s, as in the last {span(LOOK_BACK)}, take {_megabytes(need)} in {span(retention)}"
+    if not limit:
+        return ok(check, f"{found}; maxmemory is not set")
+    if need < limit:
+        return ok(check, f"{found}, of {_megabytes(limit)} that Redis may use")
+    advice = "raise maxmemory or lower CARPARK_RETENTION: a full Redis refuses writes, and events wait"
+    return warning(check, f"{found}, and Redis may use {_megabytes(limit)}", advice)
+
+
+def _megabytes(number: float) -> str:
+    return f"{number / 1e6:,.0f} MB"
 
 
 def _look_at_sinks(client: Redis, settings: Settings) -> list[Finding]:
@@ -224,7 +283,8 @@ def _judge_persistence(info: Mapping[str, Any], fsync: str) -> Finding:
     if info.get("rdb_last_bgsave_status", "ok") != "ok":
         return problem(check, "the last snapshot failed, so Redis may refuse writes", "look into Redis's log")
     found = "no append-only file: when Redis ends, records since its last snapshot are lost"
-    return warning(check, found, "redis-cli CONFIG SET appendonly yes, and the same in redis.conf")
+    advice = "redis-cli CONFIG SET appendonly yes appendfsync always, and the same in redis.conf"
+    return warning(check, found, advice)
 
 
 def _judge_eviction(info: Mapping[str, Any]) -> Finding:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+LATE_BUCKETS = (3_600, 21_600, 86_400, 172_800, 604_800)
+"""An hour to a week: an event may be late by days, and an alert asks for half of the default retention."""
 """Seconds: from an idle system to one that has minutes to catch up."""
 
 REJECTED, ABANDONED = "rejected", "abandoned"
@@ -65,7 +67,7 @@ class Meter:
             "go_backend_event_latency_seconds",
             "Time from the sending of an event to its effect in the records; bare events do not say when that was",
             ["event"],
-            buckets=BUCKETS,
+            buckets=(*BUCKETS, *LATE_BUCKETS),
             registry=registry,
         )
         summaries = Counter(

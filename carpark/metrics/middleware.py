@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
@@ -162,39 +161,6 @@ class Prometheus(base.Prometheus):
         if labelled := self._of(message):
             labelled.rejected.inc(len(parts_of(message)))
 
-    def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Count a message that is queued for a retry.
-
-        Args:
-            broker: The broker.
-            message: What was queued.
-            delay: Milliseconds before it is worked on; None for what goes back to its queue after that.
-        """
-        if delay is not None and "retries" in message.options and (labelled := self._of(message)):
-            labelled.retried.inc()
-
-    def before_delay_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Count a message that waits in this process for its time.
-
-        Args:
-            broker: The broker.
-            message: What waits.
-        """
-        if labelled := self._of(message):
-            labelled.waiting[id(message)] = message
-            labelled.delayed.set(len(labelled.waiting))
-
-    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
-        """Note that a message waits no longer.
-
-        Args:
-            broker: The broker.
-            message: What was acknowledged.
-        """
-        if "eta" in message.options and (labelled := self._of(message)):
-            labelled.waiting.pop(id(message), None)
-            labelled.delayed.set(len(labelled.waiting))
-
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Take this process out of the sums of what is there now.
 
@@ -217,13 +183,9 @@ class _Labelled:
         labels = (queue, actor)
         self.total = metrics.total_messages.labels(*labels)
         self.errored = metrics.total_errored_messages.labels(*labels)
-        self.retried = metrics.total_retried_messages.labels(*labels)
         self.rejected = metrics.total_rejected_messages.labels(*labels)
         self.in_progress = metrics.inprogress_messages.labels(*labels)
-        self.delayed = metrics.inprogress_delayed_messages.labels(*labels)
         self.duration = metrics.message_durations.labels(*labels)
-        # Those that a lost connection took away are counted no longer when they are let go.
-        self.waiting: WeakValueDictionary[int, MessageProxy] = WeakValueDictionary()
 
 
 @contextmanager

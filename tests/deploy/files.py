@@ -69,6 +69,12 @@ def mebibytes(text: str) -> int:
     return int(match[1])
 
 
+def redis_conf() -> dict[str, str]:
+    """Read the configuration of the stack's Redis."""
+    lines = (COMPOSE / "redis" / "redis.conf").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+
+
 def tracked(folder: Path) -> list[Path]:
     """List the files below a folder."""
     return sorted(path for path in folder.rglob("*") if path.is_file())

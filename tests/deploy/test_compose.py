@@ -16,7 +16,7 @@ from carpark.broker.topology import QUEUES, with_companions
 from carpark.ports import METRICS_PORTS
 from carpark.records.connection import connect
 from carpark.settings import BY_NAME, SETTINGS, load_settings
-from tests.deploy.files import COMPOSE, SERVICES, compose, filled, mebibytes, variables, with_overlay
+from tests.deploy.files import COMPOSE, SERVICES, compose, filled, mebibytes, redis_conf, variables, with_overlay
 from tests.processes import ROOT
 
 STACK = compose()["services"]
@@ -55,10 +55,11 @@ def test_every_variable_of_a_service_is_a_setting_with_a_right_value(services: d
         connect(settings.redis_url).close()
 
 
-def test_defaults_that_the_file_repeats_are_those_of_the_code() -> None:
+def test_defaults_that_the_file_repeats_are_those_of_the_code_but_the_rate_that_its_redis_holds() -> None:
     found = variables((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))
     repeated = {name: default for name, default, _ in found if name in OURS}
-    assert "CARPARK_RATE" in repeated
+    assert float(repeated.pop("CARPARK_RATE") or 0) < float(OURS["CARPARK_RATE"].default)
+    assert "CARPARK_RETENTION" in repeated
     assert repeated == {name: OURS[name].default for name in repeated}
 
 
@@ -248,11 +249,12 @@ def test_the_overlay_replaces_no_list_which_podman_compose_would_append_to() -> 
             assert not service.keys() & {"command", "ports", "tmpfs", "cap_drop"}, name
 
 
-def test_redis_keeps_every_write_and_throws_no_record_away() -> None:
-    conf = dict(
-        line.split(maxsplit=1)
-        for line in (COMPOSE / "redis" / "redis.conf").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    )
+def test_every_redis_keeps_every_write_and_throws_no_record_away() -> None:
+    conf = redis_conf()
     assert (conf["appendonly"], conf["appendfsync"], conf["maxmemory-policy"]) == ("yes", "always", "noeviction")
-    assert int(conf["maxmemory"].removesuffix("mb")) < mebibytes(STACK["redis"]["mem_limit"])
+    servers = [service for service in ALL.values() if "redis-server" in service.get("command", ())]
+    assert len(servers) == 2
+    for service in servers:
+        assert service["command"][1] == "/etc/carpark/redis.conf"
+        assert "./redis/redis.conf:/etc/carpark/redis.conf:ro" in service["volumes"]
+        assert not any(word.startswith(("--append", "--save", "--maxmemory")) for word in service["command"])

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pika
+import pytest
 
 from carpark.audit.queued import read_queues
 from carpark.broker.topology import declare_queues
+from carpark.events import VehicleExited, format_time
 from carpark.records import Records, connect
 from tests.audited import Day, stay, summaries_of
 from tests.mailbox import bodies, dead_letters, fill
-from tests.processes import Process, Processes
+from tests.processes import OTHER_CLOCK, Process, Processes
 
 
 def run(processes: Processes, csv: Path, *options: str, **environ: str) -> Process:
@@ -152,3 +155,25 @@ def test_records_and_queues_of_servers_are_part_of_the_audit(
     shown = verify(processes, *arguments, "--csv", day.csv, *servers)
     assert "1 summary not yet delivered to sink gone, the oldest for" in shown.output
     assert "carpark dlq give-up gone" in shown.output
+
+
+@pytest.mark.parametrize("shift", [7 * 3600, -7 * 3600])
+def test_which_ids_must_be_known_is_a_matter_of_redis_clock(
+    processes: Processes, redis_url: str, tmp_path: Path, shift: int
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(OTHER_CLOCK, encoding="utf-8")
+    now = datetime.now(UTC)
+    lost, forgotten = (
+        {"id": name, "vehicle_plate": name, "exit_date_time": format_time(now - timedelta(hours=hours))}
+        for name, hours in (("LOST", 0.2), ("FORGOTTEN", 5))
+    )
+    day = Day(tmp_path)
+    day.publish([VehicleExited.parse(lost), VehicleExited.parse(forgotten)])
+    day.summarise([])
+    options = ["--redis", redis_url, "--retention", "3600", "--csv", str(day.csv), "--json"]
+    journals = [word for path in day.journals for word in ("--journal", str(path))]
+    environ = {"PYTHONPATH": str(tmp_path), "CLOCK_SHIFT": str(shift)}
+    audited = processes.start(["carpark", "verify", *journals, *options], env=environ)
+    assert audited.wait() == 1
+    findings = json.loads(audited.output)["findings"]["lost events"]
+    assert [finding.split()[0] for finding in findings] == ["LOST"]

@@ -6,9 +6,11 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pika
+import pytest
 import redis
 import requests
 
@@ -16,7 +18,7 @@ from carpark.broker.topology import declare_queues
 from carpark.management import virtual_host_of
 from carpark.records import Batch, Records, Settlement, connect
 from tests.audited import stay
-from tests.processes import Processes
+from tests.processes import OTHER_CLOCK, Processes
 from tests.servers import RedisServer
 
 Report = dict[str, list[dict[str, Any]]]
@@ -56,6 +58,9 @@ def test_a_system_that_is_there_is_well_and_missing_queues_are_only_said(
     assert "vehicle_exit.XQ" in checks["queues"][0]["found"]
     for name in ("python", "settings", "rabbitmq", "dead letters", "management api", "redis", "redis memory", "writer"):
         assert levels(checks)[name] == ["ok"], name
+    for name in ("clock of Redis", "clock of RabbitMQ"):
+        assert [finding["found"] for finding in checks[name]] == ["less than 5 s from this machine's"]
+    assert levels(checks)["retention"] == ["ok"]
     assert "hidden" not in output
     assert "guest:guest" not in output
     assert queue_names(broker_url, management_url) == []
@@ -163,6 +168,34 @@ def test_redis_is_asked_what_it_keeps(processes: Processes, private_redis: Redis
         assert status == 2
         assert "database 1" in checks["redis"][0]["found"]
         assert client.dbsize() == 0
+
+
+@pytest.mark.parametrize(("shift", "where"), [(7 * 3600, "behind"), (-7 * 3600, "ahead of")])
+def test_a_clock_that_is_hours_off_is_said_with_what_it_does_not_mean(
+    processes: Processes, server_environ: dict[str, str], tmp_path: Path, shift: int, where: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(OTHER_CLOCK, encoding="utf-8")
+    env = {**server_environ, "PYTHONPATH": str(tmp_path), "CLOCK_SHIFT": str(shift)}
+    _, checks, _ = examine(processes, env)
+    for name in ("clock of Redis", "clock of RabbitMQ"):
+        (finding,) = checks[name]
+        assert finding["level"] == "warning"
+        assert re.fullmatch(rf"[67] h {where} this machine's", finding["found"]), name
+        assert "joined by the events' own times" in finding["advice"]
+
+
+def test_a_retention_that_redis_has_no_room_for_is_said(processes: Processes, private_redis: RedisServer) -> None:
+    env = {"CARPARK_BROKER_URL": "stub://", "CARPARK_REDIS_URL": private_redis.url, "CARPARK_SINKS": "stdout"}
+    with contextlib.closing(connect(private_redis.url)) as client:
+        env["CARPARK_RETENTION"] = "3600"
+        records = Records(client, 3600, ["stdout"], lambda: time.time() - 700)
+        records.record([event for number in range(1000) for event in stay(number)])  # too long ago to count
+        Records(client, 3600, ["stdout"]).record([event for number in range(2000, 2600) for event in stay(number)])
+        for limit, level in (("4000000", "ok"), ("3000000", "warning")):
+            client.config_set("maxmemory", limit)
+            (finding,) = examine(processes, env)[1]["retention"]
+            assert finding["level"] == level
+            assert finding["found"].startswith("1 exits/s, as in the last 10 min, take 3 MB in 1 h"), finding
 
 
 def test_servers_that_take_a_connection_and_say_nothing_cost_a_few_seconds_in_all(processes: Processes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
@@ -190,8 +191,23 @@ def test_every_panel_and_rule_has_data_and_every_alert_fires_and_goes_away(
     soon(lambda: fires(prometheus, "CarparkServiceDown", job="backend"))
     soon(lambda: fires(prometheus, "CarparkQueueUnattended", queue="vehicle_exit"))
     assert numbers(prometheus, "carpark:queue_unattended:messages")
+    soon(lambda: fires(prometheus, "CarparkQueueStill", queue="vehicle_exit"))
     system.start("backend")
+    soon(lambda: not fires(prometheus, "CarparkQueueStill"))
+
+    # Messages come that were sent two days ago.
+    soon(lambda: publish_old(broker_url) or fires(prometheus, "CarparkEventsLate", event="exit"))
     soon(lambda: silent(prometheus), 240)
+
+
+def publish_old(broker_url: str) -> None:
+    """Publish one exit some times, as if it had been sent two days ago."""
+    two_days_ago = time.time_ns() // 1_000_000 - 172_800_000
+    body = json.dumps(json.loads(message_body(exited("old", "OLD1"))) | {"message_timestamp": two_days_ago})
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        for _ in range(20):
+            channel.basic_publish("", "vehicle_exit", body.encode())
 
 
 def test_an_embedded_run_has_data_in_every_panel_too(

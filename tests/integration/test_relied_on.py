@@ -17,18 +17,12 @@ import redis
 
 from carpark.records import Records, connect
 from tests.helpers import eventually
-from tests.processes import Process, Processes
+from tests.processes import OTHER_CLOCK, Process, Processes
 from tests.recorder import Recorder
 from tests.stores import undelivered
 
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
 HOUR = 3600
-
-OTHER_CLOCK = """
-import os, time
-_shift, _time = float(os.environ["CLOCK_SHIFT"]), time.time
-time.time = lambda: _time() + _shift
-"""
 
 INTERRUPTED = """
 from carpark.plugins import Sink, SinkType, hookimpl
@@ -95,8 +89,9 @@ def test_a_worker_whose_clock_is_hours_off_knows_the_ids_of_the_others(
     shift: int,
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(OTHER_CLOCK, encoding="utf-8")
-    moved = {"PYTHONPATH": str(tmp_path), "CLOCK_SHIFT": str(shift), "CARPARK_RETENTION": "21600"}
-    for clocks in ({"CARPARK_RETENTION": "21600"}, moved, {"CARPARK_RETENTION": "21600"}):
+    retention = {"CARPARK_RETENTION": f"{6 * HOUR}"}  # less than a clock is off
+    moved = {"PYTHONPATH": str(tmp_path), "CLOCK_SHIFT": str(shift), **retention}
+    for clocks in (retention, moved, retention):
         for number in range(100):
             _publish(channel, "entry", number)
             _publish(channel, "exit", number)

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
-from carpark.broker.topology import CLASSIC, QUORUM, queue_arguments
 from carpark.doctor import command, doctor
 from carpark.doctor.findings import (
     Check,
@@ -27,9 +26,7 @@ from carpark.doctor.findings import (
 )
 from carpark.doctor.given import read_given
 from carpark.doctor.local import check_files, check_plugins, check_ports
-from carpark.doctor.servers import _difference, _judge_eviction, _judge_persistence
 from carpark.errors import UnknownPlugin
-from carpark.management import QueueTotals
 from carpark.ports import MetricsPage
 from carpark.queues import QueueMetrics
 from carpark.settings import SETTINGS, Settings, load_settings
@@ -343,58 +340,3 @@ def test_an_address_that_is_not_this_machines_is_said_once(make_settings: Callab
     (finding,) = check_ports(make_settings(bind="9.9.9.9"))
     assert finding.setting
     assert "CARPARK_BIND=9.9.9.9" in finding.found
-
-
-# What servers say, judged.
-
-
-@pytest.mark.parametrize(
-    ("queue", "difference"),
-    [
-        (QueueTotals("vehicle_entry.XQ", 0, 0, True, {"x-message-ttl": 604800000}), ""),
-        (QueueTotals("vehicle_entry.XQ", 0, 0, True, {"x-message-ttl": 604800000, "x-queue-type": "classic"}), ""),
-        (QueueTotals("vehicle_entry.XQ", 0, 0, True, {}), "x-message-ttl is 'missing', wanted 604800000"),
-        (QueueTotals("vehicle_entry.XQ", 0, 0, False, {"x-message-ttl": 604800000}), "it is not durable"),
-        (
-            QueueTotals("vehicle_entry.XQ", 0, 0, True, {"x-message-ttl": 604800000, "x-max-length": 5}),
-            "x-max-length is 5, wanted 'none'",
-        ),
-    ],
-)
-def test_other_arguments_are_named(queue: QueueTotals, difference: str) -> None:
-    assert _difference(queue, "classic") == difference
-
-
-def test_a_queue_of_the_other_type_is_named() -> None:
-    classic, quorum = (
-        QueueTotals("vehicle_exit", 0, 0, True, queue_arguments("vehicle_exit", each)) for each in (CLASSIC, QUORUM)
-    )
-    assert _difference(classic, "classic") == _difference(quorum, "quorum") == ""
-    assert "x-queue-type is 'missing', wanted 'quorum'" in _difference(classic, "quorum")
-    assert "x-delivery-limit is 100, wanted 'none'" in _difference(quorum, "classic")
-
-
-@pytest.mark.parametrize(
-    ("info", "fsync", "level"),
-    [
-        ({"aof_enabled": 1}, "everysec", Level.OK),
-        ({"aof_enabled": 1, "aof_last_write_status": "err"}, "everysec", Level.PROBLEM),
-        ({"aof_enabled": 0}, "", Level.WARNING),
-        ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, "", Level.PROBLEM),
-    ],
-)
-def test_what_redis_may_lose_is_said(info: dict[str, object], fsync: str, level: Level) -> None:
-    assert _judge_persistence(info, fsync).level is level
-
-
-@pytest.mark.parametrize(
-    ("info", "level"),
-    [
-        ({"maxmemory": 0, "maxmemory_policy": "noeviction"}, Level.OK),
-        ({"maxmemory": 100, "maxmemory_policy": "noeviction"}, Level.OK),
-        ({"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, Level.WARNING),
-        ({"maxmemory": 100, "maxmemory_policy": "volatile-ttl"}, Level.PROBLEM),
-    ],
-)
-def test_a_redis_that_throws_records_away_is_a_problem(info: dict[str, object], level: Level) -> None:
-    assert _judge_eviction(info).level is level

@@ -81,7 +81,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "match_ratio": [("0", 0.0), ("1", 1.0), ("0.8", 0.8), ("-0", 0.0)],
     "rate": [("0.000001", 1e-6), ("5", 5.0), ("1e5", 100_000.0)],
     "capacity": [("0", 0), ("+10", 10), ("1000000000", 10**9)],
-    "retention": [("1", 1.0), ("21600", 21600.0), ("1e9", 1e9)],
+    "retention": [("1", 1.0), ("172800", 172_800.0), ("1e9", 1e9)],
     "batch": [("1", 1), ("100", 100), ("1000", 1000)],
     "bind": [("0.0.0.0", "0.0.0.0"), ("::1", "::1"), ("localhost", "localhost")],
     "writer_port": PORTS,
@@ -210,7 +210,7 @@ def test_the_contracts_defaults() -> None:
         "CARPARK_MATCH_RATIO": "0.8",
         "CARPARK_RATE": "5",
         "CARPARK_CAPACITY": "1000",
-        "CARPARK_RETENTION": "21600",
+        "CARPARK_RETENTION": "172800",
         "CARPARK_BATCH": "100",
         "CARPARK_BIND": "127.0.0.1",
         "CARPARK_WRITER_PORT": "40000",
@@ -224,7 +224,7 @@ def test_the_contracts_defaults() -> None:
 def test_a_flag_counts_more_than_a_variable_and_a_variable_more_than_the_default() -> None:
     environ = {"CARPARK_RATE": "7", "CARPARK_CAPACITY": "8"}
     read = load_settings(environ, {"rate": "9", "capacity": None})
-    assert (read.rate, read.capacity, read.retention) == (9, 8, 21600)
+    assert (read.rate, read.capacity, read.retention) == (9, 8, 172_800)
 
 
 def test_a_wrong_variable_under_a_right_flag_does_no_harm() -> None:

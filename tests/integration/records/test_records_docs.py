@@ -27,7 +27,7 @@ def printed(answer: Any) -> list[str]:
 def test_the_session_shows_what_redis_answers(redis_url: str) -> None:
     client: Any = connect(redis_url)
     stay: dict[str, Any] = {"vehicle_plate": "C456"}
-    Records(client, 21600, ["http-csv"]).record(
+    Records(client, 172_800, ["http-csv"]).record(
         [
             VehicleEntered.parse(
                 {"id": "e-1", "vehicle_plate": "B123", "entry_date_time": "2026-11-23T18:00:00Z", "lane": 2}
@@ -48,7 +48,7 @@ def test_the_session_shows_what_redis_answers(redis_url: str) -> None:
 def test_every_key_field_count_and_state_is_explained(redis_url: str) -> None:
     client: Any = connect(redis_url)
     clock = Clock()
-    records = Records(client, 21600, ["http-csv"], clock)
+    records = Records(client, 172_800, ["http-csv"], clock)
     for n in range(4):
         records.record([entered(f"e{n}", "C1", n), exited(f"x{n}", "C1", n)])
     outbox = records.outbox("http-csv")

@@ -21,7 +21,7 @@ from tests.stays import any_events, in_batches, incomplete, mixed, stays, two_qu
 from tests.stores import STORES, open_store, undelivered
 
 SINKS = ("http-csv", "sqlite")
-RETENTION = 21600
+RETENTION = 172_800
 
 examples = settings(
     max_examples=150,
