@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -76,7 +77,7 @@ class Backend:
             batch=settings.batch,
         )
         self._gate = Gate(lambda: self.broker.ready(VehicleEntered.queue))
-        self._said_more = False
+        self._said_more = ""
         self.broker.lanes.when_empty = self._entries_done
         self._reached = failpoints()
         self._relay = Relay(
@@ -136,16 +137,19 @@ class Backend:
         if events[0].kind == VehicleExited.kind:
             return self._gate.record(self.records, events)
         more = self.broker.lanes.of(VehicleEntered.queue).has_more
-        recorded = self.records.record_entries(events, more=more)
-        self._said_more = more
+        token = str(uuid.uuid4()) if more else ""
+        recorded = self.records.record_entries(events, token)
+        self._said_more = token
         return recorded
 
     def _entries_done(self, queue: str) -> None:
         """Note that no entries are in hand any more, if the last list said that there were; later if it cannot be."""
-        if queue == VehicleEntered.queue and self._said_more:
+        token = self._said_more
+        if queue == VehicleEntered.queue and token:
             with contextlib.suppress(RecordsUnavailable):
-                self.records.entries_done()
-                self._said_more = False
+                self.records.entries_done(token)
+                if self._said_more == token:
+                    self._said_more = ""
 
     def take_back(self, sink: str, summary: StaySummary) -> None:
         """Have a summary that was given up, and whose dead letter was sent again, wait for its sink as if it were new.
@@ -182,6 +186,7 @@ class Backend:
     def stop(self) -> None:
         """Stop waiting for servers: the process is about to end."""
         self._stopping.set()
+        self._relay.stop_soon()
 
     def close(self) -> None:
         """Let go of sinks and records."""
@@ -229,8 +234,8 @@ class _Lifecycle(Middleware):
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         self._backend.close()
 
-    def before_nack(self, broker: Broker, message: MessageProxy) -> None:
-        if isinstance(message._message, RejectedMessage):
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        if isinstance(message._message, RejectedMessage) and message.actor_name in EVENT_OF_QUEUE:
             self._backend.reject(message.actor_name)
 
 

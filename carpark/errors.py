@@ -11,6 +11,7 @@
     │   ├── BrokenPlugin
     │   ├── PackageMissing
     │   ├── QueueMismatch
+    │   ├── ExchangeMismatch
     │   └── QueueInUse
     ├── MessageError              a message is wrong: dead-lettered, never retried
     │   ├── InvalidBody
@@ -178,6 +179,22 @@ class QueueMismatch(ConfigurationError):
             "stop the workers and run `carpark queues --migrate`, or correct CARPARK_QUEUE_TYPE"
         )
         self.queue, self.reason = queue, reason
+
+
+class ExchangeMismatch(ConfigurationError):
+    """The exchange of the events exists with other arguments than the ones it is declared with here.
+
+    Args:
+        exchange: Its name.
+        reason: The broker's words.
+    """
+
+    def __init__(self, exchange: str, reason: str) -> None:
+        super().__init__(
+            f"exchange {shown(exchange)} exists with other arguments than carpark's ({reason}); "
+            "delete it, and it is declared again"
+        )
+        self.exchange, self.reason = exchange, reason
 
 
 class QueueInUse(ConfigurationError):

@@ -186,6 +186,24 @@ class ManagementApi:
             for each in answer
         }
 
+    def bound(self, exchange: str) -> set[str]:
+        """List the queues that an exchange is bound to.
+
+        Args:
+            exchange: Its name.
+
+        Returns:
+            The queues, each bound with its own name; none when there is no such exchange.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        return {
+            each["destination"]
+            for each in self._list(f"bindings/{self._host}")
+            if each["source"] == exchange and each["routing_key"] == each["destination"]
+        }
+
     def consumers(self) -> list[Consumer]:
         """List the consumers of the virtual host.
 

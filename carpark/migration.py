@@ -20,7 +20,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from carpark.broker.connection import explain, open_connection
 from carpark.broker.reading import DELIVER
-from carpark.broker.topology import ASIDE, EVENT_QUEUES, declare_queue, queue_arguments, with_companions
+from carpark.broker.topology import ASIDE, EVENT_QUEUES, QUEUES, declare_queue, queue_arguments, with_companions
 from carpark.dashboard.base import Wanted
 from carpark.dashboard.moving import Mover
 from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, RecordsUnavailable
@@ -123,7 +123,7 @@ class Migration:
 
     def _migrate(self, connection: BlockingConnection) -> None:
         self._lock(connection)
-        names = [name for queue in EVENT_QUEUES for name in with_companions(queue)]
+        names = [name for queue in QUEUES for name in with_companions(queue)]
         for name in names:
             self._refuse_consumers(connection, name)
         for name in names:
@@ -192,7 +192,10 @@ class Migration:
 
     def _is_deleted(self, connection: BlockingConnection, name: str) -> bool:
         """Delete a queue if it is empty and nobody uses it."""
-        if self._look(connection, name).message_count:
+        found = self._look(connection, name)
+        if found is None:
+            return True
+        if found.message_count:
             return False
         try:
             with self._connected() as other:  # a refusal would close the one that holds the lock

@@ -6,8 +6,10 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
+from typing import Any, TypeVar
 
 import click
 from dramatiq.common import xq_name
@@ -16,9 +18,9 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from carpark.broker.connection import explain, is_refusal, open_connection
-from carpark.broker.topology import QUEUES, queue_arguments, with_companions
-from carpark.errors import BrokerUnavailable, InvalidSetting, QueueMismatch
-from carpark.management import ManagementApi, QueueTotals
+from carpark.broker.topology import EVENT_QUEUES, EXCHANGE, QUEUES, declare_exchange, queue_arguments, with_companions
+from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
+from carpark.management import ManagementApi
 from carpark.migration import Migration
 from carpark.options import CONTEXT, examples, seconds, settings_options
 from carpark.ports import MetricsPage, metrics_port
@@ -37,6 +39,8 @@ ASK_AGAIN_SECONDS = 30.0
 _CLOSE_SECONDS = 1.0
 _NOT_FOUND, _MISMATCH = 404, 406
 
+Answer = TypeVar("Answer")
+
 
 class QueueMetrics:
     """What ``/metrics`` shows under ``queue_configurator``.
@@ -48,7 +52,7 @@ class QueueMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._declarations = Counter(
             "queue_configurator_declarations_total",
-            "Times that a queue was declared with its companions: at the start, and when one was gone",
+            "Times that a queue with its companions, or the exchange, was declared: at the start and when it was gone",
             ["queue", "outcome"],
             registry=registry,
         )
@@ -61,7 +65,7 @@ class QueueMetrics:
         self._consumers = Gauge(
             "queue_configurator_queue_consumers", "Consumers of a queue", ["queue"], registry=registry
         )
-        for queue in QUEUES:
+        for queue in (*QUEUES, EXCHANGE):
             for outcome in ("declared", "failed"):
                 self._declarations.labels(queue, outcome)
 
@@ -69,7 +73,7 @@ class QueueMetrics:
         """Count a declaration.
 
         Args:
-            queue: The queue.
+            queue: The queue, or the exchange.
             outcome: ``declared`` or ``failed``.
         """
         self._declarations.labels(queue, outcome).inc()
@@ -125,7 +129,7 @@ class QueueConfigurator:
         self._metrics, self._say, self._queue_type = metrics, say, settings.queue_type
         self._management = ManagementApi.of(settings, timeout)
         self._ask_management_at = 0.0
-        self._unacked_known = True
+        self._management_answers = True
         self._connection: BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
         self._declared: set[str] = set()
@@ -135,29 +139,31 @@ class QueueConfigurator:
         """Connect where that is needed, and declare what is missing.
 
         Returns:
-            The queues that were missing.
+            What was missing.
 
         Raises:
             QueueMismatch: A queue exists with other arguments.
+            ExchangeMismatch: The exchange does.
             BrokerUnavailable: RabbitMQ cannot be reached, or refuses.
         """
         missing: list[str] = []
-        for queue in QUEUES:
+        names = (*QUEUES, EXCHANGE)
+        for place, name in enumerate(names):
             try:
-                found = self._declare_family(queue)
-            except (BrokerUnavailable, QueueMismatch):
-                for each in QUEUES[QUEUES.index(queue) :]:
+                found = self._declare_exchange(missing) if name == EXCHANGE else self._declare_family(name)
+            except (BrokerUnavailable, QueueMismatch, ExchangeMismatch):
+                for each in names[place:]:
                     self._metrics.declaration(each, "failed")
                 raise
-            if found or queue not in self._declared:
-                self._metrics.declaration(queue, "declared")
-            self._declared.add(queue)
+            if found or name not in self._declared:
+                self._metrics.declaration(name, "declared")
+            self._declared.add(name)
             missing += found
         return missing
 
     def count(self) -> None:
         """Show in the metrics how many messages and consumers `declare` found; the messages in hand are asked for."""
-        totals = self._totals()
+        totals = self._asked(self._management.queues) or {}
         for queue in QUEUES:
             ready, delayed, dead = (answer and answer[0] for answer in map(self._answers.get, with_companions(queue)))
             unacked, held, seen = (totals[name].unacked if name in totals else None for name in with_companions(queue))
@@ -174,6 +180,7 @@ class QueueConfigurator:
 
         Raises:
             QueueMismatch: A queue exists with other arguments.
+            ExchangeMismatch: The exchange does.
             BrokerUnavailable: At the start, RabbitMQ refuses the user, the password or the virtual host.
         """
         away_since: float | None = None
@@ -234,13 +241,40 @@ class QueueConfigurator:
             missing += [name] * is_missing
         return missing
 
+    def _declare_exchange(self, new: Sequence[str]) -> list[str]:
+        """Declare the exchange, and bind it to the queues of events, of which some are new and were not bound.
+
+        AMQP does not tell whether a binding is there: each is made again, which changes nothing. The management API
+        tells.
+        """
+        bound = self._asked(lambda: self._management.bound(EXCHANGE)) if EXCHANGE in self._declared else None
+        missing = []
+        try:
+            self._do(partial(BlockingChannel.exchange_declare, exchange=EXCHANGE, passive=True))
+        except exceptions.ChannelClosedByBroker:
+            missing.append(EXCHANGE)
+        else:
+            known = set(EVENT_QUEUES) if bound is None else {*bound, *new}
+            missing += [f"{EXCHANGE}'s binding to {queue}" for queue in EVENT_QUEUES if queue not in known]
+        self._do(declare_exchange)
+        for queue in EVENT_QUEUES:
+            try:
+                self._do(partial(BlockingChannel.queue_bind, queue=queue, exchange=EXCHANGE, routing_key=queue))
+            except exceptions.ChannelClosedByBroker as error:  # gone since a moment ago
+                raise self._unavailable(error) from error
+        return missing
+
     def _ask(self, name: str, *, passive: bool) -> tuple[int, int]:
         """Declare a queue, or ask whether it is there; give its ready messages and its consumers."""
+        arguments = None if passive else queue_arguments(name, self._queue_type)
+        declare = partial(BlockingChannel.queue_declare, queue=name, passive=passive, durable=True, arguments=arguments)
+        method = self._do(declare).method
+        return method.message_count, method.consumer_count
+
+    def _do(self, step: Callable[[BlockingChannel], Any]) -> Any:
+        """Do a step on an open channel; the answer that there is no such thing, or another one, is let through."""
         try:
-            channel = self._open()
-            arguments = None if passive else queue_arguments(name, self._queue_type)
-            method = channel.queue_declare(name, passive=passive, durable=True, arguments=arguments).method
-            return method.message_count, method.consumer_count
+            return step(self._open())
         except exceptions.ChannelClosedByBroker as error:
             if error.reply_code in (_NOT_FOUND, _MISMATCH):
                 raise
@@ -259,21 +293,22 @@ class QueueConfigurator:
         reason, remedy = explain(error)
         return BrokerUnavailable(f"RabbitMQ at {mask_urls(self._url)}: {reason}; {remedy}")
 
-    def _totals(self) -> dict[str, QueueTotals]:
+    def _asked(self, question: Callable[[], Answer]) -> Answer | None:
+        """Ask the management API; it is left alone for a while when it does not answer."""
         if time.monotonic() < self._ask_management_at:
-            return {}
+            return None
         try:
-            totals = self._management.queues()
+            answer = question()
         except BrokerUnavailable as error:
             self._ask_management_at = time.monotonic() + ASK_AGAIN_SECONDS
-            if self._unacked_known:
+            if self._management_answers:
                 self._say(f"queues: unacknowledged messages are not counted. {error}")
-            self._unacked_known = False
-            return {}
-        if not self._unacked_known:
+            self._management_answers = False
+            return None
+        if not self._management_answers:
             self._say("queues: RabbitMQ's management API answers; unacknowledged messages are counted")
-        self._unacked_known = True
-        return totals
+        self._management_answers = True
+        return answer
 
     def _say_missing(self, missing: list[str], started: bool) -> None:
         if started:
@@ -292,7 +327,8 @@ class QueueConfigurator:
 
 def _declared(url: str, missing: list[str]) -> str:
     new = f"new are {', '.join(missing)}" if missing else "all were there already"
-    return f"queues: {', '.join(QUEUES)} are declared with their companions at {mask_urls(url)}; {new}"
+    names = f"{', '.join(QUEUES)} are declared with their companions, and the exchange {EXCHANGE}"
+    return f"queues: {names}, at {mask_urls(url)}; {new}"
 
 
 class _Ended(BaseException):
@@ -339,7 +375,7 @@ def _until_signal() -> Iterator[None]:
     "--migrate", is_flag=True, help="Give queues of before the arguments of now, with their messages, and end"
 )
 def queues(settings: Settings, interval: float, once: bool, migrate: bool) -> None:
-    """Declare the queues of the events, and the one of the backend's own, with their companions; keep them declared.
+    """Declare the queues of the events, their exchange, and the backend's own queue; keep them declared.
 
     What vanishes is declared again. A RabbitMQ that goes away is waited for. Metrics are on port 9203, or the one that
     CARPARK_METRICS_PORT names. Ends on SIGTERM or Ctrl-C.

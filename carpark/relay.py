@@ -81,10 +81,14 @@ class Relay:
         for route in self._routes:
             route.wake()
 
-    def stop(self) -> None:
-        """End the calls in hand, for as long as a sink may take, and close the sinks; what waits is in the outbox."""
+    def stop_soon(self) -> None:
+        """Take no further batch."""
         self._stopping.set()
         self.wake()
+
+    def stop(self) -> None:
+        """End the calls in hand, for as long as a sink may take, and close the sinks; what waits is in the outbox."""
+        self.stop_soon()
         deadline = time.monotonic() + self._patience
         for route in self._routes:
             route.join(max(0.0, deadline - time.monotonic()))
@@ -161,14 +165,16 @@ class Route:
         Raises:
             RecordsUnavailable: The records cannot be reached.
         """
+        began = time.monotonic()
         batch = self._outbox.take(self._lease, self._sink.batch)
         if not isinstance(batch, Batch):
             return batch
-        became, reasons = self._offer(batch)
+        became, reasons = self._offer(batch, began + MARGIN / 2)
         if became.delivered != []:
             self._reached("after-sink")
         self._note_health(became)
         self._when_possible(lambda: self._bury(batch, reasons))
+        became.dead = [id_ for id_ in became.dead if id_ not in reasons]  # at a stop some may not be buried yet
         counted = self._when_possible(lambda: self._outbox.settle(batch, became))
         for outcome, count in zip(Settled, counted or (), strict=False):
             self._meter.settled(self.name, outcome, count)
@@ -187,12 +193,17 @@ class Route:
             elif wait:  # no news hastens it: another relay is at it, or the circuit breaker is open
                 self._stopping.wait(min(wait, GLANCE))
 
-    def _offer(self, batch: Batch) -> tuple[Settlement, dict[str, str]]:
-        """Offer a batch; give what became of its members, and why those died that did."""
+    def _offer(self, batch: Batch, deadline: float) -> tuple[Settlement, dict[str, str]]:
+        """Offer a batch; give what became of its members, and why those died that did.
+
+        After the deadline no further call is begun, so that the last one ends before the lease does.
+        """
         members = batch.summaries
         if len(members) > 1 and (batch.attempt > TOGETHER or batch.attempt > max(1, self._retries)):
-            return self._offer_each(batch)
+            return self._offer_each(batch, deadline)
         refused, error = self._deliver(members)
+        if refused is None:
+            return self._offer_each(batch, deadline)
         reasons = {id_: f"sink {self.name!r} refused: {reason}" for id_, reason in refused.items()}
         if not error:
             taken = [each.id for each in members if each.id not in refused] if refused else None
@@ -201,9 +212,8 @@ class Route:
             return Settlement(error=error, delay=self._delay(batch.failures)), {}
         return self._failed_alone(batch, {members[0].id: error}, one_of_many=batch.alone)
 
-    def _offer_each(self, batch: Batch) -> tuple[Settlement, dict[str, str]]:
-        """Offer the members of a batch one by one, as far as the lease lasts."""
-        deadline = time.monotonic() + MARGIN / 2
+    def _offer_each(self, batch: Batch, deadline: float) -> tuple[Settlement, dict[str, str]]:
+        """Offer the members of a batch one by one, as far as the lease lasts; the others stay in it."""
         is_last = batch.attempt > self._retries
         delivered: list[str] = []
         dead: dict[str, str] = {}
@@ -244,29 +254,26 @@ class Route:
             became.alone = {id_: self._delay(batch.attempt - 1) for id_ in failed}
         return became, {}
 
-    def _deliver(self, summaries: Sequence[StaySummary]) -> tuple[dict[str, str], str]:
-        """Call the sink; give the ids that it refused with the reason, and why it failed otherwise."""
+    def _deliver(self, summaries: Sequence[StaySummary]) -> tuple[dict[str, str] | None, str]:
+        """Call the sink; give the ids that it refused with the reason, and why it failed otherwise.
+
+        Without ids several were refused as a whole, or by ids of others: what came together by chance shall not be
+        refused together.
+        """
         started, error = time.perf_counter(), ""
-        refused: dict[str, str] = {}
+        refused: dict[str, str] | None = {}
         try:
-            refused = self._hand_over(summaries)
+            self._sink.deliver(summaries)
+        except SummaryRefused as raised:
+            ids = {summary.id for summary in summaries}
+            named = set(raised.ids) if set(raised.ids) <= ids else set()
+            if len(ids) == 1:
+                named = ids
+            refused = dict.fromkeys(named, one_line(str(raised))) if named else None
         except BaseException as raised:  # whatever a plugin raises is a failed attempt, the end of a process included
             error = one_line(str(raised) if isinstance(raised, DeliveryError) else f"{type(raised).__name__}: {raised}")
         self._meter.delivery(self.name, time.perf_counter() - started, bool(error))
         return refused, error
-
-    def _hand_over(self, summaries: Sequence[StaySummary]) -> dict[str, str]:
-        try:
-            self._sink.deliver(summaries)
-        except SummaryRefused as error:
-            ids = [summary.id for summary in summaries]
-            if error.ids and set(error.ids) <= set(ids):
-                return dict.fromkeys(error.ids, str(error))
-            if len(ids) == 1:
-                return {ids[0]: str(error)}
-            # Refused as a whole, or by ids of others: what came together by chance shall not be refused together.
-            return {id_: reason for summary in summaries for id_, reason in self._hand_over([summary]).items()}
-        return {}
 
     def _bury(self, batch: Batch, reasons: dict[str, str]) -> None:
         """Keep dead letters of those that are given up, each once: what is confirmed is taken out of the reasons."""

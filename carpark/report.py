@@ -176,7 +176,7 @@ def sink_problems(backlog: Backlog) -> list[tuple[str, str]]:
         advice = (
             f"start one with {sink} in CARPARK_SINKS, or make dead letters of them with `carpark dlq give-up {sink}`"
         )
-        found.append((f"{waiting}, and no worker has this sink", advice))
+        found.append((f"{waiting}, and no worker asks for it: none has it, or its call hangs", advice))
     elif backlog.failing is not None:
         said = f"sink {sink} has failed for {span(backlog.failing)} ({backlog.error}); {waiting}, {again}"
         found.append((said, "repair what it writes to; nothing is lost meanwhile"))

@@ -13,6 +13,8 @@ from typing import Any
 import pika
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
+from carpark.broker.topology import EXCHANGE
+
 _CLOSE_TIMEOUT = 2.0
 
 Letter = tuple[str, bytes]
@@ -120,7 +122,7 @@ class Link:
         """Tell what became of the letters.
 
         Returns:
-            The places of the confirmed ones in what was given to `send`, and the queues that do not exist.
+            The places of the confirmed ones in what was given to `send`, and the queues that cannot be reached.
         """
         with self._changed:
             lost = {place for place in self._confirmed if self._keys[place] in self._returned}
@@ -172,7 +174,7 @@ class Link:
     def _publish(self, letters: Sequence[Letter]) -> None:
         try:
             for queue, body in letters:
-                self._channel.basic_publish("", queue, body, _PERSISTENT, mandatory=True)
+                self._channel.basic_publish(EXCHANGE, queue, body, _PERSISTENT, mandatory=True)
                 self._tag += 1
         except Exception as error:  # the channel closed a moment ago
             self._finish(error)

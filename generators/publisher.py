@@ -11,7 +11,7 @@ import pika
 import pika.exceptions
 
 from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
-from carpark.broker.topology import CLASSIC, declare_queues
+from carpark.broker.topology import CLASSIC, EXCHANGE, declare_queues
 from carpark.errors import BrokerUnavailable
 from carpark.events import Event
 from carpark.ports import why
@@ -23,6 +23,9 @@ BACKOFF_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 GRACE_SECONDS = 3.0
 """How long a requested stop still waits for the broker."""
 _GLANCE_SECONDS = 0.2
+_REFUSED, _NOT_FOUND = 403, 404
+_AWAY = "is away"
+_BACK = {True: "back", False: "there"}
 
 
 class Publisher(ABC):
@@ -58,6 +61,9 @@ class Publisher(ABC):
 class RabbitmqPublisher(Publisher):
     """Sends to RabbitMQ: persistent, mandatory, with publisher confirms for all events of a call at once.
 
+    Events go through the exchange of the events, the one thing that the user needs a right to. What is missing on their
+    way is declared; by a user who may not do that it is waited for.
+
     Args:
         urls: AMQP URLs separated by ``;``.
         stop: Set when the process shall end: then a broker that is away is waited for only a few seconds more.
@@ -81,7 +87,8 @@ class RabbitmqPublisher(Publisher):
         self._say = say
         self._link: Link | None = None
         self._connected_once = False
-        self._away_since: float | None = None
+        self._is_away: bool | None = None  # or a queue is missing, or nothing is
+        self._since = 0.0
         self._deadline: float | None = None
 
     def publish(self, events: Sequence[Event]) -> int:
@@ -108,7 +115,7 @@ class RabbitmqPublisher(Publisher):
             if self._give_up():
                 return min(left)
             if problem:
-                self._gone(problem, len(left))
+                self._wait_for(problem, len(left))
                 self.holding()
                 self._stop.wait(next(pauses)) if not self._stop.is_set() else time.sleep(_GLANCE_SECONDS)
         self._back()
@@ -124,14 +131,14 @@ class RabbitmqPublisher(Publisher):
         """Send what is left, take out what is confirmed, and tell what went wrong (nothing: try again at once)."""
         link = self._open()
         if link is None:
-            return "it does not answer"
+            return _away("it does not answer")
         if link.is_closed():
             return self._lost(link)
         places = list(left)
         link.send([left[place] for place in places])
         while not link.wait(_GLANCE_SECONDS):
             if link.blocked:
-                self._gone("it has blocked its publishers: out of memory or disk", len(left))
+                self._wait_for(_away("it has blocked its publishers: out of memory or disk"), len(left))
                 self.holding()
             if self._give_up():
                 break
@@ -139,14 +146,16 @@ class RabbitmqPublisher(Publisher):
         for place in confirmed:
             del left[places[place]]
         if link.is_closed():
-            return self._lost(link)
+            is_missing = _is_answer(link.reason, _NOT_FOUND)
+            problem = self._lost(link)
+            return self._declare({queue for queue, _ in left.values()}) if is_missing else problem
         if missing:
             return self._declare(missing)
         if left:
             # It said no. A channel that was opened while a quorum queue had no leader goes on saying so: RabbitMQ looks
             # for the new leader only in a new one.
             self.close()
-            return "it does not take messages"
+            return _away("it does not take messages")
         return ""
 
     def _open(self) -> Link | None:
@@ -173,28 +182,35 @@ class RabbitmqPublisher(Publisher):
                     f"RabbitMQ at {self._shown} refuses user, password or virtual host ({why(cause)}); "
                     "check CARPARK_BROKER_URL"
                 )
-        return why(causes[-1]) if causes[-1] else "connection lost"
+        return _away(why(causes[-1]) if causes[-1] else "connection lost")
 
     def _declare(self, queues: set[str]) -> str:
+        names = f"queue {', '.join(sorted(queues))}"
         try:
             with pika.BlockingConnection(resolvable(self._parameters)) as connection:
                 for queue in sorted(queues):
                     declare_queues(connection.channel(), (queue,), self._queue_type)
         except (pika.exceptions.AMQPError, *NO_AMQP_ERRORS) as error:
-            return f"queue {', '.join(sorted(queues))} is missing and cannot be declared: {why(error)}"
-        self._say(f"queue {', '.join(sorted(queues))} was missing; declared it")
+            if _is_answer(error, _REFUSED):
+                return f"has no {names} behind {EXCHANGE}, and this user may not declare it: start `carpark queues`"
+            return _away(f"{names} is missing and cannot be declared: {why(error)}")
+        self._say(f"{names} was missing, or not bound to {EXCHANGE}; declared it")
         return ""
 
-    def _gone(self, problem: str, count: int) -> None:
-        if self._away_since is None:
-            self._away_since = time.monotonic()
+    def _wait_for(self, problem: str, count: int) -> None:
+        """Say what is waited for, once until it changes from RabbitMQ itself to a queue or back."""
+        is_away = problem.startswith(_AWAY)
+        if self._is_away != is_away:
+            self._is_away = is_away
+            self._since = self._since or time.monotonic()
             events = "1 event is" if count == 1 else f"{count} events are"
-            self._say(f"RabbitMQ at {self._shown} is away ({problem}); {events} kept and sent when it is back")
+            self._say(f"RabbitMQ at {self._shown} {problem}; {events} kept and sent when it is {_BACK[is_away]}")
 
     def _back(self) -> None:
-        if self._away_since is not None:
-            self._say(f"RabbitMQ is back after {time.monotonic() - self._away_since:.1f} s")
-            self._away_since = None
+        if self._is_away is not None:
+            who = "RabbitMQ" if self._is_away else "the queue"
+            self._say(f"{who} is {_BACK[self._is_away]} after {time.monotonic() - self._since:.1f} s")
+            self._is_away, self._since = None, 0.0
 
     def _give_up(self) -> bool:
         if not self._stop.is_set():
@@ -208,6 +224,14 @@ class RabbitmqPublisher(Publisher):
         yield from BACKOFF_SECONDS
         while True:
             yield BACKOFF_SECONDS[-1]
+
+
+def _away(why_: str) -> str:
+    return f"{_AWAY} ({why_})"
+
+
+def _is_answer(error: BaseException | None, code: int) -> bool:
+    return isinstance(error, pika.exceptions.ChannelClosedByBroker) and error.reply_code == code
 
 
 def _cause(error: BaseException | None) -> BaseException | None:

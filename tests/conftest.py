@@ -6,14 +6,17 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import hypothesis
 import pika
 import pytest
 import redis
+import requests
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import QUEUES, declare_queues, with_companions
+from carpark.broker.topology import EXCHANGE, QUEUES, declare_queues, with_companions
+from carpark.management import virtual_host_of
 from carpark.settings import Settings, load_settings, management_url_of
 from tests.guard import GUARD
 from tests.helpers import find_free_port
@@ -192,6 +195,29 @@ def redis_url(redis_server: RedisServer | NamedServer) -> Iterator[str]:
 
 
 @pytest.fixture
+def make_user(broker_url: str, management_url: str) -> Iterator[Callable[..., str]]:
+    """Make a user with the rights `configure`, `write` and `read`, each none by default; gives the broker's URL."""
+    host = virtual_host_of(broker_url)
+    made: list[str] = []
+
+    def make(**rights: str) -> str:
+        made.append(f"user{len(made)}-{host.strip('/')}")
+        permissions = {"configure": "^$", "write": "^$", "read": "^$", **rights}
+        for path, json in (
+            ("users", {"password": "pw", "tags": ""}),
+            (f"permissions/{quote(host, safe='')}", permissions),
+        ):
+            answer = requests.put(f"{management_url}/api/{path}/{made[-1]}", json=json, timeout=10)
+            answer.raise_for_status()
+        split = urlsplit(broker_url)
+        return split._replace(netloc=f"{made[-1]}:pw@{split.hostname}:{split.port}").geturl()
+
+    yield make
+    for user in made:
+        requests.delete(f"{management_url}/api/users/{user}", timeout=10)
+
+
+@pytest.fixture
 def free_port() -> int:
     """A port on 127.0.0.1 that nothing listens on."""
     return find_free_port()
@@ -277,4 +303,5 @@ def _delete_our_queues(url: str) -> None:
     channel = connection.channel()
     for name in OUR_QUEUES:
         channel.queue_delete(name)
+    channel.exchange_delete(EXCHANGE)
     connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -19,9 +18,9 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 LOCAL = ROOT / "deploy" / "prometheus" / "local.yml"
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 
-WINDOWS, WAITS, LONGEST = Fraction(1, 8), Fraction(1, 12), 30
-"""What is left of a duration of deploy/prometheus: an alert that waits for 5 minutes waits for 25 s, one that waits for
-a day for 30, and `rate()` over a minute looks at 8 s, in which a busy machine may miss some scrapes."""
+WINDOWS, WAITS = Fraction(1, 8), Fraction(1, 12)
+"""What is left of a duration of deploy/prometheus: an alert that waits for 5 minutes waits for 25 s, and `rate()` over
+a minute looks at 8 s, in which a busy machine may miss some scrapes."""
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 DURATION = re.compile(r"(?<![\w.])(\d+)([smh])\b")
@@ -74,9 +73,7 @@ def quickened(value: Any, scale: Fraction = WINDOWS) -> Any:
         return [quickened(part, scale) for part in value]
     if isinstance(value, str):
         # At least 1 s: a busy machine misses scrapes that are nearer to each other.
-        most = LONGEST if scale == WAITS else math.inf
-        left = lambda each: min(most, max(1, round(int(each[1]) * SECONDS[each[2]] * scale)))  # noqa: E731
-        return DURATION.sub(lambda each: f"{left(each)}s", value)
+        return DURATION.sub(lambda each: f"{max(1, round(int(each[1]) * SECONDS[each[2]] * scale))}s", value)
     return value
 
 

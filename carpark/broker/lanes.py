@@ -26,8 +26,8 @@ from carpark.broker.reading import EventMessage
 RESTARTED_AFTER = 1.0
 """Seconds after which what was left is delivered again."""
 
-HELD_FOR = 0.02
-"""Seconds after which a batch that is held is tried again."""
+HELD_FOR, HELD_LONGEST = 0.02, 0.1
+"""Seconds after which a batch that is held is tried again: longer each time, up to the second."""
 
 GIVEN_BACK_EVERY = 30.0
 """Seconds between two queues that a process gives back at least."""
@@ -193,7 +193,9 @@ class Lanes(Middleware):
         if lane is None or self._worker is None:
             return
         if getattr(message, "is_held", False):
-            again = threading.Timer(HELD_FOR, self._hand_on, (message,))
+            times = getattr(message, "held", 0) + 1
+            message.held = times  # type: ignore[attr-defined]
+            again = threading.Timer(min(HELD_FOR * times, HELD_LONGEST), self._hand_on, (message,))
             again.daemon = True
             again.start()
             return

@@ -21,7 +21,7 @@ from carpark.broker.connection import HEARTBEAT, NO_AMQP_ERRORS, resolvable
 from carpark.broker.consumer import EventConsumer
 from carpark.broker.headers import survive_odd_headers
 from carpark.broker.lanes import Lanes
-from carpark.errors import QueueMismatch
+from carpark.errors import ExchangeMismatch, QueueMismatch
 from carpark.events import VehicleEntered
 
 QUIET_MILLIS = 50
@@ -150,7 +150,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
     def _declare_queue(self, queue_name: str) -> Any:
         try:
             return topology.declare_queue(self.channel, queue_name, self.queue_type)
-        except QueueMismatch as error:
+        except (QueueMismatch, ExchangeMismatch) as error:
             del self.connection
             raise ConnectionClosed(error) from None  # which a consumer says in one line, and tries again
 
@@ -175,12 +175,15 @@ class RabbitmqBroker(base.RabbitmqBroker):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached.
         """
-        try:
-            count: int = self.channel.queue_declare(queue_name, passive=True).method.message_count
-        except (pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError) as error:
-            del self.connection
-            raise ConnectionClosed(error) from None
-        return count
+        for is_last in (False, True):  # RabbitMQ closes a connection that nobody used for a while: try a new one
+            try:
+                count: int = self.channel.queue_declare(queue_name, passive=True).method.message_count
+                return count
+            except (pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError) as error:
+                del self.connection
+                if is_last:
+                    raise ConnectionClosed(error) from None
+        raise AssertionError  # unreachable
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """Count the messages that are ready.

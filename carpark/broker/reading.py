@@ -79,7 +79,7 @@ def read_body(queue_name: str, body: bytes) -> Message[None]:
     except MessageError as error:
         return RejectedMessage(
             queue_name=queue_name,
-            actor_name=q_name(queue_name),
+            actor_name=DELIVER if q_name(queue_name) == WORK else q_name(queue_name),
             args=(),
             kwargs={},
             options={},

@@ -1,4 +1,4 @@
-"""The queues as they are declared: one truth for the backend, the generators and the queue configurator."""
+"""Queues and exchange as they are declared: one truth for the backend, the generators and the queue configurator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from carpark.broker.connection import explain
 from carpark.broker.reading import WORK
-from carpark.errors import QueueMismatch
+from carpark.errors import ExchangeMismatch, QueueMismatch
 from carpark.events import EVENT_OF_QUEUE
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ EVENT_QUEUES: tuple[str, ...] = tuple(EVENT_OF_QUEUE)
 
 QUEUES: tuple[str, ...] = (*EVENT_QUEUES, WORK)
 """All queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
+
+EXCHANGE = "vehicle_events"
+"""The direct exchange that events are published through, with the queue's name as the routing key.
+
+RabbitMQ gives rights by exchange: who may write to this one can reach the queues of events, and no other.
+"""
 
 ASIDE = ".migrating"
 """The end of the name of the queue that has a queue's messages while that one gets other arguments."""
@@ -87,7 +93,7 @@ def with_companions(name: str) -> tuple[str, str, str]:
 
 
 def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC) -> int:
-    """Declare one queue of RabbitMQ, durable.
+    """Declare one queue of RabbitMQ, durable; a queue of events with its exchange, bound to it.
 
     Args:
         channel: An open channel; RabbitMQ closes it when it refuses.
@@ -99,6 +105,7 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
 
     Raises:
         QueueMismatch: It exists with other arguments.
+        ExchangeMismatch: The exchange does.
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
     try:
@@ -109,8 +116,29 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
         if error.reply_code == _MISMATCH:
             raise QueueMismatch(name, explain(error)[0]) from error
         raise
+    if name in EVENT_QUEUES:
+        declare_exchange(channel)
+        channel.queue_bind(name, EXCHANGE, name)
     count: int = declared.method.message_count
     return count
+
+
+def declare_exchange(channel: BlockingChannel) -> None:
+    """Declare the exchange that events are published through, durable.
+
+    Args:
+        channel: An open channel; RabbitMQ closes it when it refuses.
+
+    Raises:
+        ExchangeMismatch: It exists with other arguments.
+        pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
+    """
+    try:
+        channel.exchange_declare(EXCHANGE, "direct", durable=True)
+    except ChannelClosedByBroker as error:
+        if error.reply_code == _MISMATCH:
+            raise ExchangeMismatch(EXCHANGE, explain(error)[0]) from error
+        raise
 
 
 def _declare_dead_letters(connection: BlockingConnection, name: str) -> int:
@@ -142,6 +170,7 @@ def declare_queues(channel: BlockingChannel, names: tuple[str, ...] = QUEUES, qu
 
     Raises:
         QueueMismatch: One exists with other arguments.
+        ExchangeMismatch: The exchange does.
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
     for name in names:

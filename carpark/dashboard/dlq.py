@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from operator import attrgetter
 from typing import IO, Any
 
 import click
@@ -205,12 +206,9 @@ def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
     a worker has the sink. Killed, it can be called again and goes on.
     """
     mover = _mover(settings)
-    if settings.redis_url.startswith("memory:"):
-        raise InvalidSetting("CARPARK_REDIS_URL", settings.redis_url, "the Redis of the workers, redis://host:port/0")
-    mover.count(xq_name(QUEUES[-1]))  # a RabbitMQ that is away is said before anything is taken
-    with closing(connect(settings.redis_url)) as client:
-        records = Records(client, settings.retention, ())
-        backlog = _backlog_of(sink, records.backlogs())
+    with closing(_records(settings)) as records:
+        mover.count(xq_name(QUEUES[-1]))  # a RabbitMQ that is away is said before anything is taken
+        backlog = _backlog_of(sink, records.backlogs(), "a sink that something waits for and no worker has", _stranded)
         _refuse_if_served(backlog)
         if not backlog.is_stranded:
             click.echo(json.dumps({"given up": 0}) if as_json else f"nothing waits for sink {sink}")
@@ -252,24 +250,33 @@ def retry(settings: Settings, sink: str, as_json: bool) -> int:
     The records keep what was given up; the dead letters are its copies, which RabbitMQ throws away after seven days. A
     letter that is sent again after this has no effect.
     """
-    with closing(connect(settings.redis_url)) as client:
-        records = Records(client, settings.retention, ())
-        _backlog_of(sink, records.backlogs())
+    with closing(_records(settings)) as records:
+        _backlog_of(sink, records.backlogs(), "a sink that something was given up for", attrgetter("dead"))
         outbox = records.outbox(sink)
         waits = sum(outbox.put_back(summary) for summary, state in outbox.stays() if state == "dead")
     click.echo(json.dumps({"waiting again": waits}) if as_json else f"{summaries(waits)} for {sink} wait again")
     return EXIT_OK
 
 
-def _backlog_of(sink: str, backlogs: Sequence[Backlog]) -> Backlog:
-    """Find a sink by its name."""
+def _records(settings: Settings) -> Records:
+    if settings.redis_url.startswith("memory:"):
+        raise InvalidSetting("CARPARK_REDIS_URL", settings.redis_url, "the Redis of the workers, redis://host:port/0")
+    return Records(connect(settings.redis_url), settings.retention, ())
+
+
+def _backlog_of(sink: str, backlogs: Sequence[Backlog], wanted: str, count: Callable[[Backlog], int]) -> Backlog:
+    """Find a sink by its name; of one that nobody knows say which are wanted: those that count something."""
     backlog = next((each for each in backlogs if each.sink == sink), None)
     if backlog is None:
         close = difflib.get_close_matches(sink, [each.sink for each in backlogs], n=1)
-        stranded = ", ".join(f"{each.sink} ({each.waiting:,})" for each in backlogs if each.is_stranded) or "none"
-        wanted = f"did you mean {close[0]!r}? " if close else ""
-        raise InvalidSetting("SINK", sink, f"{wanted}a sink that something waits for and no worker has: {stranded}")
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        these = ", ".join(f"{each.sink} ({count(each):,})" for each in backlogs if count(each)) or "none"
+        raise InvalidSetting("SINK", sink, f"{meant}{wanted}: {these}")
     return backlog
+
+
+def _stranded(backlog: Backlog) -> int:
+    return backlog.waiting if backlog.is_stranded else 0
 
 
 def _refuse_if_served(backlog: Backlog) -> None:

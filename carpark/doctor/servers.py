@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from carpark.broker.connection import explain, open_connection, server_version
-from carpark.broker.topology import ASIDE, QUEUES, queue_arguments, with_companions
+from carpark.broker.topology import ASIDE, EVENT_QUEUES, EXCHANGE, QUEUES, queue_arguments, with_companions
 from carpark.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.management import ManagementApi, QueueTotals
@@ -81,22 +81,26 @@ def _look_at_queues(connection: BlockingConnection) -> dict[str, tuple[int, int]
         else:
             answers[name] = (method.message_count, method.consumer_count)
             channel.close()
+    channel = connection.channel()
+    with contextlib.suppress(exceptions.ChannelClosedByBroker):
+        channel.exchange_declare(EXCHANGE, passive=True)
+        answers[EXCHANGE] = (0, 0)
     return answers
 
 
-def _totals(settings: Settings) -> dict[str, QueueTotals]:
+def _totals(settings: Settings) -> tuple[dict[str, QueueTotals], set[str]]:
     with contextlib.closing(ManagementApi.of(settings, TIMEOUT)) as management:
-        return management.queues()
+        return management.queues(), management.bound(EXCHANGE)
 
 
 def _judge_queues(
-    answers: Mapping[str, tuple[int, int]], asked: Future[dict[str, QueueTotals]], queue_type: str
+    answers: Mapping[str, tuple[int, int]], asked: Future[tuple[dict[str, QueueTotals], set[str]]], queue_type: str
 ) -> list[Finding]:
-    try:
-        totals: Mapping[str, QueueTotals] | None = asked.result(TIMEOUT)
-    except (BrokerUnavailable, TimeoutError):
-        totals = None
-    findings = _judge_declarations(answers, totals, queue_type)
+    totals: Mapping[str, QueueTotals] | None = None
+    bound = set(EVENT_QUEUES)
+    with contextlib.suppress(BrokerUnavailable, TimeoutError):
+        totals, bound = asked.result(TIMEOUT)
+    findings = _judge_declarations(answers, totals, bound, queue_type)
     for queue in QUEUES:
         if queue in answers and not answers[queue][1]:
             found = f"nobody consumes {queue}, where {answers[queue][0]} wait"
@@ -114,11 +118,13 @@ def _judge_queues(
 
 
 def _judge_declarations(
-    answers: Mapping[str, object], totals: Mapping[str, QueueTotals] | None, queue_type: str
+    answers: Mapping[str, object], totals: Mapping[str, QueueTotals] | None, bound: set[str], queue_type: str
 ) -> list[Finding]:
     names = [each for queue in QUEUES for each in with_companions(queue)]
     findings = []
-    missing = [name for name in names if name not in answers]
+    missing = [name for name in (*names, EXCHANGE) if name not in answers]
+    if EXCHANGE in answers:
+        missing += [f"{EXCHANGE}'s binding to {queue}" for queue in EVENT_QUEUES if queue in {*answers} - bound]
     if missing:
         findings.append(warning("queues", f"not there: {', '.join(missing)}", "declare them: `carpark queues --once`"))
     for name in names:
@@ -130,7 +136,7 @@ def _judge_declarations(
             findings.append(problem("queues", found, "stop the workers and run `carpark queues --migrate` again"))
     if not findings:
         unseen = "" if totals else "; `carpark queues --once` checks their arguments"
-        findings.append(ok("queues", f"{', '.join(QUEUES)} with their companions are there{unseen}"))
+        findings.append(ok("queues", f"{', '.join(QUEUES)} with their companions, and {EXCHANGE}, are there{unseen}"))
     return findings
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Seconds: from an idle system to one that has minutes to catch up."""
+
 LATE_BUCKETS = (3_600, 21_600, 86_400, 172_800, 604_800)
 """An hour to a week: an event may be late by days, and an alert asks for half of the default retention."""
-"""Seconds: from an idle system to one that has minutes to catch up."""
 
 REJECTED, ABANDONED = "rejected", "abandoned"
 
@@ -58,7 +59,7 @@ class Meter:
         )
         processing = Histogram(
             "go_backend_event_processing_seconds",
-            "Time from taking an event up to having recorded it and brought its summary to the sinks",
+            "Time from taking an event up to having recorded it, its summary in the outbox of each sink",
             ["event"],
             buckets=BUCKETS,
             registry=registry,
@@ -159,7 +160,7 @@ class Meter:
         Args:
             sink: The sink's name.
             outcome: Delivered, retried or failed.
-            count: How many `Records.settle` has counted.
+            count: How many `Outbox.settle` has counted.
         """
         if self._on and count:
             self._summaries[sink, outcome].inc(count)

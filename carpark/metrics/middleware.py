@@ -90,19 +90,10 @@ class Prometheus(base.Prometheus):
             broker: The broker, with its actors.
             registry: Where the metrics are registered.
         """
-        from prometheus_client import Gauge
         from prometheus_client.metrics import MetricWrapperBase
 
         with _variables_kept():
             super().after_process_boot(broker)  # type: ignore[no-untyped-call]
-        # Dramatiq's own shows each process id that there ever was, and counts down only where a message was held.
-        self.inprogress_delayed_messages = Gauge(
-            "dramatiq_delayed_messages_inprogress",
-            "The number of delayed messages in memory.",
-            ["queue_name", "actor_name"],
-            multiprocess_mode="livesum",
-            registry=None,
-        )
         for metric in vars(self).values():
             if isinstance(metric, MetricWrapperBase):
                 registry.register(metric)

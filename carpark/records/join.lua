@@ -8,9 +8,9 @@
 -- Returns per event {outcome, the stay's JSON or nothing}, {"recorded", "", "abandoned"} where an entry is superseded,
 -- or {"error", reason}. Or nothing but {{"held", how many lists of entries there were}}.
 --
--- How is "more" or "last" for the entries of a queue: whether their worker has more in hand. It is "hold" or "clear" for
--- the exits of a queue: these wait while entries do, unless the entry recorded last is not earlier than `after`. With
--- "clear" the caller has just seen that none are ready in the queue.
+-- How is "entries" for those of a queue; after then names whoever has more of them in hand, and is empty for nobody. It
+-- is "hold" or "clear" for the exits of a queue: these wait while entries do, unless the entry recorded last is not
+-- earlier than after. With "clear" the caller has just seen that none are ready in the queue.
 --
 -- A plate's hash has entry_time, parking_enter_data and parking_exit_data of its newest stay, or parking_exit_data alone
 -- of an exit when no stay is known; and beside them:
@@ -213,14 +213,14 @@ local function record_event(kind, id, plate, time, data)
 end
 
 -- These fail, for the whole call and before anything is changed, where Redis takes no writes now or a key is not ours.
-redis.call('HINCRBY', COUNTS, 'summaries', 0)
+redis.call('HSETNX', COUNTS, 'summaries', 0)
 redis.call('SCARD', INSIDE)
 redis.call('SCARD', SINKS)
 local last, more, lists = unpack(redis.call('HMGET', ENTRIES, 'time', 'more', 'lists'))
 for i = FIRST_OUTBOX, #KEYS do redis.call('LLEN', KEYS[i]) end
 -- Known by name from now on, so that what waits for one that nobody serves any more is found.
 for i = 6, first - 1 do redis.call('SADD', SINKS, ARGV[i]) end
-if (how == 'hold' or how == 'clear') and not (last and last >= after) and (how == 'hold' or more == '1') then
+if (how == 'hold' or how == 'clear') and not (last and last >= after) and (how == 'hold' or more and more ~= '') then
   return {{'held', lists or '0'}}
 end
 forget_some('entry', 4 * (#ARGV - first + 1))
@@ -236,8 +236,8 @@ for i = first, #ARGV, 5 do
   if result[1] == 'recorded' or result[1] == 'matched' then last = ARGV[i + 3] end
   results[#results + 1] = result
 end
-if how == 'more' or how == 'last' then
-  redis.call('HSET', ENTRIES, 'time', last or '', 'more', how == 'more' and 1 or 0)
+if how == 'entries' then
+  redis.call('HSET', ENTRIES, 'time', last or '', 'more', after)
   redis.call('HINCRBY', ENTRIES, 'lists', 1)
 end
 return results

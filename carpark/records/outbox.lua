@@ -47,10 +47,18 @@ local function form(most, whatever)
   return waiting
 end
 
+-- This server's clock went back, by NTP or with another server: what was to end by it ends now.
+local function set_clock_back()
+  redis.call('HDEL', RELAY, 'leased_until', 'due', 'asked', 'failing_since')
+  for _, member in ipairs(redis.call('ZRANGE', ALONE, 0, -1)) do redis.call('ZADD', ALONE, seconds(now), member) end
+end
+
 -- Takes a lease (s), how many summaries at most, and whether to take what is not due as well, which no relay does.
 -- Returns {"batch", number, attempt, failures, whether it waited alone, stays ...}, or {"wait", s}: for so long nobody is
 -- given one; negative if it is only that nothing waits now.
 local function take(lease, most, whatever)
+  if number('at') > now + 1 then set_clock_back() end
+  redis.call('HSET', RELAY, 'at', seconds(now))
   local function ask(until_then)
     if not whatever then redis.call('HSET', RELAY, 'asked', seconds(until_then)) end
   end

@@ -236,7 +236,7 @@ class Outbox:
             RecordsUnavailable: Redis is not there.
         """
         with unavailable():
-            for key in (self._batch, self._waiting):
+            for key in (self._waiting, self._batch):  # as they move on: better twice than not at all
                 for start in range(0, self._client.llen(key), MOST):
                     for stay in cast("list[str]", self._client.lrange(key, start, start + MOST - 1)):
                         yield read_stay(stay), "waiting"

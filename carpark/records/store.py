@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
-from carpark.events import Event, StaySummary
+from carpark.events import Event, StaySummary, VehicleEntered
 from carpark.records.outbox import COUNTS, SINKS, Backlog, Outbox, read_stay, script, unavailable
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class Recorded:
         return read_stay(self.stay) if self.stay else None
 
 
+_DONE = "if redis.call('HGET', KEYS[1], 'more') == ARGV[1] then redis.call('HSET', KEYS[1], 'more', '') end"
+
+
 class ExitsHeld(Exception):
     """Exits have to wait, because entries do.
 
@@ -91,6 +94,7 @@ class Records:
     ) -> None:
         self._client, self._retention, self._sinks, self._clock = client, retention, tuple(sinks), clock
         self._join, self._outbox = script(client, "join"), script(client, "outbox")
+        self._done = client.register_script(_DONE)
         ours = [INSIDE, COUNTS, SEEN_ENTRIES, SEEN_EXITS, SINKS, ENTRIES]
         self._keys = [*ours, *(self.outbox(sink).key for sink in sinks)]
 
@@ -110,12 +114,12 @@ class Records:
         """
         return self._record(events, "", "")
 
-    def record_entries(self, entries: Sequence[Event], *, more: bool) -> list[Recorded]:
+    def record_entries(self, entries: Sequence[Event], more: str = "") -> list[Recorded]:
         """Record entries of a queue, and note how far it has come: exits do not overtake them.
 
         Args:
             entries: The entries.
-            more: Whether who records them has more of their queue in hand, or may have.
+            more: A word that nobody else has, where who records them has more of their queue in hand, or may have.
 
         Returns:
             One effect per entry, in their order.
@@ -123,16 +127,19 @@ class Records:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
         """
-        return self._record(entries, "more" if more else "last", "")
+        return self._record(entries, "entries", more)
 
-    def entries_done(self) -> None:
-        """Note that nobody has entries in hand any more.
+    def entries_done(self, more: str) -> None:
+        """Note that who recorded entries has no more of them in hand, unless others were recorded since.
+
+        Args:
+            more: What was said with the last ones.
 
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now.
         """
         with unavailable():
-            self._client.hset(ENTRIES, "more", 0)
+            self._done(keys=[ENTRIES], args=[more])
 
     def record_exits(self, exits: Sequence[Event], after: str, *, none_ready: bool) -> list[Recorded]:
         """Record exits of a queue, unless entries wait that may be earlier.
@@ -182,8 +189,11 @@ class Records:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now.
         """
-        with unavailable():
-            self._client.hincrby(COUNTS, f"{kind}/rejected", 1)
+        with unavailable(), self._client.pipeline() as pipe:
+            pipe.hincrby(COUNTS, f"{kind}/rejected", 1)
+            if kind == VehicleEntered.kind:
+                pipe.hincrby(ENTRIES, "lists", 1)  # exits that wait see that the queue moves
+            pipe.execute()
 
     def counts(self) -> dict[str, int]:
         """Read the counts.

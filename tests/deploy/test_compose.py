@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from carpark import cli
-from carpark.broker.topology import QUEUES, with_companions
+from carpark.broker.topology import EXCHANGE, QUEUES, with_companions
 from carpark.ports import METRICS_PORTS
 from carpark.records.connection import connect
 from carpark.settings import BY_NAME, SETTINGS, load_settings
@@ -24,6 +24,7 @@ ALL = with_overlay()
 OURS = {setting.variable: setting for setting in SETTINGS}
 VALUES = {
     "RABBITMQ_PASSWORD": "r-_1",
+    "RABBITMQ_CAMERAS_PASSWORD": "c-_5",
     "REDIS_PASSWORD": "s-_2",
     "WRITER_TOKEN": "t-_3",
     "DASHBOARD_PASSWORD": "d-_4",
@@ -53,6 +54,8 @@ def test_every_variable_of_a_service_is_a_setting_with_a_right_value(services: d
         assert settings.writer_url == "http://writer:40000"
         assert settings.writer_token == "t-_3"
         connect(settings.redis_url).close()
+        login = "cameras:c-_5" if name in ("entry", "exit") else "carpark:r-_1"
+        assert all(url.startswith(f"amqp://{login}@") for url in settings.broker_url.split(";"))
 
 
 def test_defaults_that_the_file_repeats_are_those_of_the_code_but_the_rate_that_its_redis_holds() -> None:
@@ -198,9 +201,15 @@ def test_the_image_is_built_of_the_three_packages_and_what_they_need() -> None:
 
 def test_the_services_user_may_do_what_they_do_and_no_more() -> None:
     definitions = json.loads((COMPOSE / "rabbitmq" / "definitions.json").read_text(encoding="utf-8"))
-    assert [user["name"] for user in definitions["users"]] == ["carpark", "admin"]
+    assert [user["name"] for user in definitions["users"]] == ["carpark", "cameras", "admin"]
     assert all(user.keys() == {"name", "tags"} for user in definitions["users"])
     (rights,) = (each for each in definitions["permissions"] if each["user"] == "carpark")
+    (cameras,) = (each for each in definitions["permissions"] if each["user"] == "cameras")
+    assert [cameras[right] for right in ("configure", "write", "read")] == ["^$", f"^{EXCHANGE}$", "^$"]
+    assert [right for right in ("configure", "write", "read") if re.search(rights[right], EXCHANGE)] == [
+        "configure",
+        "read",
+    ]
     queues = [name for queue in QUEUES for name in with_companions(queue)]
     for right in ("configure", "write", "read"):
         assert all(re.fullmatch(rights[right], name) for name in queues)

@@ -81,8 +81,8 @@ def test_the_first_start_writes_secrets_that_only_their_owner_can_read(copy: Cop
     assert mode == 0o600
     assert stat.S_IMODE((copy.folder / "secrets").stat().st_mode) == 0o700
     secret = {name: value for name, value in copy.env.items() if name.endswith(("PASSWORD", "TOKEN", "COOKIE"))}
-    assert len(secret) == 7
-    assert len(set(secret.values())) == 7
+    assert len(secret) == 8
+    assert len(set(secret.values())) == 8
     assert all(len(value) >= 32 for value in secret.values())
     assert not any(value in ended.stdout for value in secret.values())
     assert copy.env["STACK_UID"] == str(os.getuid() or 10001)
@@ -180,7 +180,7 @@ def definitions(copy: Copy, management_url: str) -> Iterator[dict[str, Any]]:
         yield copy.env
     finally:
         requests.delete(f"{management_url}/api/vhosts/carpark", timeout=30)
-        for user in ("carpark", "admin"):
+        for user in ("carpark", "cameras", "admin"):
             requests.delete(f"{management_url}/api/users/{user}", timeout=30)
 
 
@@ -201,3 +201,43 @@ def test_rabbitmq_takes_the_users_and_ours_can_do_its_work_and_nothing_else(
         channel.basic_publish("", "vehicle_entry", b"{}", mandatory=True)
         with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
             channel.queue_declare("another")
+
+
+@pytest.mark.servers
+def test_a_camera_of_the_stack_can_publish_to_the_exchange_of_the_events_and_nothing_else(
+    definitions: dict[str, str], processes: Processes, broker_url: str, redis_url: str
+) -> None:
+    parameters = pika.URLParameters(broker_url)
+    where = f"{parameters.host}:{parameters.port}/carpark"
+    url = f"amqp://cameras:{definitions['RABBITMQ_CAMERAS_PASSWORD']}@{where}"
+    environ = {
+        "CARPARK_BROKER_URL": url,
+        "CARPARK_REDIS_URL": redis_url,
+        "CARPARK_METRICS_PORT": "0",
+        "CARPARK_MATCH_RATIO": "0",
+    }
+    cameras = [
+        processes.start(["carpark", "generate", kind, "--rate", "50", "--events", "20"], env=environ)
+        for kind in ("entry", "exit")
+    ]
+    for kind, camera in zip(("entry", "exit"), cameras, strict=True):
+        camera.wait_for_line(f"has no queue vehicle_{kind} behind vehicle_events, and this user may not declare it")
+    ours = f"amqp://carpark:{definitions['RABBITMQ_PASSWORD']}@{where}"
+    declared = processes.start(["carpark", "queues", "--once"], env={"CARPARK_BROKER_URL": ours})
+    assert declared.wait() == 0, declared.output
+    for camera in cameras:
+        assert camera.wait() == 0, camera.output
+        assert "the queue is there after" in camera.output
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        for name in ("vehicle_entry", "vehicle_exit"):
+            assert connection.channel().queue_declare(name, passive=True).method.message_count == 20
+        for harm in (
+            lambda channel: channel.basic_publish("", "vehicle_entry", b"{}"),
+            lambda channel: channel.basic_get("vehicle_entry"),
+            lambda channel: channel.queue_purge("vehicle_entry"),
+            lambda channel: channel.queue_bind("carpark_work", "vehicle_events", "vehicle_entry"),
+        ):
+            channel = connection.channel()
+            channel.confirm_delivery()
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+                harm(channel)

@@ -56,6 +56,7 @@ def test_a_system_that_is_there_is_well_and_missing_queues_are_only_said(
     assert status == 0, output
     assert levels(checks)["queues"] == ["warning"]
     assert "vehicle_exit.XQ" in checks["queues"][0]["found"]
+    assert checks["queues"][0]["found"].endswith(", vehicle_events")
     for name in ("python", "settings", "rabbitmq", "dead letters", "management api", "redis", "redis memory", "writer"):
         assert levels(checks)[name] == ["ok"], name
     for name in ("clock of Redis", "clock of RabbitMQ"):
@@ -73,6 +74,7 @@ def test_queues_without_consumers_dead_letters_and_other_arguments_are_found(
         channel = connection.channel()
         channel.queue_declare("vehicle_exit.DQ", durable=True, arguments={"x-max-length": 5})
         declare_queues(channel, ("vehicle_entry",))
+        channel.queue_unbind("vehicle_entry", "vehicle_events", "vehicle_entry")
         channel.queue_declare("vehicle_exit", durable=True, arguments={"x-dead-letter-exchange": ""})
         channel.confirm_delivery()
         for _ in range(3):
@@ -83,6 +85,10 @@ def test_queues_without_consumers_dead_letters_and_other_arguments_are_found(
     assert status == 1
     assert levels(checks)["queues"] == ["warning", "problem", "problem"]
     assert "not there: vehicle_exit.XQ" in checks["queues"][0]["found"]
+    assert (
+        "vehicle_events's binding to vehicle_entry, vehicle_events's binding to vehicle_exit"
+        in (checks["queues"][0]["found"])
+    )
     assert "vehicle_exit has other arguments" in checks["queues"][1]["found"]
     assert "x-max-length is 5" in checks["queues"][2]["found"]
     (consumers,) = checks["consumers"]
@@ -123,7 +129,8 @@ def test_what_sinks_have_not_taken_is_said_with_what_to_do(
     (stranded,) = checks["sink jsonl"]
     assert stranded["level"] == "warning"
     assert re.fullmatch(
-        r"7 summaries not yet delivered to sink jsonl, the oldest for \d+ s, and no worker has this sink",
+        r"7 summaries not yet delivered to sink jsonl, the oldest for \d+ s, and no worker asks for it: none has it, "
+        r"or its call hangs",
         stranded["found"],
     )
     assert "`carpark dlq give-up jsonl`" in stranded["advice"], output

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pika
 import pytest
 
-from carpark.broker.topology import declare_queues
+from carpark.broker.topology import EXCHANGE, declare_exchange, declare_queues
+from carpark.errors import ExchangeMismatch
 from carpark.events import VehicleEntered
 from generators.link import Link, connection_parameters
 from generators.publisher import RabbitmqPublisher
@@ -50,6 +51,14 @@ def wire(broker_url: str) -> Iterator[Wire]:
     wire = Wire(broker_url)
     yield wire
     wire.close()
+
+
+def declare_short_queue(wire: Wire) -> None:
+    """The queue of entries, that takes no more than 5."""
+    full = {"x-max-length": 5, "x-overflow": "reject-publish"}
+    wire.channel.queue_declare(VehicleEntered.queue, durable=True, arguments=full)
+    declare_exchange(wire.channel)
+    wire.channel.queue_bind(VehicleEntered.queue, EXCHANGE, VehicleEntered.queue)
 
 
 def arrived(wire: Wire) -> list[str]:
@@ -93,8 +102,7 @@ def test_a_name_that_is_unknown_when_a_queue_is_missing_is_waited_for(
 
 
 def test_what_a_full_queue_refuses_is_sent_again_until_it_is_taken(sender: Sender, wire: Wire) -> None:
-    full = {"x-max-length": 5, "x-overflow": "reject-publish"}
-    wire.channel.queue_declare(VehicleEntered.queue, durable=True, arguments=full)
+    declare_short_queue(wire)
     result: list[int] = []
     thread = threading.Thread(target=lambda: result.append(sender.send(12)))
     thread.start()
@@ -111,8 +119,7 @@ def test_what_a_full_queue_refuses_is_sent_again_until_it_is_taken(sender: Sende
 
 
 def test_a_stop_gives_the_leading_events_that_are_confirmed(sender: Sender, wire: Wire) -> None:
-    full = {"x-max-length": 5, "x-overflow": "reject-publish"}
-    wire.channel.queue_declare(VehicleEntered.queue, durable=True, arguments=full)
+    declare_short_queue(wire)
     result: list[int] = []
     thread = threading.Thread(target=lambda: result.append(sender.send(12)))
     thread.start()
@@ -129,6 +136,55 @@ def test_a_broker_that_is_not_there_is_given_up_soon_after_a_stop() -> None:
     assert len(sender.said) == 1
     assert sender.said[0].endswith("3 events are kept and sent when it is back")
     assert "guest:***@" in sender.said[0]
+
+
+def test_what_is_missing_on_the_way_of_the_events_is_declared_again(sender: Sender, wire: Wire) -> None:
+    sent = 0
+    for harm in (
+        lambda: None,  # nothing is there yet
+        lambda: wire.channel.queue_delete(VehicleEntered.queue),
+        lambda: wire.channel.queue_unbind(VehicleEntered.queue, EXCHANGE, VehicleEntered.queue),
+        lambda: wire.channel.exchange_delete(EXCHANGE),
+    ):
+        harm()
+        assert sender.send(5, sent) == 5
+        assert sender.said.pop() == "queue vehicle_entry was missing, or not bound to vehicle_events; declared it"
+        assert set(arrived(wire)) == set(numbered(5, sent))
+        sent += 5
+    assert sender.said == []
+
+
+def test_an_exchange_of_another_type_is_named(sender: Sender, wire: Wire) -> None:
+    wire.channel.exchange_declare(EXCHANGE, "fanout", durable=True)
+    with pytest.raises(ExchangeMismatch, match=r"exchange 'vehicle_events' exists with other arguments"):
+        sender.send(1)
+
+
+@pytest.mark.parametrize("gone", ["queue", "exchange"])
+def test_a_camera_that_may_write_to_the_exchange_alone_waits_for_what_is_missing(
+    make_user: Callable[..., str], wire: Wire, gone: str
+) -> None:
+    sender = Sender(make_user(write="^vehicle_events$"))
+    declare_queues(wire.channel)
+    assert sender.send(5) == 5
+    assert sender.said == []
+    assert arrived(wire) == numbered(5)
+    if gone == "queue":
+        wire.channel.queue_delete(VehicleEntered.queue)
+    else:
+        wire.channel.exchange_delete(EXCHANGE)
+    thread = threading.Thread(target=sender.send, args=(5, 5))
+    thread.start()
+    (line,) = eventually(lambda: sender.said)
+    assert "has no queue vehicle_entry behind vehicle_events, and this user may not declare it" in line
+    assert line.endswith("start `carpark queues`; 5 events are kept and sent when it is there")
+    declare_queues(wire.channel)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert set(arrived(wire)) == set(numbered(5, 5))
+    assert sender.said[1].startswith("the queue is there after ")
+    assert len(sender.said) == 2
+    sender.publisher.close()
 
 
 def test_what_is_held_for_the_events_is_held_while_the_broker_is_away() -> None:

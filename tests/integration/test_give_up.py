@@ -75,10 +75,23 @@ def test_what_was_given_up_and_whose_dead_letters_are_gone_waits_again(
         retry = processes.start(["carpark", "dlq", "retry", "jsonl"], env=server_environ, name="retry")
         assert (retry.wait(60), retry.output.strip()) == (0, expected)
         assert (backlog(records, "jsonl").waiting, backlog(records, "jsonl").dead) == (20, 0)
-    unknown = processes.start(["carpark", "dlq", "retry", "jsonlines"], env=server_environ, name="retry")
-    assert unknown.wait(60) == 2
-    assert "did you mean 'jsonl'?" in unknown.output
     records.close()
+
+
+def test_a_retry_of_a_sink_that_nobody_knows_and_of_records_in_this_process_is_refused(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, redis_url: str
+) -> None:
+    records = record(redis_url, ["webhook", "jsonl"], 5)
+    assert give_up(processes, server_environ, "jsonl").status == 0
+    records.close()
+    memory = {**server_environ, "CARPARK_REDIS_URL": "memory://"}
+    for env, sink, said in (
+        (server_environ, "jsonlines", "did you mean 'jsonl'? a sink that something was given up for: jsonl (5)\n"),
+        (memory, "jsonl", "CARPARK_REDIS_URL='memory://': wanted the Redis of the workers"),
+    ):
+        refused = processes.start(["carpark", "dlq", "retry", sink], env=env, name="retry")
+        assert refused.wait(60) == 2
+        assert said in refused.output
 
 
 def test_killed_in_the_middle_it_is_called_again_and_leaves_none_without_its_dead_letter(

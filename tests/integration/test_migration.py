@@ -14,7 +14,15 @@ import redis
 from dramatiq.common import dq_name, xq_name
 
 from carpark.broker.reading import DELIVER
-from carpark.broker.topology import ASIDE, EVENT_QUEUES, SINGLE_ACTIVE, declare_queue, queue_arguments, with_companions
+from carpark.broker.topology import (
+    ASIDE,
+    EVENT_QUEUES,
+    SINGLE_ACTIVE,
+    declare_queue,
+    declare_queues,
+    queue_arguments,
+    with_companions,
+)
 from carpark.dashboard.moving import Mover
 from carpark.doctor.servers import check_broker
 from carpark.errors import QueueInUse
@@ -161,6 +169,19 @@ def test_what_an_interrupted_one_left_is_a_problem_for_the_doctor(
     Migration(settings, print).run()
     assert found() == []
     assert [body for body, _ in before.drain("vehicle_exit")] == [bare()]
+
+
+def test_after_it_the_queues_are_those_of_another_type_and_the_command_is_content(
+    broker_url: str, server_environ: dict[str, str], processes: Processes
+) -> None:
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        declare_queues(connection.channel(), queue_type="classic")
+    migrate = ["carpark", "queues", "--migrate", "--queue-type", "quorum"]
+    for _ in range(2):
+        process = processes.start(migrate, env=server_environ, name="migrate")
+        assert process.wait(60) == 0, process.output
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        declare_queues(connection.channel(), queue_type="quorum")
 
 
 def test_it_refuses_while_somebody_consumes_and_says_who(before: Before, settings: Settings, broker_url: str) -> None:

@@ -12,7 +12,7 @@ import requests
 from pika.adapters.blocking_connection import BlockingChannel
 from prometheus_client import CollectorRegistry
 
-from carpark.broker.topology import QUEUES, declare_queues, queue_arguments, with_companions
+from carpark.broker.topology import EXCHANGE, QUEUES, declare_queues, queue_arguments, with_companions
 from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.management import ManagementApi, virtual_host_of
 from carpark.queues import QueueConfigurator, QueueMetrics
@@ -111,6 +111,47 @@ def test_a_queue_that_vanishes_is_declared_again_and_said_once(
     assert 'queue_configurator_declarations_total{outcome="declared",queue="vehicle_exit"} 2.0' in page
     assert 'queue_configurator_declarations_total{outcome="declared",queue="vehicle_entry"} 3.0' in page
     assert process.terminate() == 0
+
+
+def test_an_exchange_or_a_binding_that_vanishes_is_declared_again_and_said_once(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, management_url: str, broker_url: str
+) -> None:
+    process = processes.start(["carpark", "queues", *SHORT], env=server_environ)
+    process.wait_for_line("new are .*, vehicle_events$")
+    channel.queue_unbind("vehicle_exit", EXCHANGE, "vehicle_exit")
+    process.wait_for_line(r"^queues: vehicle_events's binding to vehicle_exit was gone; declared it again$")
+    channel.exchange_delete(EXCHANGE)
+    process.wait_for_line(r"^queues: vehicle_events was gone; declared it again$")
+    channel.queue_delete("vehicle_entry")
+    process.wait_for_line(r"^queues: vehicle_entry was gone; declared it again$")
+    with contextlib.closing(ManagementApi(management_url, virtual_host_of(broker_url))) as api:
+        eventually(lambda: api.bound(EXCHANGE) == {"vehicle_entry", "vehicle_exit"}, what="both are bound again")
+    page = page_of(process)
+    assert 'queue_configurator_declarations_total{outcome="declared",queue="vehicle_events"} 3.0' in page
+    assert process.terminate() == 0
+    assert process.output.count("was gone") == 3
+
+
+def test_a_binding_that_vanishes_is_made_again_without_the_management_api(
+    configure: Callable[..., QueueConfigurator], broker_url: str, free_port: int, channel: BlockingChannel
+) -> None:
+    configurator = configure(broker_url=broker_url, management_url=f"http://127.0.0.1:{free_port}")
+    configurator.declare()
+    channel.queue_unbind("vehicle_exit", EXCHANGE, "vehicle_exit")
+    configurator.declare()
+    channel.confirm_delivery()
+    channel.basic_publish(EXCHANGE, "vehicle_exit", b"{}", mandatory=True)
+
+
+def test_an_exchange_of_another_type_is_status_2(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
+) -> None:
+    channel.exchange_declare(EXCHANGE, "fanout", durable=True)
+    process = processes.start(["carpark", "queues", "--once"], env=server_environ)
+    assert process.wait() == 2, process.output
+    last = process.output.splitlines()[-1]
+    assert "exchange 'vehicle_events' exists with other arguments than carpark's" in last
+    assert "delete it, and it is declared again" in last
 
 
 @pytest.mark.parametrize("name", ["vehicle_entry", "vehicle_exit.DQ", "vehicle_exit.XQ"])
@@ -278,23 +319,15 @@ def test_without_the_management_api_messages_in_hand_are_left_out_and_it_is_said
 
 
 def test_a_user_who_may_not_declare_is_told_so(
-    configure: Callable[..., QueueConfigurator], broker_url: str, management_url: str
+    configure: Callable[..., QueueConfigurator], make_user: Callable[..., str], management_url: str
 ) -> None:
-    host = virtual_host_of(broker_url)
-    user = f"poor-{host}"
-    rights = {"configure": "^$", "write": ".*", "read": ".*"}
-    requests.put(f"{management_url}/api/users/{user}", json={"password": "pw", "tags": ""}, timeout=10)
-    requests.put(f"{management_url}/api/permissions/{host}/{user}", json=rights, timeout=10).raise_for_status()
-    try:
-        configurator = configure(broker_url=broker_url.replace("guest:guest", f"{user}:pw"))
-        with pytest.raises(BrokerUnavailable, match=r"access to queue 'vehicle_entry'.*; give the user"):
-            configurator.declare()
-        configurator.close()
-        api = ManagementApi(management_url.replace("guest:guest", f"{user}:pw"), host)
-        with contextlib.closing(api), pytest.raises(BrokerUnavailable, match="set_user_tags"):
-            api.queues()
-    finally:
-        requests.delete(f"{management_url}/api/users/{user}", timeout=10)
+    url = make_user(write=".*", read=".*")
+    with pytest.raises(BrokerUnavailable, match=r"access to queue 'vehicle_entry'.*; give the user"):
+        configure(broker_url=url).declare()
+    login = url.partition("//")[2].partition("@")[0]
+    api = ManagementApi(management_url.replace("guest:guest", login), virtual_host_of(url))
+    with contextlib.closing(api), pytest.raises(BrokerUnavailable, match="set_user_tags"):
+        api.queues()
 
 
 def test_the_management_api_says_who_is_connected_and_who_consumes(

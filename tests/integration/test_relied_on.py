@@ -173,6 +173,8 @@ def test_who_says_to_be_the_backend_writes_no_row(
     # Seven are no messages of their queues; the eighth is one, of a summary that nobody holds as given up.
     eventually(lambda: left() == 7, 30)
     worker.wait_for_line("is not held as given up")
+    assert "Traceback" not in worker.output
+    assert "CRITICAL" not in worker.output
     _publish(channel, "entry", 1)
     _publish(channel, "exit", 1)
     eventually(lambda: sink.taken == ["1"], 30)

@@ -15,7 +15,7 @@ from tests.faults.conftest import HostedBroker
 from tests.faults.rig import REST_SECONDS
 from tests.order.load import Load
 from tests.order.nemeses import CUT, HEARTBEAT, NEMESES, NONE
-from tests.order.stand import SETTLED_SECONDS, Shape, Stand
+from tests.order.stand import SETTLED_SECONDS, NotHit, Shape, Stand
 from tests.servers import RabbitmqServer, RedisServer
 
 RETURNING = Load("800 stays", 800, 170)
@@ -28,6 +28,7 @@ STAND_BY = (Shape(1, 4, workers=2), Shape(2, 2, workers=2))
 
 QUEUE_TYPES = (CLASSIC, QUORUM)
 SEEDS, FAULT_SEEDS = 20, 3
+TRIES = 3  # at hitting the process at work, before there is nothing left to do
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,18 @@ def run(each: Run, server: RabbitmqServer, folder: Path) -> Outcome:
     Returns:
         What it came to.
     """
+    for attempt in range(1, TRIES + 1):
+        place = folder / str(attempt)
+        place.mkdir()
+        try:
+            return _run(each, server, place)
+        except NotHit as error:
+            if attempt == TRIES:
+                return Outcome(0, 0, 0, 0, 0, 0.0, [f"{error}, {TRIES} times"])
+    raise AssertionError  # unreachable
+
+
+def _run(each: Run, server: RabbitmqServer, folder: Path) -> Outcome:
     broker, store = HostedBroker(server), RedisServer(appendonly=True)
     broker.url += f"?heartbeat={HEARTBEAT}" if each.fault == "SIGSTOP" else ""
     store.start()
@@ -152,6 +165,8 @@ def _on(stand: Stand, each: Run) -> Outcome:
         if each.fault != NONE:
             NEMESES[each.fault](stand, stand.active(each.queue, each.after), each.outage)
         stand.wait_until_idle(SETTLED_SECONDS)
+    except NotHit:
+        raise
     except AssertionError as error:
         problems.append(str(error).partition("\n")[0])
     seconds = time.monotonic() - stand.started - REST_SECONDS

@@ -64,6 +64,10 @@ class Active:
     worker: Service
 
 
+class NotHit(AssertionError):
+    """The workers were done before the one at work could be found: the run says nothing."""
+
+
 class Stand(Rig):
     """The system of one run, without cameras; when it is entered no worker runs.
 
@@ -141,7 +145,8 @@ class Stand(Rig):
             The process.
 
         Raises:
-            AssertionError: There is none, no other worker stands by, or too few messages wait.
+            NotHit: Too few messages wait by now.
+            AssertionError: No other worker stands by, or the queue stands still.
         """
         its = set(self.published[queue])
 
@@ -150,13 +155,14 @@ class Stand(Rig):
 
         def at_work() -> Consumer | None:
             before, goal = self._first_active(queue), max(done() + 1, after)
+            if self._ready(queue) < WAITING_AT_LEAST:
+                raise NotHit(f"only {self._ready(queue)} messages wait in {queue} when it is to be hit")
             eventually(lambda: done() >= goal, _BUSY_SECONDS, f"{goal} events of {queue} have taken effect", 0.005)
             return before if before == self._first_active(queue) else None
 
-        found = eventually(at_work, _BUSY_SECONDS, f"a process that works on {queue}", 0.005)
-        waiting = self._ready(queue)
-        assert waiting >= WAITING_AT_LEAST, f"only {waiting} messages wait in {queue} when it is to be hit: more stays"
-        assert found
+        found = None
+        while found is None:
+            found = at_work()
         (worker,) = [each for each in self.workers if found.pid in _children(each)]
         assert any(self._is_connected(each) for each in self.workers if each is not worker), "nobody stands by"
         return Active(found.pid, found.port, worker)

@@ -340,8 +340,9 @@ def test_a_sink_that_no_worker_has_is_named_with_number_age_and_the_way_out(park
     now[0] += 2
     text = pages.text("/carpark")
     assert (
-        "1 summary not yet delivered to sink gone, the oldest for 36 s, and no worker has this sink: start one with "
-        "gone in CARPARK_SINKS, or make dead letters of them with `carpark dlq give-up gone`." in text
+        "1 summary not yet delivered to sink gone, the oldest for 36 s, and no worker asks for it: none has it, or its "
+        "call hangs: start one with gone in CARPARK_SINKS, or make dead letters of them with "
+        "`carpark dlq give-up gone`." in text
     )
     assert f"gone no worker has it 0 1 36 s 0 1 {NONE}" in text
 

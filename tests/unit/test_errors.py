@@ -14,6 +14,7 @@ from carpark.errors import (
     BrokenPlugin,
     CarparkError,
     ConfigurationError,
+    ExchangeMismatch,
     FileInUse,
     InvalidBody,
     InvalidEvent,
@@ -147,6 +148,7 @@ def test_whatever_an_error_is_made_of_it_is_one_line_for_a_log_and_a_header(text
         FileInUse("CARPARK_CSV", text),
         QueueInUse(text, text),
         QueueMismatch(text, text),
+        ExchangeMismatch(text, text),
     ]
     for error in made:
         assert str(error).isprintable()

@@ -325,6 +325,40 @@ def test_what_cannot_be_buried_now_is_buried_when_the_broker_is_back(make_desk: 
     assert desk.backlog.dead == 2
 
 
+def test_at_a_stop_only_what_has_its_dead_letter_is_marked_as_given_up(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk()
+    desk.sink.error = SummaryRefused("never")
+    desk.record("1", "2")
+    desk.broker_is_away = 1_000_000
+    desk.stopping.set()
+    desk.turn()
+    assert desk.dead == []
+    assert (desk.backlog.waiting, desk.backlog.dead) == (2, 0)
+    desk.broker_is_away = 0
+    desk.turns(2)
+    assert (sorted(desk.buried), desk.backlog.dead) == (["1", "2"], 2)
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_asked_for_within_its_lease(
+    make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk()
+    desk.sink.error, desk.sink.poison = SummaryRefused("one of these"), {"7"}
+    seconds = [0.0]
+
+    def tick() -> float:
+        seconds[0] += 0.1
+        return seconds[0]
+
+    monkeypatch.setattr("carpark.relay.time.monotonic", tick)
+    desk.record(*(f"{number}" for number in range(100)))
+    desk.turn()
+    assert 2 < len(desk.sink.calls) < 50, "the others stay in the batch"
+    assert desk.backlog.waiting == 100 - len(desk.sink.ids) - 1
+    desk.turns(10)
+    assert (len(desk.sink.ids), desk.buried) == (99, ["7"])
+
+
 def test_no_sink_waits_for_another(make_settings: Callable[..., Settings]) -> None:
     sinks = {"hangs": Shelf(), "fails": Shelf(), "well": Shelf()}
     sinks["hangs"].open.clear()
@@ -354,6 +388,7 @@ def test_a_stop_ends_the_call_in_hand_and_settles_it(make_settings: Callable[...
     records.record([entered("2", "2"), exited("2", "2")])
     stopping = threading.Thread(target=relay.stop)
     stopping.start()
+    eventually(relay._stopping.is_set)
     sink.open.set()
     stopping.join()
     assert sink.ids == ["1"]

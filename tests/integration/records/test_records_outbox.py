@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from carpark.events import Event
-from carpark.records import Batch, Outcome, Records, Settlement, connect, forget_memory
+from carpark.records import Batch, ExitsHeld, Outcome, Records, Settlement, connect, forget_memory
 from tests.integration.records.conftest import RETENTION, SINKS, Clock
-from tests.stays import entered, exited
+from tests.stays import at, entered, exited
 
 
 def _take(records: Records, sink: str = "http-csv", lease: float = 10) -> Batch:
@@ -115,6 +115,58 @@ class TestOutbox:
             outbox.settle(batch, Settlement(delivered=None))
         assert sorted(seen) == [("x0", True), ("x1", True), ("x5", False)]
         assert seen[1] == ("x5", False)
+
+    def test_when_the_clock_of_the_records_goes_back_nothing_waits_until_it_has_caught_up(
+        self, clock: Clock, records: Records
+    ) -> None:
+        records.record([entered("e1"), exited("x1"), entered("e2", "C1"), exited("x2", "C1")])
+        outbox = records.outbox("http-csv")
+        outbox.settle(_take(records), Settlement(delivered=["x1"], alone={"x2": 60}))
+        records.record([entered("e3", "C2"), exited("x3", "C2")])
+        outbox.settle(_take(records), Settlement(error="down", delay=300))
+        clock.now -= 7 * 3600
+        assert _ids(_take(records)) == ["x3"]
+        assert outbox.take(10) == pytest.approx(10, abs=0.01), "a lease of now is heeded"
+        clock.now += 11
+        outbox.settle(_take(records), Settlement(delivered=None))
+        assert _ids(_take(records)) == ["x2"]
+
+
+class TestExitsWait:
+    """Exits do not overtake entries: how far these have come is written by the step that records them."""
+
+    def test_an_exit_waits_while_somebody_has_entries_in_hand(self, records: Records) -> None:
+        records.record_entries([entered("e1", microseconds=5)], "mine")
+        for none_ready in (False, True):
+            with pytest.raises(ExitsHeld) as held:
+                records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=none_ready)
+            assert held.value.lists == 1
+        assert "exit/matched" not in records.counts()
+        records.entries_done("another's")
+        with pytest.raises(ExitsHeld):
+            records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=True)
+        records.entries_done("mine")
+        with pytest.raises(ExitsHeld):
+            records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=False)
+        assert records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=True)[0].outcome == "matched"
+
+    def test_an_exit_that_is_not_later_than_the_last_entry_does_not_wait(self, records: Records) -> None:
+        records.record_entries([entered("e1", microseconds=5), entered("e2", "C1", 7)], "mine")
+        records.record_entries([entered("e1", microseconds=5)], "mine")
+        assert records.record_exits([exited("x1", microseconds=8)], at(7), none_ready=False)[0].outcome == "matched"
+
+    def test_without_any_entry_an_exit_waits_for_those_that_are_ready_alone(self, records: Records) -> None:
+        with pytest.raises(ExitsHeld):
+            records.record_exits([exited("x1")], at(0), none_ready=False)
+        assert records.record_exits([exited("x1")], at(0), none_ready=True)[0].outcome == "unmatched"
+
+    def test_what_is_rejected_moves_the_queue_of_entries_on(self, records: Records) -> None:
+        records.record_entries([entered("e1")], "mine")
+        for kind in ("entry", "exit", "entry"):
+            records.reject(kind)
+        with pytest.raises(ExitsHeld) as held:
+            records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=True)
+        assert held.value.lists == 3
 
 
 class TestCounts:
