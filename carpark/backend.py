@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +15,7 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.batches import parts_of
-from carpark.broker.reading import DELIVER, WORK, RejectedMessage
+from carpark.broker.reading import DELIVER, WORK, Marker, RejectedMessage
 from carpark.broker.retries import Failures
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
 from carpark.events import EVENT_OF_QUEUE, Event, StaySummary, VehicleEntered, VehicleExited
@@ -76,9 +74,7 @@ class Backend:
             queue_type=settings.queue_type,
             batch=settings.batch,
         )
-        self._gate = Gate(lambda: self.broker.ready(VehicleEntered.queue))
-        self._said_more = ""
-        self.broker.lanes.when_empty = self._entries_done
+        self._gate = Gate(lambda marker: self.broker.publish_marker(VehicleEntered.queue, marker))
         self._reached = failpoints()
         self._relay = Relay(
             settings, self._sinks, lambda: self.records, self.broker.dead_letter, self.meter, self._reached
@@ -105,17 +101,23 @@ class Backend:
             self._records = Records(client, self._settings.retention, tuple(self._sinks))
         return self._records
 
-    def process(self, *events: Event) -> None:
+    def process(self, *events: Event | Marker) -> None:
         """Record events; the summaries that they yield are in the outbox of each sink then.
 
         Args:
-            events: One event, or a batch of one kind.
+            events: One event, or a batch of one kind; or a marker in their queue.
 
         Raises:
             Held: They are exits, and entries wait that may be earlier.
             Retry: The process stops while a server is away; the events stay in their queue.
             NotRecorded: The records refused some events for good; the others are done.
         """
+        if isinstance(marker := events[0], Marker):
+            self._when_possible(lambda: self.records.reach(marker.id))
+            return
+        self._process([event for event in events if not isinstance(event, Marker)])
+
+    def _process(self, events: Sequence[Event]) -> None:
         started = time.perf_counter()
         self._reached("before-record")
         recorded = self._when_possible(lambda: self._record(events))
@@ -136,20 +138,7 @@ class Backend:
     def _record(self, events: Sequence[Event]) -> list[Recorded]:
         if events[0].kind == VehicleExited.kind:
             return self._gate.record(self.records, events)
-        more = self.broker.lanes.of(VehicleEntered.queue).has_more
-        token = str(uuid.uuid4()) if more else ""
-        recorded = self.records.record_entries(events, token)
-        self._said_more = token
-        return recorded
-
-    def _entries_done(self, queue: str) -> None:
-        """Note that no entries are in hand any more, if the last list said that there were; later if it cannot be."""
-        token = self._said_more
-        if queue == VehicleEntered.queue and token:
-            with contextlib.suppress(RecordsUnavailable):
-                self.records.entries_done(token)
-                if self._said_more == token:
-                    self._said_more = ""
+        return self.records.record_entries(events)
 
     def take_back(self, sink: str, summary: StaySummary) -> None:
         """Have a summary that was given up, and whose dead letter was sent again, wait for its sink as if it were new.

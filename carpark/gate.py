@@ -1,11 +1,19 @@
-"""Exits do not overtake entries: where a queue of entries is behind, exits wait, so that each finds its own entry."""
+"""Exits do not overtake entries: where a queue of entries is behind, exits wait, so that each finds its own entry.
+
+Whether entries wait, in their queue or in a worker's hand, RabbitMQ does not tell exactly. So who has exits to record
+publishes a marker into the queue of entries. When it is reached there, all that was before it is recorded.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+
+from dramatiq.errors import BrokerConnectionError
 
 from carpark.broker.lanes import Held
 from carpark.events import Event, format_time, parse_time
@@ -19,19 +27,23 @@ SLACK = timedelta(seconds=1)
 STANDSTILL = 60.0
 """Seconds without any progress of the entries after which exits go on; longer than any failover."""
 
+MARKED_EVERY = 5.0
+"""Seconds after which a marker that was not reached is published again: its queue may be gone, or RabbitMQ was away."""
+
 
 class Gate:
     """Lets the exits of a queue pass, or holds them.
 
     Args:
-        ready: Counts the entries that are ready in their queue.
+        mark: Publishes a marker with an id into the queue of entries.
         clock: Seconds of a clock that never goes back.
     """
 
-    def __init__(self, ready: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
-        self._ready, self._clock = ready, clock
-        self._lists = -1
-        self._stood, self._looked_at, self._goes_on = 0.0, 0.0, False
+    def __init__(self, mark: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._mark, self._clock = mark, clock
+        self._marker, self._marked_at = "", 0.0
+        self._of: list[str] = []
+        self._lists, self._stood, self._looked_at, self._goes_on = -1, 0.0, 0.0, False
 
     def record(self, records: Records, exits: Sequence[Event]) -> list[Recorded]:
         """Record exits, unless entries wait that may be earlier than they.
@@ -46,21 +58,28 @@ class Gate:
         Raises:
             Held: They have to wait; nothing was recorded.
             RecordsUnavailable: Redis is not there; recording again later is safe.
-            BrokerConnectionError: RabbitMQ cannot be asked; recording again later is safe.
         """
-        after = _a_moment_before(max(event.time for event in exits))
+        of = [event.id for event in exits]
+        if of != self._of:  # a marker speaks of what was in the queue when it was published
+            self._of, self._marker, self._marked_at = of, str(uuid.uuid4()), -math.inf
         try:
-            return records.record_exits(exits, after, none_ready=False)
+            recorded = records.record_exits(exits, _a_moment_before(max(event.time for event in exits)), self._marker)
+            self._stood = 0.0  # nothing stands still, though no entry may have come since long
+            return recorded
         except ExitsHeld as held:
-            lists = held.lists
-        if self._ready() == 0:
-            try:
-                return records.record_exits(exits, after, none_ready=True)
-            except ExitsHeld as held:
-                lists = held.lists
-        if not self._has_stood(lists):
-            raise Held("entries wait that may be earlier")
-        return records.record(exits)
+            if self._has_stood(held.lists):
+                return records.record(exits)
+        if self._clock() >= self._marked_at + MARKED_EVERY:
+            self._publish()
+        raise Held("entries wait that may be earlier")
+
+    def _publish(self) -> None:
+        """Publish the marker, of which the records know; while RabbitMQ does not take it no standstill is counted."""
+        try:
+            self._mark(self._marker)
+        except BrokerConnectionError:
+            self._stood = 0.0
+        self._marked_at = self._clock()
 
     def _has_stood(self, lists: int) -> bool:
         """Count the time in which no entry is recorded; a second at most between two looks, as some may have failed."""

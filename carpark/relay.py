@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -271,7 +273,8 @@ class Route:
                 named = ids
             refused = dict.fromkeys(named, one_line(str(raised))) if named else None
         except BaseException as raised:  # whatever a plugin raises is a failed attempt, the end of a process included
-            error = one_line(str(raised) if isinstance(raised, DeliveryError) else f"{type(raised).__name__}: {raised}")
+            words = [str(raised)] if isinstance(raised, DeliveryError) else traceback.format_exception_only(raised)
+            error = one_line("".join(words))
         self._meter.delivery(self.name, time.perf_counter() - started, bool(error))
         return refused, error
 
@@ -327,11 +330,13 @@ def letter(sink: str, summary: StaySummary) -> Message[Any]:
     Returns:
         The message; its id is made of sink and stay, so that one that comes twice is recognised.
     """
+    name = f"{sink}/{summary.id}"
     return Message(
         queue_name=WORK,
         actor_name=DELIVER,
         args=(),
         kwargs={"sink": sink, "summary": summary.to_dict()},
         options={},
-        message_id=f"{sink}/{summary.id}",
+        # AMQP takes 255 bytes, and whoever reads a letter printable characters: an id may be neither.
+        message_id=name if name.isascii() else str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
     )

@@ -131,7 +131,8 @@ class Kept:
         Raises:
             RecordsUnavailable: Redis is not there.
         """
-        now, _ = self._ask(lambda client: client.time())
+        seconds, micros = self._ask(lambda client: client.time())
+        now = seconds + micros / 1e6
         return _canonical(now - self._retention), _canonical(now)
 
     def _scan(self, start: Callable[[redis.Redis], Any]) -> Iterator[Any]:

@@ -21,7 +21,7 @@ from carpark.broker.batches import parts_of
 from carpark.broker.connection import NO_AMQP_ERRORS, close_in_place
 from carpark.broker.lanes import RESTARTED_AFTER, Lanes
 from carpark.broker.properties import dead_properties
-from carpark.broker.reading import RejectedMessage, read_body
+from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.events import VehicleEntered
 
 READ_AT_ONCE = 100
@@ -30,9 +30,6 @@ READ_AT_ONCE = 100
 ACKNOWLEDGED_AFTER = 0.05
 """Seconds after which what is done is acknowledged together: one acknowledgement for each event that comes alone would
 cost more than the event. Half a prefetch does not wait, so that RabbitMQ goes on delivering."""
-
-DRAINED_EVERY = 0.1
-"""Seconds between two questions whether the queue of entries is empty, while events come."""
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at how many processes share the queues."""
@@ -152,7 +149,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         self._arguments = (broker, queue_name, prefetch, timeout)
         self._lanes = lanes
         self._lane = lanes.of(queue_name) if lanes else None
-        self._look_at = self._ask_at = 0.0
+        self._look_at = 0.0
         self._processes = 1
         self._open()
 
@@ -206,26 +203,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         self.logger.info("%s: given back to a process that stands by", self.queue_name)
         return True
 
-    def _note_whether_drained(self) -> None:
-        """See whether the queue is empty, once all is read that has come: exits wait for entries.
-
-        RabbitMQ answers on the channel of its deliveries, so that whatever it delivered before has come, too.
-        """
-        if self._lane is None or self._lanes is None or self.queue_name != VehicleEntered.queue:
-            return
-        if not self._lane.is_drained and time.monotonic() >= self._ask_at and not self._is_anything_there():
-            self._ask_at = time.monotonic() + DRAINED_EVERY
-            ready = self.channel.queue_declare(self.queue_name, passive=True).method.message_count
-            if not ready and not self._is_anything_there():
-                self._lane.drained()
-        if self._lane.is_empty:
-            self._lanes.when_empty(self.queue_name)
-
-    def _is_anything_there(self) -> bool:
-        return bool(self.channel.get_waiting_message_count())
-
     def _read_what_is_there(self) -> None:
-        self._note_whether_drained()
         self._take(*next(self.iterator))
         # pika reads a few messages at a time; what else has arrived by now belongs to the same batch.
         known, waiting = 0, self.channel.get_waiting_message_count()
@@ -238,7 +216,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
     def _take(self, method: Any, properties: pika.BasicProperties | None, body: bytes | None) -> None:
         if method is None or properties is None or body is None:
             return
-        message = read_body(self.queue_name, body)
+        is_marker = properties.type == MARKER and self.queue_name == VehicleEntered.queue
+        message = (read_marker if is_marker else read_body)(self.queue_name, body)
         self._acknowledgements.delivered(method.delivery_tag)
         delivery = Delivery(message, self._acknowledgements, method.delivery_tag, body, properties)
         if self._lane is None:
@@ -304,8 +283,6 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             return
         try:
             if self._acknowledgements.can_be_sent:
-                self._ask_at = 0.0
-                self._note_whether_drained()
                 self._acknowledgements.send()
             close_in_place(self.connection)
         except (

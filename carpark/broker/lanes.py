@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dramatiq
@@ -26,7 +26,7 @@ from carpark.broker.reading import EventMessage
 RESTARTED_AFTER = 1.0
 """Seconds after which what was left is delivered again."""
 
-HELD_FOR, HELD_LONGEST = 0.02, 0.1
+HELD_FOR, HELD_LONGEST = 0.005, 0.1
 """Seconds after which a batch that is held is tried again: longer each time, up to the second."""
 
 GIVEN_BACK_EVERY = 30.0
@@ -44,7 +44,7 @@ class Lane:
     """
 
     def __init__(self, most: int) -> None:
-        self.is_active = self._is_drained = False
+        self.is_active = False
         self._most = most
         self._waiting: deque[MessageProxy] = deque()
         self._in_hand: MessageProxy | None = None
@@ -60,7 +60,6 @@ class Lane:
         """
         with self._lock:
             self.is_active = True
-            self._is_drained = False
             if self._is_halted:
                 return
             if self._most == 1 or not isinstance(delivery._message, EventMessage):
@@ -68,28 +67,6 @@ class Lane:
             elif self._open is None or not self._open.join(delivery):
                 self._open = Batch(delivery, self._most)
                 self._waiting.append(self._open)
-
-    def drained(self) -> None:
-        """Hear that everything has been added that RabbitMQ had delivered, and that the queue is empty."""
-        with self._lock:
-            self._is_drained = True
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether nothing has been added since `drained`."""
-        return self._is_drained
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there is more than what the worker has in hand, or may be: it has been delivered and not yet read."""
-        with self._lock:
-            return bool(self._waiting) or not self._is_drained
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether all that came on this connection is done, and nothing more is in the queue."""
-        with self._lock:
-            return self.is_active and self._in_hand is None and not self._waiting and self._is_drained
 
     def add_first(self, parts: Sequence[MessageProxy]) -> None:
         """Put messages before all others: those of a batch that are worked on again, each alone.
@@ -136,7 +113,7 @@ class Lane:
         with self._lock:
             self._waiting.clear()
             self._open = None
-            self._is_halted = self.is_active = self._is_drained = False
+            self._is_halted = self.is_active = False
 
 
 class Held(Retry):
@@ -148,13 +125,9 @@ class Lanes(Middleware):
 
     Args:
         most: How many events a batch may have.
-
-    Attributes:
-        when_empty: Hears of a queue whose lane has nothing more in hand, perhaps more than once.
     """
 
     def __init__(self, most: int = 1) -> None:
-        self.when_empty: Callable[[str], None] = lambda queue_name: None
         self._most = most
         self._lanes: dict[str, Lane] = {}
         self._worker: dramatiq.Worker | None = None
@@ -203,8 +176,6 @@ class Lanes(Middleware):
         following = lane.take()
         if following is not None:
             self._hand_on(following)
-        elif lane.is_empty:
-            self.when_empty(message.queue_name)
 
     def _hand_on(self, message: MessageProxy) -> None:
         assert self._worker is not None  # noqa: S101 - it has worked on a message of this lane

@@ -21,11 +21,11 @@ from carpark.broker.connection import HEARTBEAT, NO_AMQP_ERRORS, resolvable
 from carpark.broker.consumer import EventConsumer
 from carpark.broker.headers import survive_odd_headers
 from carpark.broker.lanes import Lanes
+from carpark.broker.reading import MARKER
 from carpark.errors import ExchangeMismatch, QueueMismatch
-from carpark.events import VehicleEntered
 
-QUIET_MILLIS = 50
-"""Milliseconds without an entry after which a consumer asks whether the queue is empty."""
+BLOCKED_FOR = 3.0
+"""Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""
 
 _BURY_ATTEMPTS = 3
 
@@ -62,6 +62,8 @@ class RabbitmqBroker(base.RabbitmqBroker):
             parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
             if parameters.heartbeat is None:
                 parameters.heartbeat = HEARTBEAT
+            if parameters.blocked_connection_timeout is None:  # memory or disk is full, and a worker shall make room
+                parameters.blocked_connection_timeout = BLOCKED_FOR
         self._batch = batch
 
     @property
@@ -100,8 +102,6 @@ class RabbitmqBroker(base.RabbitmqBroker):
         if self._batch > 1 and queue_name != dq_name(queue_name) and not QUEUE_PREFETCH:
             prefetch = min(max(prefetch, PREFETCHED_BATCHES * self._batch), 65535)
         lanes = self.lanes if queue_name in topology.EVENT_QUEUES else None
-        if queue_name == VehicleEntered.queue:
-            timeout = min(timeout, QUIET_MILLIS)
         return EventConsumer(self, queue_name, prefetch, timeout, lanes)
 
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:
@@ -163,27 +163,29 @@ class RabbitmqBroker(base.RabbitmqBroker):
         if self.queue_type != topology.QUORUM:
             self._declare_queue(xq_name(queue_name))
 
-    def ready(self, queue_name: str) -> int:
-        """Count the messages that are ready in a queue.
+    def publish_marker(self, queue_name: str, id_: str) -> None:
+        """Publish a marker behind all that is in a queue.
 
         Args:
-            queue_name: A queue.
-
-        Returns:
-            How many; those in a worker's hand are not.
+            queue_name: The queue.
+            id_: The marker's id.
 
         Raises:
-            ConnectionClosed: RabbitMQ could not be reached.
+            ConnectionClosed: RabbitMQ could not be reached, or did not take it.
         """
-        for is_last in (False, True):  # RabbitMQ closes a connection that nobody used for a while: try a new one
+        # Its thread has other work, and what is old may be closed: one try, and one more on a new connection.
+        for is_new in (getattr(self.state, "connection", None) is None, True):
             try:
-                count: int = self.channel.queue_declare(queue_name, passive=True).method.message_count
-                return count
+                self.channel.basic_publish(
+                    "", queue_name, id_.encode(), pika.BasicProperties(type=MARKER), mandatory=True
+                )
+                return
             except (pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError) as error:
+                if isinstance(error, pika.exceptions.UnroutableError):
+                    self.queues_pending.add(q_name(queue_name))
                 del self.connection
-                if is_last:
+                if is_new:
                     raise ConnectionClosed(error) from None
-        raise AssertionError  # unreachable
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """Count the messages that are ready.

@@ -63,6 +63,41 @@ class RejectedMessage(Message[None]):
         return f"{self.actor_name}(rejected: {self.error})"
 
 
+@dataclass(frozen=True)
+class Marker:
+    """Tells, when it is reached in a queue of entries, that all before it are done: exits wait for that.
+
+    Args:
+        id: A word that nobody else has. Whoever makes one up reaches nothing.
+    """
+
+    id: str
+
+
+class MarkerMessage(Message[None]):
+    """A message whose one argument is a marker."""
+
+
+MARKER = "carpark-marker"
+"""The AMQP type, or here the header, of a marker; its body is the id."""
+
+
+def read_marker(queue_name: str, body: bytes) -> Message[None]:
+    """Read a marker.
+
+    Args:
+        queue_name: The queue that it came on.
+        body: The bytes as they came.
+
+    Returns:
+        The message, for the queue's actor.
+    """
+    id_ = body[:_MAX_ID].decode("ascii", "replace")
+    return MarkerMessage(
+        queue_name=queue_name, actor_name=q_name(queue_name), args=(Marker(id_),), kwargs={}, options={}
+    )
+
+
 def read_body(queue_name: str, body: bytes) -> Message[None]:
     """Read a body for its queue.
 

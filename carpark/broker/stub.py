@@ -21,7 +21,7 @@ from dramatiq.middleware import Middleware
 from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
-from carpark.broker.reading import RejectedMessage, read_body
+from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.broker.topology import EVENT_QUEUES
 
 
@@ -122,17 +122,14 @@ class StubBroker(base.StubBroker):
         lane = self.lanes.of(queue_name) if queue_name in EVENT_QUEUES else None
         return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout, lane)
 
-    def ready(self, queue_name: str) -> int:
-        """Count the messages that are ready in a queue.
+    def publish_marker(self, queue_name: str, id_: str) -> None:
+        """Publish a marker behind all that is in a queue.
 
         Args:
-            queue_name: A queue.
-
-        Returns:
-            How many; those in a worker's hand are not.
+            queue_name: The queue.
+            id_: The marker's id.
         """
-        queue: Queue[Letter] = self.queues[queue_name]
-        return queue.qsize()
+        self.publish(queue_name, id_.encode(), {MARKER: 1})
 
     def letters(self, queue_name: str) -> list[Letter]:
         """Look at what waits in a queue; that changes nothing.
@@ -221,8 +218,6 @@ class EventConsumer(Consumer):
             return delivery
         if delivery is not None:
             self._lane.add(delivery)
-        if not self._queue.qsize():
-            self._lane.drained()
         return self._lane.take()
 
     def _read(self) -> Delivery | None:
@@ -234,7 +229,8 @@ class EventConsumer(Consumer):
             self._free.release()
             return None
         self._in_hand[id(letter)] = letter
-        return Delivery(read_body(self._queue_name, letter.body), letter)
+        is_marker = MARKER in letter.headers and self._queue_name == EVENT_QUEUES[0]
+        return Delivery((read_marker if is_marker else read_body)(self._queue_name, letter.body), letter)
 
     def _restart(self) -> None:
         """Put all that is in hand back, each letter in its place, as RabbitMQ does when a connection is closed."""

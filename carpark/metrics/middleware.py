@@ -18,6 +18,7 @@ from dramatiq.middleware import prometheus as base
 
 from carpark.broker.batches import parts_of
 from carpark.broker.lanes import Held
+from carpark.broker.reading import MarkerMessage
 from carpark.errors import ConfigurationError
 from carpark.metrics import folder, page
 from carpark.metrics.meter import Meter, observe
@@ -163,7 +164,9 @@ class Prometheus(base.Prometheus):
             super().after_worker_shutdown(broker, worker)  # type: ignore[no-untyped-call]
 
     def _of(self, message: MessageProxy | Message[Any]) -> _Labelled | None:
-        # None before the start, and for an actor that there is not: its name is the message's, and so no label.
+        # None before the start, for a marker, and for an actor that there is not: its name is the message's, no label.
+        if isinstance(getattr(message, "_message", None), MarkerMessage):
+            return None
         return self._labelled.get((message.queue_name, message.actor_name))
 
 

@@ -65,6 +65,10 @@ local function take(lease, most, whatever)
   ask(now)
   local wait = math.max(number('leased_until'), whatever and 0 or number('due')) - now
   if wait > 0 then return {'wait', seconds(wait)} end
+  if number('leased_until') > 0 then -- whoever had it has died, or its call hangs
+    redis.call('HSET', RELAY, 'error', 'no answer in time')
+    redis.call('HSETNX', RELAY, 'failing_since', seconds(now))
+  end
   local members = redis.call('LRANGE', BATCH, 0, -1)
   if #members == 0 then members = form(most, whatever) end
   if #members == 0 then return {'wait', '-1'} end
@@ -74,7 +78,7 @@ local function take(lease, most, whatever)
   return {'batch', number('number'), attempt, number('failures'), redis.call('HEXISTS', RELAY, 'alone'), unpack(members)}
 end
 
--- Takes what became of a batch: number, attempt, delivered (ids, or "all"), dead (ids), alone (id to delay in s), last (ids that
+-- Takes what became of a batch: number, attempt, delivered (ids), dead (ids), alone (id to delay in s), last (ids that
 -- go to the end of the batch); error (what the sink said last, or nothing), and delay (s until the sink is tried again).
 -- Of a batch that is not the one in hand nothing is believed, of an attempt that was given up only what was delivered.
 -- Returns how many it counted as delivered, retried and failed.
@@ -85,7 +89,7 @@ local function settle(of)
   local function note(what, ids)
     for _, id in ipairs(ids) do became[id] = what end
   end
-  if of.delivered ~= 'all' then note('delivered', of.delivered) end
+  note('delivered', of.delivered)
   if holds then
     note('dead', of.dead)
     note('last', of.last)
@@ -93,9 +97,9 @@ local function settle(of)
   end
   local left, last, delivered, dead, retried = {}, {}, 0, 0, 0
   for _, stay in ipairs(redis.call('LRANGE', BATCH, 0, -1)) do
-    local id = of.delivered ~= 'all' and cjson.decode(stay).id
-    local what = id and became[id] or 'left'
-    if what == 'delivered' or not id then
+    local id = cjson.decode(stay).id
+    local what = became[id] or 'left'
+    if what == 'delivered' then
       delivered = delivered + 1
     elseif what == 'dead' then
       redis.call('HSET', DEAD, id, stay)

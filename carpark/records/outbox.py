@@ -162,7 +162,8 @@ class Outbox:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now; settling again changes nothing more.
         """
-        delivered = "all" if became.delivered is None else became.delivered
+        # By their ids: a Redis that has taken over may know another batch by this number.
+        delivered = [each.id for each in batch.summaries] if became.delivered is None else became.delivered
         what = {**vars(became), "delivered": delivered, "number": batch.number, "attempt": batch.attempt}
         counted = [int(each) for each in self._do("settle", json.dumps(what))]
         return counted[0], counted[1], counted[2]

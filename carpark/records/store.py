@@ -60,7 +60,11 @@ class Recorded:
         return read_stay(self.stay) if self.stay else None
 
 
-_DONE = "if redis.call('HGET', KEYS[1], 'more') == ARGV[1] then redis.call('HSET', KEYS[1], 'more', '') end"
+_REACH = """
+if redis.call('HGET', KEYS[1], 'wanted') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'reached', ARGV[1])
+return 1
+"""
 
 
 class ExitsHeld(Exception):
@@ -94,7 +98,7 @@ class Records:
     ) -> None:
         self._client, self._retention, self._sinks, self._clock = client, retention, tuple(sinks), clock
         self._join, self._outbox = script(client, "join"), script(client, "outbox")
-        self._done = client.register_script(_DONE)
+        self._reach = client.register_script(_REACH)
         ours = [INSIDE, COUNTS, SEEN_ENTRIES, SEEN_EXITS, SINKS, ENTRIES]
         self._keys = [*ours, *(self.outbox(sink).key for sink in sinks)]
 
@@ -112,14 +116,13 @@ class Records:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
         """
-        return self._record(events, "", "")
+        return self._record(events, "")
 
-    def record_entries(self, entries: Sequence[Event], more: str = "") -> list[Recorded]:
+    def record_entries(self, entries: Sequence[Event]) -> list[Recorded]:
         """Record entries of a queue, and note how far it has come: exits do not overtake them.
 
         Args:
             entries: The entries.
-            more: A word that nobody else has, where who records them has more of their queue in hand, or may have.
 
         Returns:
             One effect per entry, in their order.
@@ -127,40 +130,43 @@ class Records:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
         """
-        return self._record(entries, "entries", more)
+        return self._record(entries, "entries")
 
-    def entries_done(self, more: str) -> None:
-        """Note that who recorded entries has no more of them in hand, unless others were recorded since.
-
-        Args:
-            more: What was said with the last ones.
-
-        Raises:
-            RecordsUnavailable: Redis is not there, or takes no writes for now.
-        """
-        with unavailable():
-            self._done(keys=[ENTRIES], args=[more])
-
-    def record_exits(self, exits: Sequence[Event], after: str, *, none_ready: bool) -> list[Recorded]:
+    def record_exits(self, exits: Sequence[Event], after: str, marker: str) -> list[Recorded]:
         """Record exits of a queue, unless entries wait that may be earlier.
 
         Args:
             exits: The exits.
             after: They do not wait when the entry recorded last is not earlier than this canonical time.
-            none_ready: Whether no entries are ready in their queue, so that they wait for those in hand alone.
+            marker: The id of a marker: nor when that was reached in the queue of entries.
 
         Returns:
             One effect per exit, in their order.
 
         Raises:
-            ExitsHeld: They have to wait; nothing was recorded.
+            ExitsHeld: They have to wait; nothing was recorded, but which marker is waited for.
             RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
         """
-        return self._record(exits, "clear" if none_ready else "hold", after)
+        return self._record(exits, "exits", after, marker)
 
-    def _record(self, events: Sequence[Event], how: str, after: str) -> list[Recorded]:
+    def reach(self, marker: str) -> bool:
+        """Note that a marker was reached in the queue of entries: all before it are recorded.
+
+        Args:
+            marker: Its id; of one that nobody waits for nothing is noted.
+
+        Returns:
+            Whether it is waited for.
+
+        Raises:
+            RecordsUnavailable: Redis is not there, or takes no writes for now; noting it again is safe.
+        """
+        with unavailable():
+            return bool(self._reach(keys=[ENTRIES], args=[marker]))
+
+    def _record(self, events: Sequence[Event], how: str, after: str = "", marker: str = "") -> list[Recorded]:
         now = self._clock() if self._clock else ""
-        arguments: list[Any] = [now, self._retention, how, after, len(self._sinks), *self._sinks]
+        arguments: list[Any] = [now, self._retention, how, after, marker, len(self._sinks), *self._sinks]
         for event in events:
             arguments += (event.kind, event.id, event.vehicle_plate, event.time, event.to_json())
         with unavailable():

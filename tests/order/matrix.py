@@ -21,6 +21,8 @@ from tests.servers import RabbitmqServer, RedisServer
 RETURNING = Load("800 stays", 800, 170)
 MANY = Load("8,000 stays", 8_000, 1_700)
 BEHIND = Load("5 % missed, entries 10,000 behind", 2_000, 400, missed=0.05, commuters=10_000)
+FEW = Load("5 % missed, all in hand at once", 400, 80, missed=0.05)
+"""Fewer events than a worker takes in hand: none is ready in its queue from the beginning."""
 
 ALONE = (Shape(1, 1), Shape(1, 4), Shape(2, 2), Shape(2, 8), Shape(2, 2, workers=2))
 STAND_BY = (Shape(1, 4, workers=2), Shape(2, 2, workers=2))
@@ -114,8 +116,8 @@ def matrix(seeds: int | None = None, outage: float = 90.0) -> Iterator[Run]:
     Yields:
         Each run.
     """
-    for shape, seed in product(ALONE, range(1, (seeds or SEEDS) + 1)):
-        yield Run(RETURNING, shape, CLASSIC, NONE, seed)
+    for load, shape, seed in product((RETURNING, FEW), ALONE, range(1, (seeds or SEEDS) + 1)):
+        yield Run(load, shape, CLASSIC, NONE, seed)
     rest = (QUEUE_TYPES, STAND_BY, range(1, (seeds or FAULT_SEEDS) + 1))
     for fault, queue_type, shape, seed in product(NEMESES, *rest):
         yield Run(MANY, shape, queue_type, fault, seed, outage)
@@ -136,7 +138,7 @@ def run(each: Run, server: RabbitmqServer, folder: Path) -> Outcome:
     """
     for attempt in range(1, TRIES + 1):
         place = folder / str(attempt)
-        place.mkdir()
+        place.mkdir(parents=True)
         try:
             return _run(each, server, place)
         except NotHit as error:

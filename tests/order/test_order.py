@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from carpark.broker.topology import CLASSIC, QUORUM
-from tests.order.matrix import BEHIND, MANY, RETURNING, Run, run
+from tests.order.matrix import BEHIND, FEW, MANY, RETURNING, Run, run
 from tests.order.nemeses import NONE
 from tests.order.stand import Shape
 from tests.servers import RabbitmqServer
@@ -16,6 +16,7 @@ RUNS = (
     Run(RETURNING, Shape(1, 4), CLASSIC, NONE, 1),
     Run(MANY, Shape(2, 2, workers=2), QUORUM, "SIGTERM", 1),
     Run(BEHIND, Shape(1, 4, workers=2), CLASSIC, NONE, 1),
+    Run(FEW, Shape(1, 1), CLASSIC, NONE, 1),
 )
 
 

@@ -33,11 +33,11 @@ def test_records_that_are_away_are_waited_for_in_place_without_end(
     record, away = backend.records.record_entries, [True] * 30
     pauses: list[float] = []
 
-    def record_later(events: Sequence[Event], more: str = "") -> list[Recorded]:
+    def record_later(events: Sequence[Event]) -> list[Recorded]:
         if away:
             away.pop()
             raise RecordsUnavailable("away")
-        return record(events, more)
+        return record(events)
 
     def wait(pause: float) -> bool:
         pauses.append(pause)

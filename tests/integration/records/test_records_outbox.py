@@ -135,37 +135,33 @@ class TestOutbox:
 class TestExitsWait:
     """Exits do not overtake entries: how far these have come is written by the step that records them."""
 
-    def test_an_exit_waits_while_somebody_has_entries_in_hand(self, records: Records) -> None:
-        records.record_entries([entered("e1", microseconds=5)], "mine")
-        for none_ready in (False, True):
+    def test_an_exit_waits_until_its_marker_is_reached(self, records: Records) -> None:
+        records.record_entries([entered("e1", microseconds=5)])
+        later = [exited("x1", microseconds=9)]
+        assert not records.reach("mine"), "nobody waits for it yet"
+        for _ in range(2):
             with pytest.raises(ExitsHeld) as held:
-                records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=none_ready)
+                records.record_exits(later, at(6), "mine")
             assert held.value.lists == 1
-        assert "exit/matched" not in records.counts()
-        records.entries_done("another's")
+        assert not records.reach("made up")
         with pytest.raises(ExitsHeld):
-            records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=True)
-        records.entries_done("mine")
+            records.record_exits(later, at(6), "mine")
+        assert records.reach("mine")
+        assert records.record_exits(later, at(6), "mine")[0].outcome == "matched"
         with pytest.raises(ExitsHeld):
-            records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=False)
-        assert records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=True)[0].outcome == "matched"
+            records.record_exits([exited("x2", microseconds=10)], at(9), "another")
 
     def test_an_exit_that_is_not_later_than_the_last_entry_does_not_wait(self, records: Records) -> None:
-        records.record_entries([entered("e1", microseconds=5), entered("e2", "C1", 7)], "mine")
-        records.record_entries([entered("e1", microseconds=5)], "mine")
-        assert records.record_exits([exited("x1", microseconds=8)], at(7), none_ready=False)[0].outcome == "matched"
-
-    def test_without_any_entry_an_exit_waits_for_those_that_are_ready_alone(self, records: Records) -> None:
-        with pytest.raises(ExitsHeld):
-            records.record_exits([exited("x1")], at(0), none_ready=False)
-        assert records.record_exits([exited("x1")], at(0), none_ready=True)[0].outcome == "unmatched"
+        records.record_entries([entered("e1", microseconds=5), entered("e2", "C1", 7)])
+        records.record_entries([entered("e1", microseconds=5)])
+        assert records.record_exits([exited("x1", microseconds=8)], at(7), "mine")[0].outcome == "matched"
 
     def test_what_is_rejected_moves_the_queue_of_entries_on(self, records: Records) -> None:
-        records.record_entries([entered("e1")], "mine")
+        records.record_entries([entered("e1")])
         for kind in ("entry", "exit", "entry"):
             records.reject(kind)
         with pytest.raises(ExitsHeld) as held:
-            records.record_exits([exited("x1", microseconds=9)], at(6), none_ready=True)
+            records.record_exits([exited("x1", microseconds=9)], at(6), "mine")
         assert held.value.lists == 3
 
 

@@ -1,0 +1,37 @@
+"""Markers in the queue of entries, on a real RabbitMQ: a thread publishes one now and then, and says nothing else."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from carpark.broker import RabbitmqBroker
+from carpark.broker.reading import MARKER, Marker
+from tests.faults.proxy import TcpProxy
+from tests.helpers import eventually
+
+
+def test_a_connection_that_was_closed_meanwhile_is_replaced_without_a_word(channel: Any, broker_url: str) -> None:
+    with closing(TcpProxy(broker_url)) as proxy:
+        broker = RabbitmqBroker(proxy.url, [])
+        broker.publish_marker("vehicle_entry", "m0")
+        for number in (1, 2, 3):
+            assert proxy.cut() == 1
+            eventually(lambda: proxy.connections == 0)
+            broker.publish_marker("vehicle_entry", f"m{number}")
+        broker.close()
+    for number in range(4):
+        _, properties, body = channel.basic_get("vehicle_entry", auto_ack=True)
+        assert (properties.type, body) == (MARKER, b"m%d" % number)
+
+
+def test_a_marker_comes_to_its_actor_and_anybodys_on_another_queue_is_garbage(channel: Any, broker_url: str) -> None:
+    broker = RabbitmqBroker(broker_url, [], batch=100)
+    for queue in ("vehicle_entry", "vehicle_exit"):
+        broker.publish_marker(queue, "m")
+    entries, exits = (broker.consume(queue, timeout=1000) for queue in ("vehicle_entry", "vehicle_exit"))
+    assert eventually(lambda: next(entries)).args == (Marker("m"),)
+    assert eventually(lambda: next(exits)).failed
+    for consumer in (entries, exits):
+        consumer.close()
+    broker.close()
