@@ -75,7 +75,7 @@ SAFEGUARDS = (
             ("    redis.call('RPUSH', BATCH, unpack(waiting))\n", ""),
             ("  local members = redis.call('LRANGE', BATCH, 0, -1)\n", "  local members = {}\n"),
         ),
-        "worker SIGKILL between record and sink",
+        "writer answers 500",
     ),
     Safeguard(
         "the atomic step: it knows the ids that it has processed",
