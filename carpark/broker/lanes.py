@@ -26,7 +26,7 @@ from carpark.broker.reading import EventMessage
 RESTARTED_AFTER = 1.0
 """Seconds after which what was left is delivered again."""
 
-HELD_FOR, HELD_LONGEST = 0.005, 0.1
+HELD_FOR, HELD_LONGEST = 0.002, 0.1
 """Seconds after which a batch that is held is tried again: longer each time, up to the second."""
 
 GIVEN_BACK_EVERY = 30.0
