@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 GLANCE = 1.0
 """Seconds after which a relay looks for what others have left, unless something wakes it before."""
 
-IN_HAND = 0.02
+IN_HAND = 0.005
 """The same while another relay has a batch in hand: it does not know of what has been recorded here meanwhile."""
 
 MARGIN = 5.0
@@ -195,9 +195,7 @@ class Route:
                 wait = GLANCE
             if wait is not None and wait < 0:
                 self._news.wait(GLANCE)
-            elif (
-                wait
-            ):  # no news hastens it: the circuit breaker is open, or another relay has a batch in hand for a moment
+            elif wait:  # no news hastens it: the circuit breaker is open, or another relay is at it
                 self._stopping.wait(min(wait, GLANCE if self._fails else IN_HAND))
 
     def _offer(self, batch: Batch, deadline: float) -> tuple[Settlement, dict[str, str]]:
