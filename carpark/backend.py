@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.errors import BrokerConnectionError, Retry
+from dramatiq.errors import Retry
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
@@ -64,7 +64,7 @@ class Backend:
         self._settings = settings
         self._stopping = threading.Event()
         self._records: Records | None = None
-        self._away = ""
+        self._away = False
         self._sinks = plugins.make_sinks(PluginContext(settings))
         self.meter = Meter(tuple(self._sinks))
         self.prometheus = Prometheus(settings, self.meter)
@@ -109,7 +109,7 @@ class Backend:
 
         Raises:
             Held: They are exits, and entries wait that may be earlier.
-            Retry: The process stops while a server is away; the events stay in their queue.
+            Retry: The process stops while the records are away; the events stay in their queue.
             NotRecorded: The records refused some events for good; the others are done.
         """
         if isinstance(marker := events[0], Marker):
@@ -189,23 +189,21 @@ class Backend:
         while True:
             try:
                 result = step()
-            except (RecordsUnavailable, BrokerConnectionError) as error:
+            except RecordsUnavailable as error:
                 self._note_away(error)
                 if self._stopping.wait(pause):
                     raise Retry(str(error)) from error
                 pause = min(pause * 2, 1.0)
             else:
                 if self._away:
-                    log.warning("%s back", self._away)
-                    self._away = ""
+                    self._away = False
+                    log.warning("the records are back")
                 return result
 
-    def _note_away(self, error: Exception) -> None:
+    def _note_away(self, error: RecordsUnavailable) -> None:
         if not self._away:
-            who, self._away = ("RabbitMQ", "RabbitMQ is")
-            if isinstance(error, RecordsUnavailable):
-                who, self._away = "the records", "the records are"
-            log.warning("%s cannot be reached, events wait: %s", who, error)
+            self._away = True
+            log.warning("the records cannot be reached, events wait: %s", error)
 
 
 class _Lifecycle(Middleware):
