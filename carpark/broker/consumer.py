@@ -34,6 +34,9 @@ cost more than the event. Half a prefetch does not wait, so that RabbitMQ goes o
 LOOK_EVERY = 1.0
 """Seconds between two looks at how many processes share the queues."""
 
+LEAVE_EVERY = 0.01
+"""Seconds between two looks whether a queue that is given back is idle."""
+
 
 class Acknowledgements:
     """What of a connection's deliveries is done, and not acknowledged yet.
@@ -161,6 +164,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         self._acknowledgements = Acknowledgements(self.connection, self.channel, max(1, self._arguments[2] // 2))
         self._read: deque[MessageProxy] = deque()
         self._restart_at: float | None = None
+        self._is_leaving = False
         if self._lane is not None:
             self._lane.restart()
 
@@ -169,7 +173,9 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             if self._is_restarted() or self._is_given_back():
                 self.close()
                 self._open()
-            if not self._read:
+            if self._is_leaving:
+                self.connection.process_data_events(LEAVE_EVERY)
+            elif not self._read:
                 self._read_what_is_there()
         except (
             AssertionError,
@@ -190,7 +196,12 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         return self._restart_at is not None and time.monotonic() >= self._restart_at
 
     def _is_given_back(self) -> bool:
-        """Whether another process stands by that has less to do: RabbitMQ makes whoever comes first active on all."""
+        """Whether another process stands by that has less to do: RabbitMQ makes whoever comes first active on all.
+
+        What is in hand is finished first. It would be dead-lettered, or retried, by both.
+        """
+        if self._is_leaving and self._lane:
+            return self._lane.is_idle
         if not self._lanes or not self._lane or not self._lane.is_active or time.monotonic() < self._look_at:
             return False
         self._look_at = time.monotonic() + LOOK_EVERY
@@ -201,7 +212,9 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         if not self._lanes.is_one_too_many(min(before, there)):
             return False
         self.logger.info("%s: given back to a process that stands by", self.queue_name)
-        return True
+        self._lane.halt()
+        self._is_leaving = True
+        return self._lane.is_idle
 
     def _read_what_is_there(self) -> None:
         self._take(*next(self.iterator))

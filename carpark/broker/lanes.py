@@ -75,7 +75,8 @@ class Lane:
             parts: The messages in their order.
         """
         with self._lock:
-            self._waiting.extendleft(reversed(parts))
+            if not self._is_halted:
+                self._waiting.extendleft(reversed(parts))
 
     def take(self) -> MessageProxy | None:
         """Take what the worker shall do now.
@@ -99,8 +100,18 @@ class Lane:
             if message is self._in_hand:
                 self._in_hand = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the worker has nothing of it in hand."""
+        return self._in_hand is None
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether it hands out nothing."""
+        return self._is_halted
+
     def halt(self) -> None:
-        """Hand out nothing more until `restart`: what the worker had in hand stays in its queue, like all behind it."""
+        """Hand out nothing more until `restart`: whatever is not in the worker's hand stays in its queue."""
         with self._lock:
             self._waiting.clear()
             self._is_halted = True
@@ -165,10 +176,10 @@ class Lanes(Middleware):
         lane = self._lanes.get(message.queue_name)
         if lane is None or self._worker is None:
             return
-        if getattr(message, "is_held", False):
+        if getattr(message, "is_held", False) and not lane.is_halted:
             times = getattr(message, "held", 0) + 1
             message.held = times  # type: ignore[attr-defined]
-            again = threading.Timer(min(HELD_FOR * times, HELD_LONGEST), self._hand_on, (message,))
+            again = threading.Timer(min(HELD_FOR * times, HELD_LONGEST), self._try_again, (lane, message))
             again.daemon = True
             again.start()
             return
@@ -176,6 +187,12 @@ class Lanes(Middleware):
         following = lane.take()
         if following is not None:
             self._hand_on(following)
+
+    def _try_again(self, lane: Lane, message: MessageProxy) -> None:
+        if lane.is_halted:
+            lane.done(message)  # it stays in its queue
+        else:
+            self._hand_on(message)
 
     def _hand_on(self, message: MessageProxy) -> None:
         assert self._worker is not None  # noqa: S101 - it has worked on a message of this lane

@@ -104,6 +104,25 @@ def test_a_halted_lane_hands_out_nothing_before_it_begins_anew() -> None:
     assert ids(lane.take()) == [0]
 
 
+def test_a_halted_lane_lets_nothing_be_worked_on_again_nor_a_batch_be_held() -> None:
+    both = Lanes(3)
+    both.before_worker_boot(None, Handed())  # type: ignore[arg-type]
+    lane = both.of("vehicle_entry")
+    for number in range(3):
+        lane.add(entry(number))
+    batch: Any = lane.take()
+    assert batch is not None
+    batch.is_held = True
+    both.after_ack(None, batch)
+    assert not lane.is_idle, "it is held, and will be tried again"
+    lane.halt()
+    assert not lane.is_idle
+    lane.add_first(batch.leave([1]))
+    both.after_ack(None, batch)
+    assert lane.is_idle
+    assert lane.take() is None
+
+
 def test_what_was_in_hand_before_it_began_anew_is_finished_first_and_nothing_joins_it() -> None:
     lane = filled(10, 1)
     before = lane.take()
@@ -143,7 +162,10 @@ def test_the_worker_is_handed_the_next_as_soon_as_one_is_done_and_nothing_of_oth
     both.after_ack(None, Delivery(read_body("vehicle_exit", b""), Letter(b"")))
 
 
-@given(st.integers(1, 5), st.lists(st.sampled_from(["add", "garbage", "take", "done", "apart", "left"]), max_size=60))
+STEPS = ["add", "garbage", "take", "done", "apart", "left", "given back"]
+
+
+@given(st.integers(1, 5), st.lists(st.sampled_from(STEPS), max_size=60))
 def test_every_run_of_a_queue_is_in_order_and_no_first_effect_ever_out_of_it(most: int, steps: list[str]) -> None:
     """A queue that forgets what is done, as RabbitMQ does, and a worker that has one message at a time."""
     lane = Lane(most)
@@ -154,8 +176,10 @@ def test_every_run_of_a_queue_is_in_order_and_no_first_effect_ever_out_of_it(mos
 
     def finish(step: str) -> None:
         nonlocal hand
-        if step == "left":
+        if step in ("left", "given back"):
             lane.halt()
+            done = parts_of(hand) if step == "given back" else []
+            effects.extend(part for part in done if part not in effects)
             lane.done(hand)
             lane.restart()
             for each in queue[:sent]:
