@@ -74,7 +74,10 @@ class Backend:
             queue_type=settings.queue_type,
             batch=settings.batch,
         )
-        self._gate = Gate(lambda marker: self.broker.publish_marker(VehicleEntered.queue, marker))
+        self._gate = Gate(
+            lambda marker: self.broker.publish_marker(VehicleEntered.queue, marker),
+            lambda: self.broker.lanes.of(VehicleExited.queue).count,
+        )
         self._reached = failpoints()
         self._relay = Relay(
             settings, self._sinks, lambda: self.records, self.broker.dead_letter, self.meter, self._reached
@@ -121,10 +124,10 @@ class Backend:
         started = time.perf_counter()
         self._reached("before-record")
         recorded = self._when_possible(lambda: self._record(events))
-        self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))
         if any(effect.stay for effect in recorded):
             self._reached("after-record")
             self._relay.wake()
+        self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))
         refused = [place for place, effect in enumerate(recorded) if effect.error]
         self.meter.processed(events[0].kind, len(events) - len(refused), time.perf_counter() - started)
         self._reached("before-ack")
@@ -137,7 +140,9 @@ class Backend:
 
     def _record(self, events: Sequence[Event]) -> list[Recorded]:
         if events[0].kind == VehicleExited.kind:
-            return self._gate.record(self.records, events)
+            message = CurrentMessage.get_current_message()
+            last = parts_of(message)[-1].number if message else 0
+            return self._gate.record(self.records, events, last)
         return self.records.record_entries(events)
 
     def take_back(self, sink: str, summary: StaySummary) -> None:

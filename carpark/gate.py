@@ -1,7 +1,8 @@
 """Exits do not overtake entries: where a queue of entries is behind, exits wait, so that each finds its own entry.
 
 Whether entries wait, in their queue or in a worker's hand, RabbitMQ does not tell exactly. So who has exits to record
-publishes a marker into the queue of entries. When it is reached there, all that was before it is recorded.
+publishes a marker into the queue of entries. When it is reached there, all that was before it is recorded. It speaks
+for all exits that had come to this process when it was published: for as many batches as the consumer holds.
 """
 
 from __future__ import annotations
@@ -36,21 +37,25 @@ class Gate:
 
     Args:
         mark: Publishes a marker with an id into the queue of entries.
+        come: Says how many messages have come from the queue of exits.
         clock: Seconds of a clock that never goes back.
     """
 
-    def __init__(self, mark: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._mark, self._clock = mark, clock
-        self._marker, self._marked_at = "", 0.0
-        self._of: list[str] = []
+    def __init__(
+        self, mark: Callable[[str], None], come: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._mark, self._come, self._clock = mark, come, clock
+        self._marker, self._marked_at = "", -math.inf
+        self._speaks_for = -1  # how many messages had come when it was published
         self._lists, self._stood, self._looked_at, self._goes_on = -1, 0.0, 0.0, False
 
-    def record(self, records: Records, exits: Sequence[Event]) -> list[Recorded]:
+    def record(self, records: Records, exits: Sequence[Event], last: int) -> list[Recorded]:
         """Record exits, unless entries wait that may be earlier than they.
 
         Args:
             records: The records.
             exits: The exits, in their order.
+            last: How many messages had come from their queue with the last of them.
 
         Returns:
             One effect per exit.
@@ -59,9 +64,8 @@ class Gate:
             Held: They have to wait; nothing was recorded.
             RecordsUnavailable: Redis is not there; recording again later is safe.
         """
-        of = [event.id for event in exits]
-        if of != self._of:  # a marker speaks of what was in the queue when it was published
-            self._of, self._marker, self._marked_at = of, str(uuid.uuid4()), -math.inf
+        if last > self._speaks_for >= 0 or not self._marker:
+            self._marker, self._marked_at, self._speaks_for = str(uuid.uuid4()), -math.inf, -1
         try:
             recorded = records.record_exits(exits, _a_moment_before(max(event.time for event in exits)), self._marker)
             self._stood = 0.0  # nothing stands still, though no entry may have come since long
@@ -75,6 +79,8 @@ class Gate:
 
     def _publish(self) -> None:
         """Publish the marker, of which the records know; while RabbitMQ does not take it no standstill is counted."""
+        if self._speaks_for < 0:
+            self._speaks_for = self._come()
         try:
             self._mark(self._marker)
         except BrokerConnectionError:

@@ -45,6 +45,7 @@ class Lane:
 
     def __init__(self, most: int) -> None:
         self.is_active = False
+        self.count = 0
         self._most = most
         self._waiting: deque[MessageProxy] = deque()
         self._in_hand: MessageProxy | None = None
@@ -62,6 +63,8 @@ class Lane:
             self.is_active = True
             if self._is_halted:
                 return
+            self.count += 1
+            delivery.number = self.count  # type: ignore[attr-defined]
             if self._most == 1 or not isinstance(delivery._message, EventMessage):
                 self._waiting.append(delivery)
             elif self._open is None or not self._open.join(delivery):

@@ -10,7 +10,9 @@ from dramatiq.broker import MessageProxy
 
 from carpark.broker.batches import parts_of
 from carpark.broker.reading import read_body, read_marker
-from carpark.events import Event
+from carpark.events import Event, VehicleExited
+
+EXITS = VehicleExited.queue
 
 
 class At(MessageProxy):
@@ -87,17 +89,23 @@ class Consumer:
 
     def read(self, count: int) -> None:
         """Give the lane what is next in the queue."""
+        self.process.world.note_read(self.queue, self.queue.names(self.unread[:count]))
         for place in self.unread[:count]:
             self.lane.add(At(self.queue.messages[place], place, self))
         del self.unread[:count]
 
     def counts(self, most: int) -> Iterator[int]:
-        """Say how many messages may be read before a batch is begun: what would not join it makes no difference."""
+        """Say how many messages may be read before a batch is begun.
+
+        What would not join it makes no difference, but that a marker speaks for all exits that were read before it.
+        """
         events = 0
         for count, label in enumerate(self.queue.names(self.unread), 1):
             is_event = isinstance(label, int)
             events += is_event
             if events > most:
+                if self.queue.name == EXITS:
+                    yield len(self.unread)
                 return
             if is_event or count == 1:
                 yield count

@@ -84,7 +84,7 @@ class World:
         for name, which in zip(QUEUES, model.layout, strict=True):
             self._consume(self.processes[which], name)
         self.faults = model.faults
-        self.looked: dict[str, int] = {}
+        self.read: dict[str, int] = {}
         self.wrong = ""
         self.acting = self.processes[0]
 
@@ -290,11 +290,13 @@ class World:
 
     # What is looked at.
 
+    def note_read(self, queue: Queue, numbers: Sequence[Any]) -> None:
+        """Remember how many entries there were when an exit was read first."""
+        for number in numbers if queue.name == EXITS else ():
+            self.read.setdefault(queue.events[number].id, self.queues[ENTRIES].published)
+
     def _heard(self, step: Step, answer: Any) -> None:
         events, entries = events_of(step), self.queues[ENTRIES]
-        for kind, id_, _ in events:
-            if kind == "exit":
-                self.looked.setdefault(id_, entries.published)
         if not events or answer[0][0] == "held":
             return
         for (kind, id_, time), result in zip(events, answer, strict=True):
@@ -304,7 +306,7 @@ class World:
             if queue.order[len(queue.recorded)] != id_:
                 self.wrong = f"{kind} {id_} took effect after {queue.recorded}, in its queue it is {queue.order}"
             queue.recorded.append(id_)
-            for entry in entries.events[: self.looked[id_] if kind == "exit" else 0]:
+            for entry in entries.events[: self.read[id_] if kind == "exit" else 0]:
                 if entry.id not in entries.recorded and parse_time(entry.time) < parse_time(time) - SLACK:
                     self.wrong = f"exit {id_} overtook entry {entry.id}"
 
@@ -319,16 +321,16 @@ class World:
         gates = [process.backend._gate for process in self.processes if not process.is_gone]
         marks = {gate._marker for gate in gates}
         there = {label for label in entries.names(entries.rest()) if isinstance(label, str)} | marks
-        looked = [
+        read = [
             (id_, count)
-            for id_, count in sorted(self.looked.items())
+            for id_, count in sorted(self.read.items())
             if count < len(entries.events) and id_ not in self.queues[EXITS].recorded
         ]
         return (
             records,
             wanted if wanted in there else None,
             reached if reached in marks else None,
-            tuple(looked),
+            tuple(read),
             self.faults,
             *queues,
             *map(self._state_of, self.processes),
@@ -359,7 +361,14 @@ class World:
             )
         held = process.held_at == self._seen() if process.given[EXITS] else None
         is_due = process.clock >= gate._marked_at + MARKED_EVERY
-        return (*parts, process.stops, held, gate._marker, is_due)
+        lane = process.backend.broker.lanes.of(EXITS)
+        there = [
+            part
+            for message in ([lane._in_hand] if lane._in_hand else []) + [*lane._waiting]
+            for part in parts_of(message)
+        ]
+        spoken_for = sum(part.number <= gate._speaks_for for part in there)
+        return (*parts, process.stops, held, gate._marker, is_due, gate._speaks_for < 0, spoken_for)
 
     def leave(self) -> None:
         """End it, wherever it is."""
