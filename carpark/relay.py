@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 GLANCE = 1.0
 """Seconds after which a relay looks for what others have left, unless something wakes it before."""
 
-IN_HAND = 0.005
-"""The same while another relay has a batch in hand: it does not know of what has been recorded here meanwhile."""
-
 MARGIN = 5.0
 """Seconds that a lease lasts beyond the longest call of a sink."""
 
@@ -161,42 +158,58 @@ class Route:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def turn(self) -> float:
-        """Deliver the next batch, if there is one.
+    def turn(self, batch: Batch | None = None) -> Batch | float:
+        """Deliver a batch, if there is one.
+
+        Args:
+            batch: The batch; by default the one that is to be offered now.
 
         Returns:
-            Seconds for which nobody is given a batch; negative if it is only that nothing waits now.
+            The next batch, or the seconds for which nobody is given one; negative if it is only that nothing waits now.
 
         Raises:
             RecordsUnavailable: The records cannot be reached.
         """
         began = time.monotonic()
-        batch = self._outbox.take(self._lease, self._sink.batch)
-        if not isinstance(batch, Batch):
-            return batch
+        if batch is None:
+            taken = self._outbox.take(self._lease, self._sink.batch)
+            if not isinstance(taken, Batch):
+                return taken
+            batch = taken
         became, reasons = self._offer(batch, began + MARGIN / 2)
         if became.delivered != []:
             self._reached("after-sink")
         self._note_health(became)
         self._when_possible(lambda: self._bury(batch, reasons))
         became.dead = [id_ for id_ in became.dead if id_ not in reasons]  # at a stop some may not be buried yet
-        counted = self._when_possible(lambda: self._outbox.settle(batch, became))
-        for outcome, count in zip(Settled, counted or (), strict=False):
+        self._news.clear()
+        counted, following = self._when_possible(lambda: self._settle(batch, became)) or ((), 0.0)
+        for outcome, count in zip(Settled, counted, strict=False):
             self._meter.settled(self.name, outcome, count)
-        return 0.0
+        return following
+
+    def _settle(self, batch: Batch, became: Settlement) -> tuple[tuple[int, int, int], Batch | float]:
+        if self._stopping.is_set():
+            return self._outbox.settle(batch, became), 0.0
+        return self._outbox.settle_and_take(batch, became, self._lease, self._sink.batch)
 
     def _work(self) -> None:
-        while not self._stopping.is_set():
-            self._news.clear()
+        following: Batch | float | None = None
+        while isinstance(following, Batch) or not self._stopping.is_set():
+            batch = following if isinstance(following, Batch) else None
+            if batch is None:
+                self._news.clear()
             try:
-                wait = self._when_possible(self.turn)
+                following = self._when_possible(lambda batch=batch: self.turn(batch))  # type: ignore[misc]
             except Exception:
                 log.exception("the relay to sink %s goes on after an error of its own", self.name)
-                wait = GLANCE
-            if wait is not None and wait < 0:
-                self._news.wait(GLANCE)
-            elif wait:  # no news hastens it: the circuit breaker is open, or another relay is at it
-                self._stopping.wait(min(wait, GLANCE if self._fails else IN_HAND))
+                following = GLANCE
+            if isinstance(following, Batch) or not following:
+                continue
+            # While another relay has a batch in hand, news of this process are in that one's next. While the sink fails
+            # none hastens it.
+            pause = GLANCE if following < 0 else min(following, GLANCE)
+            (self._stopping if self._fails else self._news).wait(pause)
 
     def _offer(self, batch: Batch, deadline: float) -> tuple[Settlement, dict[str, str]]:
         """Offer a batch; give what became of its members, and why those died that did.

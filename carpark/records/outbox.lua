@@ -81,7 +81,8 @@ end
 -- Takes what became of a batch: number, attempt, delivered (ids), dead (ids), alone (id to delay in s), last (ids that
 -- go to the end of the batch); error (what the sink said last, or nothing), and delay (s until the sink is tried again).
 -- Of a batch that is not the one in hand nothing is believed, of an attempt that was given up only what was delivered.
--- Returns how many it counted as delivered, retried and failed.
+-- Returns how many it counted as delivered, retried and failed. Given a lease and a number as well, it takes what is next
+-- in the same step, and returns that as the fourth: what somebody recorded who was told to wait is in it.
 local function settle(of)
   if number('number') ~= of.number then return {0, 0, 0} end
   local holds = number('attempt') == of.attempt
@@ -145,5 +146,9 @@ end
 -- what follows: an outbox that filled it can be emptied.
 redis.call('HDEL', RELAY, '')
 if ARGV[1] == 'take' then return take(tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1') end
-if ARGV[1] == 'settle' then return settle(cjson.decode(ARGV[4])) end
+if ARGV[1] == 'settle' then
+  local answer = settle(cjson.decode(ARGV[4]))
+  if ARGV[5] then answer[4] = take(tonumber(ARGV[5]), tonumber(ARGV[6]), false) end
+  return answer
+end
 return put_back(ARGV[4], ARGV[5])

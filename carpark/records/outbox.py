@@ -143,11 +143,7 @@ class Outbox:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now.
         """
-        what, *answer = self._do("take", lease, max(1, min(most, MOST)), int(whatever))
-        if what == "wait":
-            return float(answer[0])
-        number, attempt, failures, alone, *stays = answer
-        return Batch(int(number), int(attempt), int(failures), bool(alone), tuple(map(read_stay, stays)))
+        return _taken(self._do("take", lease, max(1, min(most, MOST)), int(whatever)))
 
     def settle(self, batch: Batch, became: Settlement) -> tuple[int, int, int]:
         """Note what became of a batch. Of one that is another's by now nothing changes but what was delivered.
@@ -162,11 +158,36 @@ class Outbox:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now; settling again changes nothing more.
         """
+        delivered, retried, failed = self._settle(batch, became)
+        return delivered, retried, failed
+
+    def settle_and_take(
+        self, batch: Batch, became: Settlement, lease: float, most: int = MOST
+    ) -> tuple[tuple[int, int, int], Batch | float]:
+        """Settle a batch, and take the next one in the same step.
+
+        Whoever recorded something meanwhile, and was told to wait, need not ask again: it is in the next batch.
+
+        Args:
+            batch: The batch.
+            became: What became of its members.
+            lease: Seconds that the lease of the next one lasts.
+            most: How many summaries a new batch may have.
+
+        Returns:
+            As `settle`, and as `take`.
+
+        Raises:
+            RecordsUnavailable: Redis is not there, or takes no writes for now.
+        """
+        delivered, retried, failed, following = self._settle(batch, became, lease, max(1, min(most, MOST)))
+        return (delivered, retried, failed), _taken(following)
+
+    def _settle(self, batch: Batch, became: Settlement, *following: float) -> Any:
         # By their ids: a Redis that has taken over may know another batch by this number.
         delivered = [each.id for each in batch.summaries] if became.delivered is None else became.delivered
         what = {**vars(became), "delivered": delivered, "number": batch.number, "attempt": batch.attempt}
-        counted = [int(each) for each in self._do("settle", json.dumps(what))]
-        return counted[0], counted[1], counted[2]
+        return self._do("settle", json.dumps(what), *following)
 
     def put_back(self, summary: StaySummary) -> bool:
         """Have a summary that was given up wait again, with no attempts behind it.
@@ -251,6 +272,14 @@ class Outbox:
         now = self._clock() if self._clock else ""
         with unavailable():
             return self._script(keys=keys, args=[operation, now, self._sink, *arguments])
+
+
+def _taken(answer: Sequence[Any]) -> Batch | float:
+    what, *rest = answer
+    if what == "wait":
+        return float(rest[0])
+    number, attempt, failures, alone, *stays = rest
+    return Batch(int(number), int(attempt), int(failures), bool(alone), tuple(map(read_stay, stays)))
 
 
 def read_stay(stay: str) -> StaySummary:

@@ -14,7 +14,7 @@ from carpark.errors import SummaryRefused
 from carpark.events import StaySummary
 from carpark.metrics import Meter
 from carpark.plugins import Sink
-from carpark.records import Backlog, Outbox, Records, connect, forget_memory
+from carpark.records import Backlog, Batch, Outbox, Records, connect, forget_memory
 from carpark.relay import Relay, Route
 from carpark.settings import Settings
 from tests.helpers import eventually
@@ -55,6 +55,7 @@ class Desk:
         self.route = Route("shelf", self.sink, settings, self.bury, Meter(["shelf"]), lambda name: None, self.stopping)
         self.route._outbox = self.outbox
         self.broker_is_away = 0
+        self.following: Batch | float = 0.0
 
     def bury(self, message: Message[Any], why: str) -> None:
         if self.broker_is_away:
@@ -67,9 +68,10 @@ class Desk:
         self.records.record([event for id_ in ids for event in (entered(id_, id_), exited(id_, id_))])
 
     def turn(self, later: float = 0.0) -> float:
-        """Let time pass, then let the relay do one thing."""
+        """Let time pass, then let the relay do one thing; 0 if it has the next batch already."""
         self.now += later
-        return self.route.turn()
+        self.following = self.route.turn(self.following if isinstance(self.following, Batch) else None)
+        return 0.0 if isinstance(self.following, Batch) else self.following
 
     def turns(self, count: int, every: float = 1000.0) -> None:
         """Let the relay do so many things, one each so many seconds."""
@@ -98,9 +100,8 @@ def make_desk(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., 
 def test_what_is_recorded_together_is_delivered_together_and_once(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk()
     desk.record("1", "2", "3")
-    assert desk.turn() == 0
-    assert desk.sink.calls == [["1", "2", "3"]]
     assert desk.turn() < 0, "nothing waits any more"
+    assert desk.sink.calls == [["1", "2", "3"]]
     assert desk.counts == {"delivered": 3}
     assert desk.backlog.undelivered == 0
 
@@ -164,7 +165,7 @@ def test_a_single_summary_that_fails_lets_the_next_ones_pass(make_desk: Callable
     desk.record("2")
     desk.turns(2)
     assert desk.sink.ids == ["2"]
-    assert desk.backlog.alone == 1
+    assert desk.backlog.waiting == 1
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 50])
@@ -193,7 +194,8 @@ def test_poison_at_the_head_of_a_batch_does_not_hide_that_the_sink_is_well(
     desk.record(*(f"{number:02}" for number in range(20)))
     desk.turns(8)
     assert sorted(desk.sink.ids) == [f"{number:02}" for number in range(poisoned, 20)]
-    assert desk.backlog.alone == poisoned
+    assert desk.backlog.waiting == poisoned
+    assert desk.backlog.alone >= poisoned - 1, "one may be in hand"
 
 
 @pytest.mark.parametrize(

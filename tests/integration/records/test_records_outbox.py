@@ -87,6 +87,21 @@ class TestOutbox:
         assert outbox.settle(again, Settlement(delivered=None)) == (0, 0, 0), "an old number settles nothing"
         assert outbox.settle(following, Settlement(delivered=None)) == (2, 0, 0)
 
+    def test_who_settles_a_batch_takes_what_was_recorded_by_somebody_who_was_told_to_wait(
+        self, records: Records
+    ) -> None:
+        records.record([entered("e1"), exited("x1")])
+        outbox = records.outbox("http-csv")
+        batch = _take(records)
+        records.record([entered("e2", "C3"), exited("x2", "C3")])
+        assert outbox.take(10) == pytest.approx(10, abs=1), "another has a batch in hand"
+        counted, following = outbox.settle_and_take(batch, Settlement(delivered=None), 10)
+        assert counted == (1, 0, 0)
+        assert isinstance(following, Batch)
+        assert _ids(following) == ["x2"]
+        counted, following = outbox.settle_and_take(following, Settlement(delivered=None), 10)
+        assert (counted, following) == ((1, 0, 0), -1), "nothing waits"
+
     def test_a_circuit_breaker_is_open_for_all_relays_and_after_a_restart(
         self, client: redis.Redis, clock: Clock, records: Records
     ) -> None:
@@ -232,7 +247,9 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 4))
     def take(self, most: int) -> None:
-        batch = self.outbox.take(10, most)
+        self.taken(self.outbox.take(10, most))
+
+    def taken(self, batch: Batch | float) -> None:
         if isinstance(batch, Batch):
             assert self.clock.now >= self.leased_until, "one batch is in hand at a time"
             assert not {*_ids(batch)} & ({*self.delivered} | self.dead)
@@ -242,8 +259,13 @@ class OutboxMachine(RuleBasedStateMachine):
             self.leased_until = self.clock.now + 10
 
     @precondition(lambda self: self.in_hand)
-    @rule(which=st.integers(-3, -1), chance=st.randoms(use_true_random=False), delay=st.sampled_from([0, 5]))
-    def settle(self, which: int, chance: random.Random, delay: float) -> None:
+    @rule(
+        which=st.integers(-3, -1),
+        chance=st.randoms(use_true_random=False),
+        delay=st.sampled_from([0, 5]),
+        goes_on=st.booleans(),
+    )
+    def settle(self, which: int, chance: random.Random, delay: float, goes_on: bool) -> None:
         batch = self.in_hand[max(which, -len(self.in_hand))]
         became = Settlement(delay=delay, error="down" if delay else "")
         for id_ in _ids(batch):
@@ -257,7 +279,11 @@ class OutboxMachine(RuleBasedStateMachine):
                 ]
             )(id_)
         before = {summary.id: state for summary, state in self.outbox.stays()}
-        counted = self.outbox.settle(batch, became)
+        following: Batch | float = 0.0
+        if goes_on:
+            counted, following = self.outbox.settle_and_take(batch, became, 10, 3)
+        else:
+            counted = self.outbox.settle(batch, became)
         after = {summary.id: state for summary, state in self.outbox.stays()}
         gone, died = (
             before.keys() - after.keys(),
@@ -271,6 +297,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.dead |= died
         if batch is self.in_hand[-1]:
             self.leased_until = self.clock.now
+        self.taken(following)
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 11.0]))
     def wait(self, seconds: float) -> None:
