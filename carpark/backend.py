@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import dramatiq
@@ -18,10 +19,11 @@ from carpark.broker.batches import parts_of
 from carpark.broker.reading import DELIVER, WORK, Marker, RejectedMessage
 from carpark.broker.retries import Failures
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
-from carpark.events import EVENT_OF_QUEUE, Event, StaySummary, VehicleEntered, VehicleExited
+from carpark.events import Event, StaySummary, VehicleEntered, VehicleExited
 from carpark.failpoints import failpoints
 from carpark.gate import Gate
 from carpark.metrics import Meter, Prometheus
+from carpark.partitions import event_of, event_queues, is_event_queue, partition_of, partition_queue
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
 from carpark.relay import Relay
@@ -74,10 +76,7 @@ class Backend:
             queue_type=settings.queue_type,
             batch=settings.batch,
         )
-        self._gate = Gate(
-            lambda marker: self.broker.publish_marker(VehicleEntered.queue, marker),
-            lambda: self.broker.lanes.of(VehicleExited.queue).count,
-        )
+        self._gates = [self._gate(number) for number in range(settings.partitions)]
         self._reached = failpoints()
         self._relay = Relay(
             settings, self._sinks, lambda: self.records, self.broker.dead_letter, self.meter, self._reached
@@ -90,11 +89,20 @@ class Backend:
         def declare(function: Callable[..., None], name: str, queue: str) -> dramatiq.Actor[..., None]:
             return dramatiq.actor(broker=self.broker, actor_name=name, queue_name=queue, **options)(function)
 
+        queues = event_queues(self._settings.partitions)
         return {
-            VehicleEntered.queue: declare(self.process, VehicleEntered.queue, VehicleEntered.queue),
-            VehicleExited.queue: declare(self.process, VehicleExited.queue, VehicleExited.queue),
+            **{queue: declare(self._processing(queue), queue, queue) for queue in queues},
             DELIVER: declare(self.take_back, DELIVER, WORK),
         }
+
+    def _gate(self, partition: int) -> Gate:
+        entries, exits = (partition_queue(each.queue, partition) for each in (VehicleEntered, VehicleExited))
+        mark = partial(self.broker.publish_marker, entries)
+        return Gate(mark, lambda: self.broker.lanes.of(exits).count, partition=partition)
+
+    def _processing(self, queue: str) -> Callable[..., None]:
+        partition = partition_of(queue)
+        return lambda *events: self.process(*events, partition=partition)
 
     @property
     def records(self) -> Records:
@@ -104,11 +112,12 @@ class Backend:
             self._records = Records(client, self._settings.retention, tuple(self._sinks))
         return self._records
 
-    def process(self, *events: Event | Marker) -> None:
+    def process(self, *events: Event | Marker, partition: int = 0) -> None:
         """Record events; the summaries that they yield are in the outbox of each sink then.
 
         Args:
             events: One event, or a batch of one kind; or a marker in their queue.
+            partition: That of their queue.
 
         Raises:
             Held: They are exits, and entries wait that may be earlier.
@@ -116,14 +125,14 @@ class Backend:
             NotRecorded: The records refused some events for good; the others are done.
         """
         if isinstance(marker := events[0], Marker):
-            self._when_possible(lambda: self.records.reach(marker.id))
+            self._when_possible(lambda: self.records.reach(marker.id, partition))
             return
-        self._process([event for event in events if not isinstance(event, Marker)])
+        self._process([event for event in events if not isinstance(event, Marker)], partition)
 
-    def _process(self, events: Sequence[Event]) -> None:
+    def _process(self, events: Sequence[Event], partition: int) -> None:
         started = time.perf_counter()
         self._reached("before-record")
-        recorded = self._when_possible(lambda: self._record(events))
+        recorded = self._when_possible(lambda: self._record(events, partition))
         if any(effect.stay for effect in recorded):
             self._reached("after-record")
             self._relay.wake()
@@ -138,12 +147,12 @@ class Backend:
         if refused:
             raise NotRecorded(recorded[refused[0]].error, refused)
 
-    def _record(self, events: Sequence[Event]) -> list[Recorded]:
+    def _record(self, events: Sequence[Event], partition: int) -> list[Recorded]:
         if events[0].kind == VehicleExited.kind:
             message = CurrentMessage.get_current_message()
             last = parts_of(message)[-1].number if message else 0
-            return self._gate.record(self.records, events, last)
-        return self.records.record_entries(events)
+            return self._gates[partition].record(self.records, events, last)
+        return self.records.record_entries(events, partition)
 
     def take_back(self, sink: str, summary: StaySummary) -> None:
         """Have a summary that was given up, and whose dead letter was sent again, wait for its sink as if it were new.
@@ -167,7 +176,7 @@ class Backend:
             queue: The queue that it came on.
         """
         try:
-            self._when_possible(lambda: self.records.reject(EVENT_OF_QUEUE[queue].kind))
+            self._when_possible(lambda: self.records.reject(event_of(queue).kind, partition_of(queue)))
         except Retry as error:
             log.error("a rejected message of %s was not counted: %s", queue, error)
         else:
@@ -227,7 +236,7 @@ class _Lifecycle(Middleware):
         self._backend.close()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        if isinstance(message._message, RejectedMessage) and message.actor_name in EVENT_OF_QUEUE:
+        if isinstance(message._message, RejectedMessage) and is_event_queue(message.actor_name):
             self._backend.reject(message.actor_name)
 
 

@@ -15,10 +15,10 @@ import dramatiq
 from dramatiq.errors import QueueNotFound
 
 from carpark.backend import Backend
-from carpark.broker import QUEUES, STUB, StubBroker
-from carpark.broker.topology import EVENT_QUEUES
+from carpark.broker import STUB, StubBroker
 from carpark.embedded_metrics import EmbeddedMetrics
 from carpark.events import Event, StaySummary, VehicleExited
+from carpark.partitions import event_queues, queue_for
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
 from carpark.report import Report
@@ -54,10 +54,11 @@ class StubPublisher(Publisher):
 
     Args:
         broker: The broker.
+        partitions: How many queues it has for the events of a kind.
     """
 
-    def __init__(self, broker: StubBroker) -> None:
-        self._broker = broker
+    def __init__(self, broker: StubBroker, partitions: int) -> None:
+        self._broker, self._partitions = broker, partitions
         self._changed = threading.Condition()
         self._plates: dict[str, str] = {}
         self._last_exits: dict[str, str] = {}
@@ -76,7 +77,7 @@ class StubPublisher(Publisher):
         """
         for event in events:
             self._take_turn(event)
-            self._broker.publish(event.queue, message_body(event))
+            self._broker.publish(queue_for(event, self._partitions), message_body(event))
         return len(events)
 
     def processed(self, key: str) -> None:
@@ -152,7 +153,7 @@ class Embedded:
         try:
             self.backend = Backend(settings, plugins, self._note)
             self.broker = self._stub(self.backend)
-            self._publisher = StubPublisher(self.broker)
+            self._publisher = StubPublisher(self.broker, settings.partitions)
             self._lanes: list[Lane] = local_lanes(
                 settings, plan, plugins=plugins, clock=self._clock, registry=numbers.registry
             )
@@ -221,7 +222,7 @@ class Embedded:
         Returns:
             The numbers at this moment; they are read one after another, so they may be a few events apart.
         """
-        counts = {queue: self.broker.counts(queue) for queue in EVENT_QUEUES}
+        counts = {queue: self.broker.counts(queue) for queue in event_queues(self.settings.partitions)}
         return Snapshot(
             seconds=time.monotonic() - self._started,
             report=self.report(),
@@ -243,13 +244,11 @@ class Embedded:
             published=sum(lane.tally.published for lane in self._lanes),
             inside=records.inside(),
             undelivered=records.undelivered(),
-            dead=sum(self.broker.counts(queue)["dead"] for queue in QUEUES),
+            dead=sum(self.broker.counts(queue)["dead"] for queue in self.broker.names),
         )
 
     def _is_idle(self) -> bool:
-        return all(
-            not (count["ready"] or count["unacked"]) for count in (self.broker.counts(queue) for queue in QUEUES)
-        )
+        return all(not (count["ready"] or count["unacked"]) for count in map(self.broker.counts, self.broker.names))
 
     def _note(self, effect: Recorded) -> None:
         self._publisher.processed(effect.key)

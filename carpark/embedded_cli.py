@@ -19,7 +19,7 @@ from rich.console import Console
 
 from carpark.audit import LastRun, Verdict, audit, run_folder, sinks_of
 from carpark.audit.command import progress_bar
-from carpark.broker.topology import QUEUES, with_companions
+from carpark.broker.topology import with_companions
 from carpark.dashboard import DashboardServer
 from carpark.dashboard.server import links_of
 from carpark.dashboard.stub import StubInterface
@@ -63,6 +63,7 @@ _SILENT = 1.0
     "bind",
     *SINK_SETTINGS,
     "retention",
+    "partitions",
 )
 @click.option("--events", metavar="N", type=click.IntRange(0), help="End after so many events of each camera")
 @click.option("--duration", metavar="SECONDS", callback=seconds(0.001), help="End after so long")
@@ -121,7 +122,7 @@ def _run(
 
 def _audit(park: Embedded, last: LastRun, console: Console) -> Verdict:
     with progress_bar(console) as progress:
-        names = (name for queue in QUEUES for name in with_companions(queue))
+        names = (name for queue in park.broker.names for name in with_companions(queue))
         letters = ((name, letter.body) for name in names for letter in park.broker.letters(name))
         settings = park.settings
         sources = replace(last.sources(), redis_url=settings.redis_url, retention=settings.retention, messages=letters)

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
 from carpark.backend import Backend
-from carpark.broker import QUEUES, StubBroker
+from carpark.broker import StubBroker
 from carpark.metrics import RecordsNow
+from carpark.metrics.queues import QueueMetrics
 from carpark.ports import MetricsPage, metrics_port
-from carpark.queues import QueueMetrics
 from carpark.settings import Settings
 
 
@@ -39,8 +39,8 @@ class EmbeddedMetrics:
         self.registry.register(RecordsNow(lambda: backend.records))
         queues = _QueuesNow(broker)
         self.registry.register(queues)
-        queues.metrics = QueueMetrics(self.registry)
-        for queue in QUEUES:
+        queues.metrics = QueueMetrics(self.registry, broker.names)
+        for queue in broker.names:
             queues.metrics.declaration(queue, "declared")
 
     def show(self, settings: Settings) -> MetricsPage:
@@ -67,6 +67,6 @@ class _QueuesNow:
 
     def collect(self) -> Iterator[Metric]:
         if self.metrics is not None:
-            for queue in QUEUES:
+            for queue in self._broker.names:
                 self.metrics.counts(queue, {**self._broker.counts(queue)}, consumers=1)
         return iter(())

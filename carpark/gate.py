@@ -17,7 +17,8 @@ from datetime import timedelta
 from dramatiq.errors import BrokerConnectionError
 
 from carpark.broker.lanes import Held
-from carpark.events import Event, format_time, parse_time
+from carpark.events import Event, VehicleEntered, format_time, parse_time
+from carpark.partitions import partition_queue
 from carpark.records import ExitsHeld, Recorded, Records
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,17 @@ class Gate:
         mark: Publishes a marker with an id into the queue of entries.
         come: Says how many messages have come from the queue of exits.
         clock: Seconds of a clock that never goes back.
+        partition: That of both queues.
     """
 
     def __init__(
-        self, mark: Callable[[str], None], come: Callable[[], int], clock: Callable[[], float] = time.monotonic
+        self,
+        mark: Callable[[str], None],
+        come: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+        partition: int = 0,
     ) -> None:
-        self._mark, self._come, self._clock = mark, come, clock
+        self._mark, self._come, self._clock, self._partition = mark, come, clock, partition
         self._marker, self._marked_at = "", -math.inf
         self._speaks_for = -1  # how many messages had come when it was published
         self._lists, self._stood, self._looked_at, self._goes_on = -1, 0.0, 0.0, False
@@ -67,7 +73,8 @@ class Gate:
         if last > self._speaks_for >= 0 or not self._marker:
             self._marker, self._marked_at, self._speaks_for = str(uuid.uuid4()), -math.inf, -1
         try:
-            recorded = records.record_exits(exits, _a_moment_before(max(event.time for event in exits)), self._marker)
+            after = _a_moment_before(max(event.time for event in exits))
+            recorded = records.record_exits(exits, after, self._marker, self._partition)
             self._stood = 0.0  # nothing stands still, though no entry may have come since long
             return recorded
         except ExitsHeld as held:
@@ -97,7 +104,8 @@ class Gate:
         self._looked_at = now
         if self._stood >= STANDSTILL and not self._goes_on:
             self._goes_on = True
-            log.warning("entries wait and none was recorded for %d s: exits go on without them", STANDSTILL)
+            queue = partition_queue(VehicleEntered.queue, self._partition)
+            log.warning("%s: none was recorded for %d s: exits go on without them", queue, STANDSTILL)
         return self._goes_on
 
 

@@ -20,12 +20,13 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from carpark.broker.connection import explain, open_connection
 from carpark.broker.reading import DELIVER
-from carpark.broker.topology import ASIDE, EVENT_QUEUES, QUEUES, declare_queue, queue_arguments, with_companions
+from carpark.broker.topology import ASIDE, all_queues, declare_queue, queue_arguments, with_companions
 from carpark.dashboard.base import Wanted
 from carpark.dashboard.moving import Mover
 from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, RecordsUnavailable
 from carpark.events import VehicleExited
 from carpark.management import ManagementApi
+from carpark.partitions import is_event_queue
 from carpark.records import Records, connect
 from carpark.records.outbox import SINKS
 from carpark.settings import Settings
@@ -96,13 +97,13 @@ class Migration:
     """Replaces the queues of events that exist with other arguments.
 
     Args:
-        settings: Of these, ``broker_url``, ``queue_type``, ``management_url`` and ``redis_url`` are used.
+        settings: Of these, those of RabbitMQ and its queues, and ``redis_url``, are used.
         say: Prints a line.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._url, self._queue_type, self._say = settings.broker_url, settings.queue_type, say
-        self._redis_url = settings.redis_url
+        self._queues, self._redis_url = all_queues(settings.partitions), settings.redis_url
         self._management = ManagementApi.of(settings)
         self._mover = Mover(settings.broker_url, "carpark queues")
 
@@ -123,13 +124,13 @@ class Migration:
 
     def _migrate(self, connection: BlockingConnection) -> None:
         self._lock(connection)
-        names = [name for queue in QUEUES for name in with_companions(queue)]
+        names = [name for queue in self._queues for name in with_companions(queue)]
         for name in names:
             self._refuse_consumers(connection, name)
         for name in names:
             self._replace(connection, name)
         self._adopt_summaries()
-        for queue in EVENT_QUEUES:
+        for queue in filter(is_event_queue, self._queues):
             delayed = dq_name(queue)
             count = self._mover.requeue(delayed, lambda job: job.actor_name != DELIVER, sys.maxsize)
             if count:

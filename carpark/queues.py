@@ -15,14 +15,16 @@ import click
 from dramatiq.common import xq_name
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from carpark.broker.connection import explain, is_refusal, open_connection
-from carpark.broker.topology import EVENT_QUEUES, EXCHANGE, QUEUES, declare_exchange, queue_arguments, with_companions
+from carpark.broker.topology import EXCHANGE, all_queues, declare_exchange, queue_arguments, with_companions
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
 from carpark.management import ManagementApi
+from carpark.metrics.queues import QueueMetrics
 from carpark.migration import Migration
 from carpark.options import CONTEXT, examples, seconds, settings_options
+from carpark.partitions import event_queues
 from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
 from carpark.values import mask_urls
@@ -42,69 +44,11 @@ _NOT_FOUND, _MISMATCH = 404, 406
 Answer = TypeVar("Answer")
 
 
-class QueueMetrics:
-    """What ``/metrics`` shows under ``queue_configurator``.
-
-    Args:
-        registry: Where the metrics are registered.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._declarations = Counter(
-            "queue_configurator_declarations_total",
-            "Times that a queue with its companions, or the exchange, was declared: at the start and when it was gone",
-            ["queue", "outcome"],
-            registry=registry,
-        )
-        self._messages = Gauge(
-            "queue_configurator_queue_messages",
-            "Messages of a queue: ready, unacked (in a consumer's hand), delayed (in its .DQ), dead",
-            ["queue", "state"],
-            registry=registry,
-        )
-        self._consumers = Gauge(
-            "queue_configurator_queue_consumers", "Consumers of a queue", ["queue"], registry=registry
-        )
-        for queue in (*QUEUES, EXCHANGE):
-            for outcome in ("declared", "failed"):
-                self._declarations.labels(queue, outcome)
-
-    def declaration(self, queue: str, outcome: str) -> None:
-        """Count a declaration.
-
-        Args:
-            queue: The queue, or the exchange.
-            outcome: ``declared`` or ``failed``.
-        """
-        self._declarations.labels(queue, outcome).inc()
-
-    def counts(self, queue: str, messages: dict[str, int | None], consumers: int) -> None:
-        """Show how a queue is.
-
-        Args:
-            queue: The queue.
-            messages: State to number; a number that is not known is not shown.
-            consumers: How many consumers it has.
-        """
-        self._consumers.labels(queue).set(consumers)
-        for state, count in messages.items():
-            if count is not None:
-                self._messages.labels(queue, state).set(count)
-            else:
-                with contextlib.suppress(KeyError):
-                    self._messages.remove(queue, state)
-
-    def forget(self) -> None:
-        """Show no counts: nobody knows them while RabbitMQ is away."""
-        self._messages.clear()
-        self._consumers.clear()
-
-
 class QueueConfigurator:
     """Declares the queues, counts what is in them, and declares again what vanished.
 
     Args:
-        settings: Of these, ``broker_url``, ``queue_type`` and ``management_url`` are used.
+        settings: Of these, ``broker_url``, ``queue_type``, ``partitions`` and ``management_url`` are used.
         metrics: Takes the numbers.
         say: Prints a line.
         interval: Seconds between two looks.
@@ -127,6 +71,7 @@ class QueueConfigurator:
             raise InvalidSetting("CARPARK_BROKER_URL", settings.broker_url, wanted)
         self._url, self._timeout, self._interval = settings.broker_url, timeout, interval
         self._metrics, self._say, self._queue_type = metrics, say, settings.queue_type
+        self._partitions, self._queues = settings.partitions, all_queues(settings.partitions)
         self._management = ManagementApi.of(settings, timeout)
         self._ask_management_at = 0.0
         self._management_answers = True
@@ -147,7 +92,7 @@ class QueueConfigurator:
             BrokerUnavailable: RabbitMQ cannot be reached, or refuses.
         """
         missing: list[str] = []
-        names = (*QUEUES, EXCHANGE)
+        names = (*self._queues, EXCHANGE)
         for place, name in enumerate(names):
             try:
                 found = self._declare_exchange(missing) if name == EXCHANGE else self._declare_family(name)
@@ -164,7 +109,7 @@ class QueueConfigurator:
     def count(self) -> None:
         """Show in the metrics how many messages and consumers `declare` found; the messages in hand are asked for."""
         totals = self._asked(self._management.queues) or {}
-        for queue in QUEUES:
+        for queue in self._queues:
             ready, delayed, dead = (answer and answer[0] for answer in map(self._answers.get, with_companions(queue)))
             unacked, held, seen = (totals[name].unacked if name in totals else None for name in with_companions(queue))
             messages = {
@@ -221,14 +166,16 @@ class QueueConfigurator:
         closing.start()
         closing.join(_CLOSE_SECONDS)
 
+    def _look(self, name: str) -> tuple[int, int] | None:
+        try:
+            return self._ask(name, passive=True)
+        except exceptions.ChannelClosedByBroker:
+            return None
+
     def _declare_family(self, queue: str) -> list[str]:
         missing = []
         for name in with_companions(queue):
-            is_missing = False
-            try:
-                self._ask(name, passive=True)
-            except exceptions.ChannelClosedByBroker:
-                is_missing = True
+            is_missing = self._look(name) is None
             try:
                 self._answers[name] = self._ask(name, passive=False)  # one that is there too: this compares arguments
             except exceptions.ChannelClosedByBroker as error:
@@ -254,10 +201,12 @@ class QueueConfigurator:
         except exceptions.ChannelClosedByBroker:
             missing.append(EXCHANGE)
         else:
-            known = set(EVENT_QUEUES) if bound is None else {*bound, *new}
-            missing += [f"{EXCHANGE}'s binding to {queue}" for queue in EVENT_QUEUES if queue not in known]
+            known = set(self._queues) if bound is None else {*bound, *new}
+            missing += [
+                f"{EXCHANGE}'s binding to {queue}" for queue in event_queues(self._partitions) if queue not in known
+            ]
         self._do(declare_exchange)
-        for queue in EVENT_QUEUES:
+        for queue in event_queues(self._partitions):
             try:
                 self._do(partial(BlockingChannel.queue_bind, queue=queue, exchange=EXCHANGE, routing_key=queue))
             except exceptions.ChannelClosedByBroker as error:  # gone since a moment ago
@@ -315,7 +264,20 @@ class QueueConfigurator:
             for name in missing:
                 self._say(f"queues: {name} was gone; declared it again")
         else:
-            self._say(_declared(self._url, missing))
+            self._say(self.declared(missing))
+
+    def declared(self, missing: list[str]) -> str:
+        """Say in a line what is declared.
+
+        Args:
+            missing: What `declare` found missing.
+
+        Returns:
+            The line.
+        """
+        new = f"new are {', '.join(missing)}" if missing else "all were there already"
+        names = f"{', '.join(self._queues)} are declared with their companions, and the exchange {EXCHANGE}"
+        return f"queues: {names}, at {mask_urls(self._url)}; {new}"
 
     def _wait(self) -> None:
         if self._connection is not None:
@@ -323,12 +285,6 @@ class QueueConfigurator:
                 self._connection.sleep(self._interval)  # answers heartbeats, and notices a lost connection at once
             except exceptions.AMQPError as error:
                 raise self._unavailable(error) from error
-
-
-def _declared(url: str, missing: list[str]) -> str:
-    new = f"new are {', '.join(missing)}" if missing else "all were there already"
-    names = f"{', '.join(QUEUES)} are declared with their companions, and the exchange {EXCHANGE}"
-    return f"queues: {names}, at {mask_urls(url)}; {new}"
 
 
 class _Ended(BaseException):
@@ -366,7 +322,7 @@ def _until_signal() -> Iterator[None]:
         "carpark queues --broker-url amqp://guest:guest@localhost:5672 --metrics-port 0",
     ),
 )
-@settings_options("broker_url", "queue_type", "management_url", "redis_url", "bind", "metrics_port")
+@settings_options("broker_url", "queue_type", "partitions", "management_url", "redis_url", "bind", "metrics_port")
 @click.option(
     "--interval", default="2", metavar="SECONDS", callback=seconds(0.1, 3600), help="Time between two looks; default 2"
 )
@@ -382,12 +338,12 @@ def queues(settings: Settings, interval: float, once: bool, migrate: bool) -> No
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    configurator = QueueConfigurator(settings, QueueMetrics(registry), _say, interval)
+    configurator = QueueConfigurator(settings, QueueMetrics(registry, all_queues(settings.partitions)), _say, interval)
     with contextlib.closing(configurator):
         if migrate:
             Migration(settings, _say).run()
         if once or migrate:
-            _say(_declared(settings.broker_url, configurator.declare()))
+            _say(configurator.declared(configurator.declare()))
             return
         port = metrics_port("queues", settings.metrics_port)
         with contextlib.closing(MetricsPage(registry, settings.bind, port)) as page, _until_signal():

@@ -14,6 +14,7 @@ from typing import Any
 
 from carpark import values
 from carpark.errors import InvalidSetting
+from carpark.partitions import MOST_PARTITIONS
 from carpark.sentinels import redis_url
 from carpark.values import MASK as MASK
 from carpark.values import management_url_of as management_url_of
@@ -88,6 +89,7 @@ class Setting:
 
 
 _PORT = "a port from 0 to 65535 (0 for a free one)"
+_PARTS = f"a whole number from 1 to {MOST_PARTITIONS}"
 _SECONDS = "a number of seconds from 0.001 to "
 
 SETTINGS: tuple[Setting, ...] = (
@@ -107,6 +109,9 @@ SETTINGS: tuple[Setting, ...] = (
         values.one_of("classic", "quorum"),
         "kind of RabbitMQ queue: `quorum` for queues that a cluster keeps on several nodes; the same for all services",
         "TYPE",
+    ),
+    Setting(
+        "partitions", "1", _PARTS, values.integer(1, MOST_PARTITIONS), "event queues per kind, for all services", "N"
     ),
     Setting(
         "management_url",
@@ -279,12 +284,7 @@ SETTINGS: tuple[Setting, ...] = (
         "N",
     ),
     Setting(
-        "bind",
-        "127.0.0.1",
-        "an address of this machine",
-        values.word,
-        "address that every port binds to",
-        "ADDRESS",
+        "bind", "127.0.0.1", "an address of this machine", values.word, "address that every port binds to", "ADDRESS"
     ),
     Setting("writer_port", "40000", _PORT, values.integer(0, 65535), "the writer's port; 0 for a free one", "PORT"),
     Setting(
@@ -328,6 +328,7 @@ class Settings:
 
     broker_url: str
     queue_type: str
+    partitions: int
     management_url: str
     redis_url: str
     writer_url: str

@@ -16,6 +16,7 @@ from carpark.settings import BY_NAME, Settings
 _SETTINGS = (
     "broker_url",
     "queue_type",
+    "partitions",
     "redis_url",
     "writer_url",
     "writer_token",

@@ -11,8 +11,8 @@ from carpark.options import CONTEXT, examples, seconds, settings_options
 from carpark.settings import Settings
 
 _COMMON = (
-    *("plates", "plates_file", "plugins", "rate", "broker_url", "queue_type", "redis_url", "retention", "bind"),
-    "metrics_port",
+    *("plates", "plates_file", "plugins", "rate", "broker_url", "queue_type", "partitions", "redis_url"),
+    *("retention", "bind", "metrics_port"),
 )
 
 

@@ -14,6 +14,7 @@ from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
 from carpark.broker.topology import CLASSIC, EXCHANGE, declare_queues
 from carpark.errors import BrokerUnavailable
 from carpark.events import Event
+from carpark.partitions import queue_for
 from carpark.ports import why
 from carpark.settings import mask_url
 from generators.link import Letter, Link, connection_parameters
@@ -70,6 +71,7 @@ class RabbitmqPublisher(Publisher):
         say: Takes a line for people, when the broker goes away and when it is back.
         name: What the connection is called in RabbitMQ.
         queue_type: How RabbitMQ keeps the queues, classic or quorum: a missing one is declared so.
+        partitions: How many queues there are for the events of a kind.
     """
 
     def __init__(
@@ -79,10 +81,11 @@ class RabbitmqPublisher(Publisher):
         say: Callable[[str], None],
         name: str = "carpark",
         queue_type: str = CLASSIC,
+        partitions: int = 1,
     ) -> None:
         self._parameters = connection_parameters(urls, name)
         self._shown = ";".join(mask_url(url) for url in urls.split(";"))
-        self._queue_type = queue_type
+        self._queue_type, self._partitions = queue_type, partitions
         self._stop = stop
         self._say = say
         self._link: Link | None = None
@@ -104,7 +107,7 @@ class RabbitmqPublisher(Publisher):
             QueueMismatch: A queue was missing and cannot be declared as the backend declares it.
             BrokerUnavailable: RabbitMQ refuses user, password or virtual host.
         """
-        letters = [(event.queue, message_body(event)) for event in events]
+        letters = [(queue_for(event, self._partitions), message_body(event)) for event in events]
         left = dict(enumerate(letters))
         pauses = self._pauses()
         while left:

@@ -53,7 +53,9 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         stack.callback(page.close)
         stack.enter_context(_Signals(stop))
         name = f"carpark {kind} generator"
-        publisher = RabbitmqPublisher(settings.broker_url, stop, console.say, name, settings.queue_type)
+        publisher = RabbitmqPublisher(
+            settings.broker_url, stop, console.say, name, settings.queue_type, settings.partitions
+        )
         stack.callback(publisher.close)
         console.say(f"{kind} generator: {settings.rate:g} events/s; metrics at {page.url}")
         stack.callback(console.end, [lane])

@@ -15,7 +15,7 @@ import redis
 import requests
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import EXCHANGE, QUEUES, declare_queues, with_companions
+from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.management import virtual_host_of
 from carpark.settings import Settings, load_settings, management_url_of
 from tests.guard import GUARD
@@ -37,7 +37,7 @@ hypothesis.settings.register_profile("carpark", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("carpark")
 
 SERVER_FIXTURES = {"rabbitmq_server", "redis_server", "broker_url", "redis_url", "private_rabbitmq", "private_redis"}
-OUR_QUEUES = [name for queue in QUEUES for name in with_companions(queue)]
+OUR_QUEUES = [name for queue in all_queues(4) for name in with_companions(queue)]
 PROCESSES = pytest.StashKey[Processes]()
 
 

@@ -8,9 +8,10 @@ from html import unescape
 
 from werkzeug.test import Client, TestResponse
 
-from carpark.broker import QUEUES, StubBroker
+from carpark.broker import StubBroker
 from carpark.broker.letters import headers_for
 from carpark.broker.stub import Letter
+from carpark.broker.topology import all_queues
 
 CSRF = "__dd_csrf"
 
@@ -54,7 +55,7 @@ def text_of(response: TestResponse) -> str:
 def broker_with(*bodies: bytes, queue: str = "vehicle_entry", why: str = "not wanted") -> StubBroker:
     """Make a broker of this process that has dead letters."""
     broker = StubBroker([])
-    for name in QUEUES:
+    for name in all_queues(1):
         broker.declare_queue(name)
     broker.dead[queue] += [Letter(body, {**headers_for(why), "n": n}) for n, body in enumerate(bodies)]
     return broker

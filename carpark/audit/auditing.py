@@ -36,6 +36,7 @@ class Sources:
         retention: Seconds for which the records remember ids.
         broker_url: The RabbitMQ whose queues are to be looked at, if any.
         queue_type: Of what kind they are (``CARPARK_QUEUE_TYPE``).
+        partitions: How many of them there are for the events of a kind.
         messages: What is in the queues of an in-process broker, if that was the broker.
         counts: The records' counts where the records themselves are gone (`carpark.report.Report` has the names).
     """
@@ -47,6 +48,7 @@ class Sources:
     retention: float = 172_800.0
     broker_url: str | None = None
     queue_type: str = "classic"
+    partitions: int = 1
     messages: Iterable[Message] | None = None
     counts: Mapping[str, int] | None = None
 
@@ -138,7 +140,7 @@ def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, names: list[s
         queued = Queued()
         queued.take(sources.messages)
     elif sources.broker_url:
-        queued = read_queues(sources.broker_url, sources.queue_type)
+        queued = read_queues(sources.broker_url, sources.queue_type, sources.partitions)
     else:
         return
     verdict.queued, verdict.dead, verdict.unread = queued.waiting, queued.dead, queued.unread

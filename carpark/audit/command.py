@@ -30,7 +30,8 @@ PATIENCE = 1.0
 """Seconds after which a progress bar is shown."""
 
 _KNOWN_OF_A_RUN = {
-    *("redis_url", "broker_url", "since", "sink_csv", "sink_jsonl", "sink_sqlite", "retention", "queue_type")
+    *("redis_url", "broker_url", "since", "sink_csv", "sink_jsonl", "sink_sqlite", "retention"),
+    *("queue_type", "partitions"),
 }
 """Options without effect when a run is audited: it has records and queues of its own, and names its files."""
 
@@ -67,7 +68,7 @@ class _Url(click.ParamType[str]):
     help="A generator's journal, or any file with an event per line; all that was published since the records and the "
     "sinks were empty. Without any, the last `carpark run` with this CSV is audited",
 )  # fmt: skip
-@settings_options("csv", "sinks", "sink_csv", "sink_jsonl", "sink_sqlite", "retention", "queue_type")
+@settings_options("csv", "sinks", "sink_csv", "sink_jsonl", "sink_sqlite", "retention", "queue_type", "partitions")
 @click.option("--redis", "redis_url", metavar="URL", type=_Url("redis_url"), help="Look at the records, too")
 @click.option("--broker", "broker_url", metavar="URL", type=_Url("broker_url"), help="Look into the queues, too")
 @click.option("--since", metavar="TIME", help="Leave out stays that ended before this RFC 3339 time")
@@ -100,7 +101,8 @@ def verify(
     """
     if journals:
         sources = Sources(
-            journals, sinks_of(settings), _since(since), redis_url, settings.retention, broker_url, settings.queue_type
+            *(journals, sinks_of(settings), _since(since), redis_url, settings.retention),
+            *(broker_url, settings.queue_type, settings.partitions),
         )
         _refuse_nothing_to_compare(sources, settings)
     else:

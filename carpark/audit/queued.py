@@ -13,9 +13,9 @@ from dramatiq.common import q_name, xq_name
 from carpark.audit.reference import ENTRY, EXIT
 from carpark.broker.connection import open_connection
 from carpark.broker.reading import DELIVER, EventMessage, read_body
-from carpark.broker.topology import CLASSIC, EVENT_QUEUES, QUEUES, with_companions
+from carpark.broker.topology import CLASSIC, all_queues, with_companions
 from carpark.errors import BrokerUnavailable
-from carpark.events import StaySummary
+from carpark.events import StaySummary, VehicleEntered
 
 MOST = 100_000
 """How many messages of a queue are read at most: RabbitMQ keeps them all in hand meanwhile."""
@@ -24,8 +24,6 @@ Message = tuple[str, bytes]
 """A message: the queue or companion that it is in, and its body."""
 
 _NOT_FOUND, _LOCKED = 404, 405
-
-KIND_OF_QUEUE = dict(zip(EVENT_QUEUES, (ENTRY, EXIT), strict=True))
 
 
 @dataclass
@@ -61,13 +59,13 @@ class Queued:
     def _note(self, queue: str, body: bytes, state: str) -> None:
         message = read_body(queue, body)
         if isinstance(message, EventMessage):
-            self.events.add((KIND_OF_QUEUE[queue], message.event.id))
+            self.events.add((ENTRY if isinstance(message.event, VehicleEntered) else EXIT, message.event.id))
         elif message.actor_name == DELIVER:
             sink, summary = message.args
             self.summaries.append((sink, summary, state))
 
 
-def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued:
+def read_queues(url: str, queue_type: str = CLASSIC, partitions: int = 1, most: int = MOST) -> Queued:
     """Look into all queues of a RabbitMQ. Each message goes back to its place; it then counts as delivered once more.
 
     What a worker has in hand is not seen: it should have nothing in hand when this is asked. From a queue that has a
@@ -77,6 +75,7 @@ def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued
         url: The broker's URL, or several.
         queue_type: ``CARPARK_QUEUE_TYPE``. Quorum queues count how often a message was delivered and make it a dead
             letter in the end, so theirs are only counted.
+        partitions: ``CARPARK_PARTITIONS``.
         most: How many messages of a queue are read; the others are counted.
 
     Returns:
@@ -88,7 +87,7 @@ def read_queues(url: str, queue_type: str = CLASSIC, most: int = MOST) -> Queued
     queued = Queued()
     connection = open_connection(url, "carpark verify")
     try:
-        for name in (each for queue in QUEUES for each in with_companions(queue)):
+        for name in (each for queue in all_queues(partitions) for each in with_companions(queue)):
             channel = connection.channel()
             try:
                 found = channel.queue_declare(name, passive=True).method

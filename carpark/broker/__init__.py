@@ -6,11 +6,11 @@ from dramatiq.middleware import Middleware
 
 from carpark.broker.rabbitmq import RabbitmqBroker
 from carpark.broker.stub import StubBroker
-from carpark.broker.topology import CLASSIC, QUEUES
+from carpark.broker.topology import CLASSIC
 
 STUB = "stub://"
 
-__all__ = ["QUEUES", "STUB", "RabbitmqBroker", "StubBroker", "make_broker"]
+__all__ = ["STUB", "RabbitmqBroker", "StubBroker", "make_broker"]
 
 
 def make_broker(

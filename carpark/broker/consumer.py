@@ -23,6 +23,7 @@ from carpark.broker.lanes import RESTARTED_AFTER, Lanes
 from carpark.broker.properties import dead_properties
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.events import VehicleEntered
+from carpark.partitions import event_of
 
 READ_AT_ONCE = 100
 """How many messages that have arrived are read before acknowledgements get their turn."""
@@ -229,7 +230,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
     def _take(self, method: Any, properties: pika.BasicProperties | None, body: bytes | None) -> None:
         if method is None or properties is None or body is None:
             return
-        is_marker = properties.type == MARKER and self.queue_name == VehicleEntered.queue
+        is_marker = properties.type == MARKER and self._lane is not None and event_of(self.queue_name) is VehicleEntered
         message = (read_marker if is_marker else read_body)(self.queue_name, body)
         self._acknowledgements.delivered(method.delivery_tag)
         delivery = Delivery(message, self._acknowledgements, method.delivery_tag, body, properties)

@@ -29,8 +29,8 @@ RESTARTED_AFTER = 1.0
 HELD_FOR, HELD_LONGEST = 0.002, 0.1
 """Seconds after which a batch that is held is tried again: longer each time, up to the second."""
 
-GIVEN_BACK_EVERY = 30.0
-"""Seconds between two queues that a process gives back at least."""
+GIVEN_BACK_EVERY = 60.0
+"""Seconds in which a process gives back as many queues as there are, at most."""
 
 
 class Lane:
@@ -211,15 +211,13 @@ class Lanes(Middleware):
             processes: How many processes stand by for the queue, this one included.
 
         Returns:
-            True at most once in `GIVEN_BACK_EVERY` seconds.
+            True at most once in `GIVEN_BACK_EVERY` seconds by the number of queues.
         """
         with self._lock:
-            active = sum(lane.is_active for lane in self._lanes.values())
-            now = time.monotonic()
-            if (
-                active <= math.ceil(len(self._lanes) / max(1, processes))
-                or now < self._given_back_at + GIVEN_BACK_EVERY
-            ):
+            lanes, now = self._lanes.values(), time.monotonic()
+            kept = sum(lane.is_active and not lane.is_halted for lane in lanes)
+            share = math.ceil(len(lanes) / max(1, processes))
+            if kept <= share or now < self._given_back_at + GIVEN_BACK_EVERY / len(lanes):
                 return False
             self._given_back_at = now
             return True

@@ -23,6 +23,7 @@ from carpark.broker.headers import survive_odd_headers
 from carpark.broker.lanes import Lanes
 from carpark.broker.reading import MARKER
 from carpark.errors import ExchangeMismatch, QueueMismatch
+from carpark.partitions import is_event_queue
 
 BLOCKED_FOR = 3.0
 """Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""
@@ -101,7 +102,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
         self.declare_queue(queue_name, ensure=True)
         if self._batch > 1 and queue_name != dq_name(queue_name) and not QUEUE_PREFETCH:
             prefetch = min(max(prefetch, PREFETCHED_BATCHES * self._batch), 65535)
-        lanes = self.lanes if queue_name in topology.EVENT_QUEUES else None
+        lanes = self.lanes if is_event_queue(queue_name) else None
         return EventConsumer(self, queue_name, prefetch, timeout, lanes)
 
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:

@@ -16,7 +16,8 @@ from dramatiq.common import q_name
 from dramatiq.message import Message
 
 from carpark.errors import InvalidBody, MessageError
-from carpark.events import EVENT_OF_QUEUE, Event, StaySummary, kind_of, load_json
+from carpark.events import Event, StaySummary, kind_of, load_json
+from carpark.partitions import event_of
 
 WORK = "carpark_work"
 """The queue for what the backend sends itself; nobody else needs a right to it."""
@@ -123,24 +124,26 @@ def read_body(queue_name: str, body: bytes) -> Message[None]:
 
 
 def _read_event(queue_name: str, fields: Any) -> EventMessage:
-    actor_name = q_name(queue_name)
+    event_type = event_of(q_name(queue_name))
     if not isinstance(fields, dict):
         raise InvalidBody(f"the body is {kind_of(fields)}; wanted an object")
     if not fields.keys() >= ENVELOPE:
-        return _event_message(queue_name, str(uuid.uuid4()), int(time.time() * 1000), fields, None)
-    if fields["actor_name"] != actor_name:
-        raise InvalidBody(f"actor_name: wanted {actor_name!r} on this queue")
+        return _event_message(queue_name, event_type, str(uuid.uuid4()), int(time.time() * 1000), fields, None)
+    if fields["actor_name"] != event_type.queue:
+        raise InvalidBody(f"actor_name: wanted {event_type.queue!r} on this queue")
     message_id, timestamp = _checked_envelope(fields)
-    return _event_message(queue_name, message_id, timestamp, fields["kwargs"], timestamp / 1000)
+    return _event_message(queue_name, event_type, message_id, timestamp, fields["kwargs"], timestamp / 1000)
 
 
-def _event_message(queue_name: str, message_id: str, timestamp: int, event: Any, sent_at: float | None) -> EventMessage:
+def _event_message(
+    queue_name: str, event_type: type[Event], message_id: str, timestamp: int, event: Any, sent_at: float | None
+) -> EventMessage:
     if not isinstance(event, dict):
         raise InvalidBody(f"kwargs: is {kind_of(event)}; wanted the event, an object")
     return EventMessage(
         queue_name=queue_name,
         actor_name=q_name(queue_name),
-        args=(EVENT_OF_QUEUE[q_name(queue_name)].parse(event),),
+        args=(event_type.parse(event),),
         kwargs={},
         options={},
         message_id=message_id,

@@ -22,7 +22,8 @@ from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
-from carpark.broker.topology import EVENT_QUEUES
+from carpark.events import VehicleEntered
+from carpark.partitions import event_of, is_event_queue
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,13 @@ class StubBroker(base.StubBroker):
         if self._batch > 1:
             prefetch = max(prefetch, PREFETCHED_BATCHES * self._batch)
         dead, in_hand = self.dead[q_name(queue_name)], self.in_hand[queue_name]
-        lane = self.lanes.of(queue_name) if queue_name in EVENT_QUEUES else None
+        lane = self.lanes.of(queue_name) if is_event_queue(queue_name) else None
         return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout, lane)
+
+    @property
+    def names(self) -> list[str]:
+        """Its queues without companions, in the order in which they were declared."""
+        return [name for name in self.queues if name not in self.delay_queues]
 
     def publish_marker(self, queue_name: str, id_: str) -> None:
         """Publish a marker behind all that is in a queue.
@@ -229,7 +235,7 @@ class EventConsumer(Consumer):
             self._free.release()
             return None
         self._in_hand[id(letter)] = letter
-        is_marker = MARKER in letter.headers and self._queue_name == EVENT_QUEUES[0]
+        is_marker = MARKER in letter.headers and self._lane is not None and event_of(self._queue_name) is VehicleEntered
         return Delivery((read_marker if is_marker else read_body)(self._queue_name, letter.body), letter)
 
     def _restart(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
@@ -12,7 +13,7 @@ from pika.exceptions import ChannelClosedByBroker
 from carpark.broker.connection import explain
 from carpark.broker.reading import WORK
 from carpark.errors import ExchangeMismatch, QueueMismatch
-from carpark.events import EVENT_OF_QUEUE
+from carpark.partitions import event_queues, is_event_queue
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NOT_FOUND, _MISMATCH = 404, 406
-
-EVENT_QUEUES: tuple[str, ...] = tuple(EVENT_OF_QUEUE)
-"""The two queues of events. RabbitMQ delivers each to one consumer at a time, so that events keep their order."""
-
-QUEUES: tuple[str, ...] = (*EVENT_QUEUES, WORK)
-"""All queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
 
 EXCHANGE = "vehicle_events"
 """The direct exchange that events are published through, with the queue's name as the routing key.
@@ -56,6 +51,18 @@ _QUORUM = {
 }
 
 
+def all_queues(partitions: int) -> tuple[str, ...]:
+    """Name all queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``).
+
+    Args:
+        partitions: How many partitions there are.
+
+    Returns:
+        The queues of events, then the one for what the backend sends itself.
+    """
+    return (*event_queues(partitions), WORK)
+
+
 def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
     """Say with which arguments a queue is declared.
 
@@ -75,7 +82,7 @@ def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
     if name == xq_name(name):
         return {"x-message-ttl": DEAD_MESSAGE_TTL}
     arguments: dict[str, Any] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(name)}
-    if name in EVENT_QUEUES:
+    if is_event_queue(name):
         arguments[SINGLE_ACTIVE] = True
     return {**arguments, **_QUORUM} if queue_type == QUORUM else arguments
 
@@ -116,7 +123,7 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
         if error.reply_code == _MISMATCH:
             raise QueueMismatch(name, explain(error)[0]) from error
         raise
-    if name in EVENT_QUEUES:
+    if is_event_queue(name):
         declare_exchange(channel)
         channel.queue_bind(name, EXCHANGE, name)
     count: int = declared.method.message_count
@@ -160,7 +167,7 @@ def _declare_dead_letters(connection: BlockingConnection, name: str) -> int:
     return count
 
 
-def declare_queues(channel: BlockingChannel, names: tuple[str, ...] = QUEUES, queue_type: str = CLASSIC) -> None:
+def declare_queues(channel: BlockingChannel, names: Iterable[str] = all_queues(1), queue_type: str = CLASSIC) -> None:
     """Declare queues with their companions.
 
     Args:

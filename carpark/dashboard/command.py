@@ -23,7 +23,7 @@ from carpark.settings import Settings, mask_url
     ),
 )
 @settings_options(
-    *("broker_url", "management_url", "redis_url", "sinks", "writer_url"),
+    *("broker_url", "partitions", "management_url", "redis_url", "sinks", "writer_url"),
     *("bind", "dashboard_port", "dashboard_login", "dashboard_links"),
     flags={"dashboard_port": "--port"},
 )

@@ -16,13 +16,15 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
 from carpark.broker import RabbitmqBroker
-from carpark.broker.topology import QUEUES
+from carpark.broker.reading import WORK
+from carpark.broker.topology import all_queues
 from carpark.dashboard.base import Wanted, matches
 from carpark.dashboard.giving_up import give_up
 from carpark.dashboard.jobs import Job, check_mended
 from carpark.dashboard.moving import Mover
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+from carpark.partitions import MOST_PARTITIONS
 from carpark.records import Backlog, Records, connect
 from carpark.report import span, summaries
 from carpark.settings import Settings
@@ -32,7 +34,16 @@ _NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"
 
 Move = Callable[[str, Wanted, int], int]
 
-_queue = click.option("--queue", type=click.Choice(QUEUES), help="Only the dead letters of this queue")
+
+def _known(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and name not in all_queues(MOST_PARTITIONS):
+        raise click.BadParameter(
+            f"{name!r}: wanted one of {', '.join(all_queues(1))}, or a partition's", ctx, parameter
+        )
+    return name
+
+
+_queue = click.option("--queue", metavar="QUEUE", callback=_known, help="Only the dead letters of this queue")
 _match = click.option(
     "--match", default="", metavar="TEXT", help="Only those with this in their reason, actor or the body's first 4 KiB"
 )
@@ -68,7 +79,7 @@ def dlq() -> None:
         "carpark dlq list --json --limit 100000 | jq -r '.[].error' | sort | uniq -c",
     ),
 )
-@settings_options("broker_url")
+@settings_options("broker_url", "partitions")
 @_queue
 @_match
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Leave out the first N")
@@ -76,7 +87,7 @@ def dlq() -> None:
 @_json
 def list_(settings: Settings, queue: str | None, match: str, offset: int, limit: int, as_json: bool) -> None:
     """List dead letters, the oldest of each queue first."""
-    jobs, more = _select(_mover(settings), _queues(queue), matches(match), offset, limit)
+    jobs, more = _select(_mover(settings), _queues(settings, queue), matches(match), offset, limit)
     if as_json:
         click.echo(json.dumps([job.to_dict() for job in jobs]))
         return
@@ -94,12 +105,12 @@ def list_(settings: Settings, queue: str | None, match: str, offset: int, limit:
         "carpark dlq show 89837216f34aec3a --json | jq -r .body > body.json",
     ),
 )
-@settings_options("broker_url")
+@settings_options("broker_url", "partitions")
 @click.argument("id")
 @_json
 def show(settings: Settings, id: str, as_json: bool) -> int:  # noqa: A002 - what the help calls it
     """Show a dead letter: why it died, headers, and its whole body."""
-    job = _find(_mover(settings), id)
+    job = _find(_mover(settings), _queues(settings), id)
     if job is None:
         return _missing([id])
     fields = job.to_dict(whole=True)
@@ -124,7 +135,7 @@ def show(settings: Settings, id: str, as_json: bool) -> int:  # noqa: A002 - wha
         "carpark dlq requeue 89837216f34aec3a --body mended.json",
     ),
 )
-@settings_options("broker_url")
+@settings_options("broker_url", "partitions")
 @_ids
 @click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
 @_queue
@@ -146,7 +157,7 @@ def requeue(
         if len(ids) != 1:
             raise click.UsageError("--body goes with one id")
         text = body.read()
-        job = _find(mover, ids[0])
+        job = _find(mover, _queues(settings), ids[0])
         if job is None:
             return _missing(ids)
         check_mended(job, text)
@@ -154,7 +165,7 @@ def requeue(
     def move(queue_name: str, wanted: Wanted, limit: int) -> int:
         return mover.requeue(queue_name, wanted, limit, text)
 
-    return _move(move, "requeued", ids, all_, queue, match, as_json)
+    return _move(move, "requeued", ids, all_, _queues(settings, queue), match, as_json)
 
 
 @dlq.command(
@@ -165,7 +176,7 @@ def requeue(
         "carpark dlq purge --all --yes --json",
     ),
 )
-@settings_options("broker_url")
+@settings_options("broker_url", "partitions")
 @_ids
 @click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
 @_queue
@@ -183,7 +194,7 @@ def purge(
         of = f" of {queue}" if queue else ""
         what = f"{len(ids)} dead letters" if ids else f"all dead letters{of}{f' with {match!r}' if match else ''}"
         click.confirm(f"Delete {what} for good?", abort=True, err=True)
-    return _move(mover.delete, "purged", ids, all_, queue, match, as_json)
+    return _move(mover.delete, "purged", ids, all_, _queues(settings, queue), match, as_json)
 
 
 @dlq.command(
@@ -207,7 +218,7 @@ def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
     """
     mover = _mover(settings)
     with closing(_records(settings)) as records:
-        mover.count(xq_name(QUEUES[-1]))  # a RabbitMQ that is away is said before anything is taken
+        mover.count(xq_name(WORK))  # a RabbitMQ that is away is said before anything is taken
         backlog = _backlog_of(sink, records.backlogs(), "a sink that something waits for and no worker has", _stranded)
         _refuse_if_served(backlog)
         if not backlog.is_stranded:
@@ -231,7 +242,7 @@ def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"given up": given_up}))
     else:
-        click.echo(f"gave up {summaries(given_up)} for {sink}: dead letters in {xq_name(QUEUES[-1])}")
+        click.echo(f"gave up {summaries(given_up)} for {sink}: dead letters in {xq_name(WORK)}")
     if left:
         click.echo(f"carpark dlq: a worker has {sink} again and delivers {summaries(left)}", err=True)
     return EXIT_FAILED if left else EXIT_OK
@@ -295,8 +306,8 @@ def _mover(settings: Settings) -> Mover:
     return Mover(settings.broker_url, "carpark dlq")
 
 
-def _queues(queue: str | None) -> list[str]:
-    return [xq_name(name) for name in ([queue] if queue else QUEUES)]
+def _queues(settings: Settings, queue: str | None = None) -> list[str]:
+    return [xq_name(name) for name in ([queue] if queue else all_queues(settings.partitions))]
 
 
 def _select(
@@ -315,8 +326,8 @@ def _select(
     return found, False
 
 
-def _find(mover: Mover, message_id: str) -> Job | None:
-    for queue_name in _queues(None):
+def _find(mover: Mover, queue_names: Sequence[str], message_id: str) -> Job | None:
+    for queue_name in queue_names:
         with closing(mover.walk(queue_name)) as messages:
             for message in messages:
                 if message.job.message_id == message_id:
@@ -324,7 +335,9 @@ def _find(mover: Mover, message_id: str) -> Job | None:
     return None
 
 
-def _move(move: Move, done: str, ids: Sequence[str], all_: bool, queue: str | None, match: str, as_json: bool) -> int:
+def _move(
+    move: Move, done: str, ids: Sequence[str], all_: bool, queue_names: Sequence[str], match: str, as_json: bool
+) -> int:
     if bool(ids) == all_:
         raise click.UsageError(_NEEDED)
     found: set[str] = set()
@@ -336,7 +349,7 @@ def _move(move: Move, done: str, ids: Sequence[str], all_: bool, queue: str | No
         found.add(job.message_id)
         return True
 
-    count = sum(move(name, wanted, _ALL) for name in _queues(queue))
+    count = sum(move(name, wanted, _ALL) for name in queue_names)
     click.echo(json.dumps({done: count}) if as_json else f"{done} {count} dead {'letter' if count == 1 else 'letters'}")
     return _missing([each for each in ids if each not in found])
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from dramatiq.common import q_name, xq_name
 
-from carpark.broker.topology import QUEUES, with_companions
+from carpark.broker.topology import all_queues, with_companions
 from carpark.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
 from carpark.dashboard.jobs import CUT, Job, read_job
 from carpark.dashboard.moving import Mover
@@ -34,12 +34,13 @@ class RabbitmqInterface(Interface):
     """Queues, workers and messages of RabbitMQ.
 
     Args:
-        settings: Of these, ``broker_url`` and ``management_url`` are used.
+        settings: Of these, ``broker_url``, ``partitions`` and ``management_url`` are used.
     """
 
     title = "RabbitMQ"
 
     def __init__(self, settings: Settings) -> None:
+        self._queues = all_queues(settings.partitions)
         self._management = ManagementApi.of(settings)
         self._mover = Mover(settings.broker_url)
         # Two who take messages of one queue at the same time see gaps where the other one holds them.
@@ -49,12 +50,13 @@ class RabbitmqInterface(Interface):
     def queues(self) -> list[Queue]:
         """All queues, also those that are not declared yet."""
         totals = self._management.queues()
-        return [_queue(name, totals) for name in QUEUES]
+        return [_queue(name, totals) for name in self._queues]
 
     @property
     def workers(self) -> list[Worker]:
         """The processes that consume from our queues."""
-        ours = {each for name in QUEUES for each in with_companions(name)[:2]}  # who reads dead letters is no worker
+        # Who reads dead letters is no worker.
+        ours = {each for name in self._queues for each in with_companions(name)[:2]}
         consuming = {each.connection for each in self._management.consumers() if each.queue in ours}
         in_hand = self._management.in_hand() if consuming else {}
         processes: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)

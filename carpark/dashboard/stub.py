@@ -10,7 +10,7 @@ from typing import Any
 
 from dramatiq.common import q_name, xq_name
 
-from carpark.broker import QUEUES, StubBroker
+from carpark.broker import StubBroker
 from carpark.broker.letters import without_reason
 from carpark.broker.stub import Letter
 from carpark.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
@@ -35,7 +35,7 @@ class StubInterface(Interface):
     @property
     def queues(self) -> list[Queue]:
         """All queues."""
-        counts = {name: self._broker.counts(name) for name in QUEUES}
+        counts = {name: self._broker.counts(name) for name in self._broker.names}
         return [
             Queue(name, jobs=each["ready"], jobs_unacked=each["unacked"], jobs_delayed=each["delayed"],
                   jobs_dead=each["dead"])

@@ -9,16 +9,18 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import requests
+from dramatiq.common import q_name
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from carpark.broker.connection import explain, open_connection, server_version
-from carpark.broker.topology import ASIDE, EVENT_QUEUES, EXCHANGE, QUEUES, queue_arguments, with_companions
+from carpark.broker.topology import ASIDE, EXCHANGE, all_queues, queue_arguments, with_companions
 from carpark.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.management import ManagementApi, QueueTotals
+from carpark.partitions import event_queues, is_event_queue, partition_of
 from carpark.ports import why
 from carpark.records import Records, connect
 from carpark.records.store import SEEN_EXITS
@@ -62,16 +64,16 @@ def check_broker(settings: Settings) -> list[Finding]:
         version = server_version(connection) or "of unknown version"
         findings = [ok("rabbitmq", f"RabbitMQ {version} at {mask_urls(settings.broker_url)}")]
         try:
-            answers = _look_at_queues(connection)
+            answers = _look_at_queues(connection, settings.partitions)
         except exceptions.AMQPError as error:
             reason, remedy = explain(error)
             return [*findings, problem("queues", reason, remedy)]
-    return findings + _judge_queues(answers, totals, settings.queue_type)
+    return findings + _judge_queues(answers, totals, settings)
 
 
-def _look_at_queues(connection: BlockingConnection) -> dict[str, tuple[int, int]]:
+def _look_at_queues(connection: BlockingConnection, partitions: int) -> dict[str, tuple[int, int]]:
     answers = {}
-    for name in (each for queue in QUEUES for each in with_companions(queue)):
+    for name in (each for queue in all_queues(partitions) for each in with_companions(queue)):
         channel = connection.channel()
         try:
             method = channel.queue_declare(name, passive=True).method
@@ -94,20 +96,21 @@ def _totals(settings: Settings) -> tuple[dict[str, QueueTotals], set[str]]:
 
 
 def _judge_queues(
-    answers: Mapping[str, tuple[int, int]], asked: Future[tuple[dict[str, QueueTotals], set[str]]], queue_type: str
+    answers: Mapping[str, tuple[int, int]], asked: Future[tuple[dict[str, QueueTotals], set[str]]], settings: Settings
 ) -> list[Finding]:
+    queues = all_queues(settings.partitions)
     totals: Mapping[str, QueueTotals] | None = None
-    bound = set(EVENT_QUEUES)
+    bound = set(queues)
     with contextlib.suppress(BrokerUnavailable, TimeoutError):
         totals, bound = asked.result(TIMEOUT)
-    findings = _judge_declarations(answers, totals, bound, queue_type)
-    for queue in QUEUES:
+    findings = _judge_declarations(answers, totals, bound, settings)
+    for queue in queues:
         if queue in answers and not answers[queue][1]:
             found = f"nobody consumes {queue}, where {answers[queue][0]} wait"
             findings.append(warning("consumers", found, "start `carpark worker`"))
-    if all(answers.get(queue, (0, 0))[1] for queue in QUEUES):
-        findings.append(ok("consumers", ", ".join(f"{queue}: {answers[queue][1]}" for queue in QUEUES)))
-    dead = {name: answers.get(name, (0, 0))[0] for name in (with_companions(queue)[2] for queue in QUEUES)}
+    if all(answers.get(queue, (0, 0))[1] for queue in queues):
+        findings.append(ok("consumers", ", ".join(f"{queue}: {answers[queue][1]}" for queue in queues)))
+    dead = {name: answers.get(name, (0, 0))[0] for name in (with_companions(queue)[2] for queue in queues)}
     for name, count in dead.items():
         if count:
             said = f"{count} in {name}"
@@ -118,13 +121,23 @@ def _judge_queues(
 
 
 def _judge_declarations(
-    answers: Mapping[str, object], totals: Mapping[str, QueueTotals] | None, bound: set[str], queue_type: str
+    answers: Mapping[str, object], totals: Mapping[str, QueueTotals] | None, bound: set[str], settings: Settings
 ) -> list[Finding]:
-    names = [each for queue in QUEUES for each in with_companions(queue)]
+    queues, queue_type = all_queues(settings.partitions), settings.queue_type
+    names = [each for queue in queues for each in with_companions(queue)]
     findings = []
     missing = [name for name in (*names, EXCHANGE) if name not in answers]
     if EXCHANGE in answers:
-        missing += [f"{EXCHANGE}'s binding to {queue}" for queue in EVENT_QUEUES if queue in {*answers} - bound]
+        unbound = (queue for queue in event_queues(settings.partitions) if queue in answers and queue not in bound)
+        missing += [f"{EXCHANGE}'s binding to {queue}" for queue in unbound]
+    beyond = [
+        f"{name} ({each.ready})"
+        for name, each in (totals or {}).items()
+        if each.ready and is_event_queue(q_name(name)) and partition_of(q_name(name)) >= settings.partitions
+    ]
+    if beyond:
+        found = f"messages are left beyond CARPARK_PARTITIONS={settings.partitions}: {', '.join(beyond)}"
+        findings.append(problem("queues", found, "set it as it was, drain these queues, then change it"))
     if missing:
         findings.append(warning("queues", f"not there: {', '.join(missing)}", "declare them: `carpark queues --once`"))
     for name in names:
@@ -136,7 +149,7 @@ def _judge_declarations(
             findings.append(problem("queues", found, "stop the workers and run `carpark queues --migrate` again"))
     if not findings:
         unseen = "" if totals else "; `carpark queues --once` checks their arguments"
-        findings.append(ok("queues", f"{', '.join(QUEUES)} with their companions, and {EXCHANGE}, are there{unseen}"))
+        findings.append(ok("queues", f"{', '.join(queues)} with their companions, and {EXCHANGE}, are there{unseen}"))
     return findings
 
 

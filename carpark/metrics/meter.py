@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from carpark.events import EVENT_OF_QUEUE
+from carpark.partitions import event_of
 from carpark.records import Outcome, Recorded, Settled
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Meter:
             count: How many.
         """
         if self._on:
-            self._events[EVENT_OF_QUEUE[queue].kind, REJECTED].inc(count)
+            self._events[event_of(queue).kind, REJECTED].inc(count)
 
     def delivery(self, sink: str, seconds: float, failed: bool) -> None:
         """Time one delivery to a sink, of one summary or of many.

@@ -3,8 +3,8 @@
 --
 -- KEYS  entry_plates, carpark:counts, carpark:seen:entry, carpark:seen:exit, carpark:sinks, carpark:entries, then each
 --       sink's outbox
--- ARGV  now (s; empty for this server's clock), retention (s), how, after, marker, the number of sinks, their names, then
---       per event: kind, id, plate, time, JSON
+-- ARGV  now (s; empty for this server's clock), retention (s), how, after, marker, what the partition's fields of
+--       carpark:entries begin with, the number of sinks, their names, then per event: kind, id, plate, time, JSON
 -- Returns per event {outcome, the stay's JSON or nothing}, {"recorded", "", "abandoned"} where an entry is superseded,
 -- or {"error", reason}. Or nothing but {{"held", how many lists of entries there were}}.
 --
@@ -29,7 +29,7 @@ local now, retention = clock(ARGV[1]), tonumber(ARGV[2])
 local forget_at, stay_until = string.format('%.3f', now + retention), string.format('%.3f', now + FOREVER)
 -- Where a test has made this list, it tells the order in which events took effect.
 local ORDER = redis.call('EXISTS', 'carpark:order') == 1 and 'carpark:order'
-local how, after, marker, first = ARGV[3], ARGV[4], ARGV[5], 7 + tonumber(ARGV[6])
+local how, after, marker, partition, first = ARGV[3], ARGV[4], ARGV[5], ARGV[6], 8 + tonumber(ARGV[7])
 
 local function count(name) redis.call('HINCRBY', COUNTS, name, 1) end
 
@@ -215,12 +215,13 @@ end
 redis.call('HSETNX', COUNTS, 'summaries', 0)
 redis.call('SCARD', INSIDE)
 redis.call('SCARD', SINKS)
-local last, reached, wanted, lists = unpack(redis.call('HMGET', ENTRIES, 'time', 'reached', 'wanted', 'lists'))
+local last, reached, wanted, lists = unpack(redis.call(
+  'HMGET', ENTRIES, partition .. 'time', partition .. 'reached', partition .. 'wanted', partition .. 'lists'))
 for i = FIRST_OUTBOX, #KEYS do redis.call('LLEN', KEYS[i]) end
 -- Known by name from now on, so that what waits for one that nobody serves any more is found.
-for i = 7, first - 1 do redis.call('SADD', SINKS, ARGV[i]) end
+for i = 8, first - 1 do redis.call('SADD', SINKS, ARGV[i]) end
 if how == 'exits' and not (last and last >= after) and reached ~= marker then
-  if wanted ~= marker then redis.call('HSET', ENTRIES, 'wanted', marker) end
+  if wanted ~= marker then redis.call('HSET', ENTRIES, partition .. 'wanted', marker) end
   return {{'held', lists or '0'}}
 end
 forget_some('entry', 4 * (#ARGV - first + 1))
@@ -237,7 +238,7 @@ for i = first, #ARGV, 5 do
   results[#results + 1] = result
 end
 if how == 'entries' then
-  redis.call('HSET', ENTRIES, 'time', last or '')
-  redis.call('HINCRBY', ENTRIES, 'lists', 1)
+  redis.call('HSET', ENTRIES, partition .. 'time', last or '')
+  redis.call('HINCRBY', ENTRIES, partition .. 'lists', 1)
 end
 return results

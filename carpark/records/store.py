@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 INSIDE = "entry_plates"
 ENTRIES = "carpark:entries"
+"""How far the queue of entries has come; fields of a further partition begin with its number and ``/``."""
 SEEN_ENTRIES = "carpark:seen:entry"
 SEEN_EXITS = "carpark:seen:exit"
 
@@ -61,8 +62,8 @@ class Recorded:
 
 
 _REACH = """
-if redis.call('HGET', KEYS[1], 'wanted') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'reached', ARGV[1])
+if redis.call('HGET', KEYS[1], ARGV[2] .. 'wanted') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[2] .. 'reached', ARGV[1])
 return 1
 """
 
@@ -118,11 +119,12 @@ class Records:
         """
         return self._record(events, "")
 
-    def record_entries(self, entries: Sequence[Event]) -> list[Recorded]:
+    def record_entries(self, entries: Sequence[Event], partition: int = 0) -> list[Recorded]:
         """Record entries of a queue, and note how far it has come: exits do not overtake them.
 
         Args:
             entries: The entries.
+            partition: That of their queue.
 
         Returns:
             One effect per entry, in their order.
@@ -130,15 +132,16 @@ class Records:
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
         """
-        return self._record(entries, "entries")
+        return self._record(entries, "entries", partition=partition)
 
-    def record_exits(self, exits: Sequence[Event], after: str, marker: str) -> list[Recorded]:
+    def record_exits(self, exits: Sequence[Event], after: str, marker: str, partition: int = 0) -> list[Recorded]:
         """Record exits of a queue, unless entries wait that may be earlier.
 
         Args:
             exits: The exits.
             after: They do not wait when the entry recorded last is not earlier than this canonical time.
             marker: The id of a marker: nor when that was reached in the queue of entries.
+            partition: That of both queues.
 
         Returns:
             One effect per exit, in their order.
@@ -147,13 +150,14 @@ class Records:
             ExitsHeld: They have to wait; nothing was recorded, but which marker is waited for.
             RecordsUnavailable: Redis is not there, or takes no writes for now; recording again later is safe.
         """
-        return self._record(exits, "exits", after, marker)
+        return self._record(exits, "exits", after, marker, partition)
 
-    def reach(self, marker: str) -> bool:
+    def reach(self, marker: str, partition: int = 0) -> bool:
         """Note that a marker was reached in the queue of entries: all before it are recorded.
 
         Args:
             marker: Its id; of one that nobody waits for nothing is noted.
+            partition: That of the queue.
 
         Returns:
             Whether it is waited for.
@@ -162,11 +166,14 @@ class Records:
             RecordsUnavailable: Redis is not there, or takes no writes for now; noting it again is safe.
         """
         with unavailable():
-            return bool(self._reach(keys=[ENTRIES], args=[marker]))
+            return bool(self._reach(keys=[ENTRIES], args=[marker, _prefix(partition)]))
 
-    def _record(self, events: Sequence[Event], how: str, after: str = "", marker: str = "") -> list[Recorded]:
+    def _record(
+        self, events: Sequence[Event], how: str, after: str = "", marker: str = "", partition: int = 0
+    ) -> list[Recorded]:
         now = self._clock() if self._clock else ""
-        arguments: list[Any] = [now, self._retention, how, after, marker, len(self._sinks), *self._sinks]
+        arguments: list[Any] = [now, self._retention, how, after, marker, _prefix(partition)]
+        arguments += (len(self._sinks), *self._sinks)
         for event in events:
             arguments += (event.kind, event.id, event.vehicle_plate, event.time, event.to_json())
         with unavailable():
@@ -186,11 +193,12 @@ class Records:
         """
         return Outbox(self._client, sink, self._outbox, self._clock)
 
-    def reject(self, kind: str) -> None:
+    def reject(self, kind: str, partition: int = 0) -> None:
         """Count a message that was not an event.
 
         Args:
             kind: ``entry`` or ``exit``, after the queue that it came on.
+            partition: That of the queue.
 
         Raises:
             RecordsUnavailable: Redis is not there, or takes no writes for now.
@@ -198,7 +206,7 @@ class Records:
         with unavailable(), self._client.pipeline() as pipe:
             pipe.hincrby(COUNTS, f"{kind}/rejected", 1)
             if kind == VehicleEntered.kind:
-                pipe.hincrby(ENTRIES, "lists", 1)  # exits that wait see that the queue moves
+                pipe.hincrby(ENTRIES, f"{_prefix(partition)}lists", 1)  # exits that wait see that the queue moves
             pipe.execute()
 
     def counts(self) -> dict[str, int]:
@@ -263,6 +271,10 @@ class Records:
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
+
+
+def _prefix(partition: int) -> str:
+    return f"{partition}/" if partition else ""
 
 
 def _recorded(event: Event, result: list[str]) -> Recorded:

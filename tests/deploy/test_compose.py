@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from carpark import cli
-from carpark.broker.topology import EXCHANGE, QUEUES, with_companions
+from carpark.broker.topology import EXCHANGE, all_queues, with_companions
+from carpark.partitions import MOST_PARTITIONS
 from carpark.ports import METRICS_PORTS
 from carpark.records.connection import connect
 from carpark.settings import BY_NAME, SETTINGS, load_settings
@@ -210,10 +211,13 @@ def test_the_services_user_may_do_what_they_do_and_no_more() -> None:
         "configure",
         "read",
     ]
-    queues = [name for queue in QUEUES for name in with_companions(queue)]
+    queues = [name for queue in all_queues(MOST_PARTITIONS) for name in with_companions(queue)]
     for right in ("configure", "write", "read"):
         assert all(re.fullmatch(rights[right], name) for name in queues)
-        assert not any(re.search(rights[right], name) for name in ("other", "vehicle_entry.XQ.x", "amq.topic", ""))
+        assert not any(
+            re.search(rights[right], name)
+            for name in ("other", "vehicle_entry.XQ.x", "vehicle_entry.0", "amq.topic", "")
+        )
     assert [right for right in ("configure", "write", "read") if re.search(rights[right], "amq.default")] == ["write"]
     (limits,) = (each["value"] for each in definitions["parameters"])
     assert limits["max-queues"] == len(queues)

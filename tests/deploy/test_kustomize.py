@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from carpark import cli
-from carpark.broker.topology import EVENT_QUEUES
+from carpark.partitions import event_queues
 from carpark.ports import METRICS_PORTS
 from carpark.settings import BY_NAME, SETTINGS, load_settings
 from tests.deploy.files import KUSTOMIZE, SERVICES, compose, mebibytes
@@ -146,8 +146,9 @@ def test_workers_are_scaled_by_the_depth_of_the_event_queues_alone() -> None:
     spec = scaled["spec"]
     assert spec["scaleTargetRef"] == {"name": "worker"}
     assert "replicas" not in DEPLOYMENTS["worker"]["spec"]  # or applying the file again would undo the scaling
-    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, len(EVENT_QUEUES))  # further ones would stand by
-    assert [trigger["metadata"]["queueName"] for trigger in spec["triggers"]] == list(EVENT_QUEUES)
+    queues = list(event_queues(1))
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, len(queues))  # further ones would stand by
+    assert [trigger["metadata"]["queueName"] for trigger in spec["triggers"]] == queues
     for trigger in spec["triggers"]:
         assert trigger["type"] == "rabbitmq"
         assert trigger["metadata"]["mode"] == "QueueLength"

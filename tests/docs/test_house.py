@@ -28,8 +28,8 @@ LONGEST_MODULE = 400
 # What a module may import: what is in its own layer or below. What is not named is on top.
 LAYERS = (
     (
-        *("carpark", "carpark.canonical", "carpark.errors", "carpark.events", "carpark.sentinels"),
-        *("carpark.settings", "carpark.values"),
+        *("carpark", "carpark.canonical", "carpark.errors", "carpark.events", "carpark.partitions"),
+        *("carpark.sentinels", "carpark.settings", "carpark.values"),
     ),
     (
         *(

@@ -27,10 +27,11 @@ import redis
 
 from carpark.audit import Sources, Verdict, audit
 from carpark.audit.queued import read_queues
-from carpark.broker.topology import CLASSIC, EVENT_QUEUES, QUEUES, declare_queues, with_companions
+from carpark.broker.topology import CLASSIC, all_queues, declare_queues, with_companions
 from carpark.errors import BrokerUnavailable
 from carpark.events import Event
 from carpark.management import ManagementApi, virtual_host_of
+from carpark.partitions import event_queues
 from carpark.records import connect
 from tests.faults.proxy import TcpProxy, WriterGateway
 from tests.faults.service import Service
@@ -136,6 +137,7 @@ class Rig:
             **(environ or {}),
         }
         self._queue_type = env.get("CARPARK_QUEUE_TYPE", CLASSIC)
+        self._partitions = int(env.get("CARPARK_PARTITIONS", 1))
         self.writer = Service(self.processes, ["carpark", "writer"], env, r"^writer: http")
         command = ["dramatiq", *worker_options, "carpark.actors"]
         self.workers = [
@@ -162,7 +164,7 @@ class Rig:
     def __enter__(self) -> Self:
         try:
             with pika.BlockingConnection(self._direct()) as connection:
-                declare_queues(connection.channel(), queue_type=self._queue_type)
+                declare_queues(connection.channel(), all_queues(self._partitions), self._queue_type)
             self.begin()
         except BaseException:
             self.close()
@@ -202,7 +204,7 @@ class Rig:
     def ready(self) -> dict[str, int]:
         """Count the messages that wait, per queue."""
         queues = self._api.queues()
-        return {name: queues[name].ready or 0 for name in EVENT_QUEUES}
+        return {name: queues[name].ready or 0 for name in event_queues(self._partitions)}
 
     def wait_for_progress(self, rows: int = 15) -> None:
         """Wait until the load has come through the whole system: so many further rows.
@@ -226,7 +228,7 @@ class Rig:
             file.writelines(event.to_json() + "\n" for event in events)
         letters = [(event.queue, event.to_json().encode()) for event in events for _ in range(times)]
         for place, body in enumerate(garbage):
-            letters.insert(place * (len(letters) // len(garbage)), (EVENT_QUEUES[place % 2], body))
+            letters.insert(place * (len(letters) // len(garbage)), (event_queues(1)[place % 2], body))
         with pika.BlockingConnection(self._direct()) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
@@ -257,7 +259,7 @@ class Rig:
         assert verdict.ok, said
         assert [sink.undelivered for sink in verdict.sinks] == [0], f"undelivered: {said}"
         # What is garbage is dead, perhaps twice if a worker was killed in between; nothing else is.
-        queued = read_queues(self.rabbitmq.url, self._queue_type)
+        queued = read_queues(self.rabbitmq.url, self._queue_type, self._partitions)
         assert queued.waiting == 0, f"queued: {said}"
         assert queued.dead >= self.garbage, f"{queued.dead} dead letters of {self.garbage}: {said}"
         assert not queued.events, f"dead events: {sorted(queued.events)[:5]}: {said}"
@@ -273,6 +275,7 @@ class Rig:
                 redis_url=self.redis.url,
                 broker_url=self.rabbitmq.url,
                 queue_type=self._queue_type,
+                partitions=self._partitions,
             ),
             show=show,
         )
@@ -310,7 +313,7 @@ class Rig:
             waiting = undelivered(self._client)
         except (BrokerUnavailable, redis.RedisError) as error:
             return {"away": str(error)}
-        names = {name for queue in QUEUES for name in with_companions(queue)[:2]}
+        names = {name for queue in all_queues(self._partitions) for name in with_companions(queue)[:2]}
         left: dict[str, Any] = {
             name: (totals.ready, totals.unacked)
             for name, totals in queues.items()

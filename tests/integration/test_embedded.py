@@ -51,8 +51,9 @@ def table_of(process: Process) -> dict[str, int]:
     return {name: int(match[1]) for name, match in found.items() if match}
 
 
-def test_it_ends_by_itself_and_everything_adds_up(run: Callable[..., Process], tmp_path: Path) -> None:
-    process = run("--events", "300", "--rate", "200", "--seed", "7")
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_it_ends_by_itself_and_everything_adds_up(run: Callable[..., Process], tmp_path: Path, partitions: int) -> None:
+    process = run("--events", "300", "--rate", "200", "--seed", "7", "--partitions", str(partitions))
     assert process.wait(60) == 0
     numbers = table_of(process)
     assert list(numbers) == list(NUMBERS)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+import pytest
+
 from carpark.broker import RabbitmqBroker
 from carpark.broker.reading import MARKER, Marker
+from carpark.partitions import partition_queue
 from tests.faults.proxy import TcpProxy
 from tests.helpers import eventually
 
@@ -25,12 +28,18 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced_without_a_word(chann
         assert (properties.type, body) == (MARKER, b"m%d" % number)
 
 
-def test_a_marker_comes_to_its_actor_and_anybodys_on_another_queue_is_garbage(channel: Any, broker_url: str) -> None:
+@pytest.mark.parametrize("partition", [0, 3])
+def test_a_marker_comes_to_its_actor_and_anybodys_on_another_queue_is_garbage(
+    channel: Any, broker_url: str, partition: int
+) -> None:
     broker = RabbitmqBroker(broker_url, [], batch=100)
-    for queue in ("vehicle_entry", "vehicle_exit"):
+    names = [partition_queue(queue, partition) for queue in ("vehicle_entry", "vehicle_exit")]
+    for queue in names:
+        broker.declare_queue(queue, ensure=True)
         broker.publish_marker(queue, "m")
-    entries, exits = (broker.consume(queue, timeout=1000) for queue in ("vehicle_entry", "vehicle_exit"))
-    assert eventually(lambda: next(entries)).args == (Marker("m"),)
+    entries, exits = (broker.consume(queue, timeout=1000) for queue in names)
+    marker = eventually(lambda: next(entries))
+    assert (marker.actor_name, marker.args) == (names[0], (Marker("m"),))
     assert eventually(lambda: next(exits)).failed
     for consumer in (entries, exits):
         consumer.close()

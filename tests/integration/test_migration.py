@@ -16,7 +16,6 @@ from dramatiq.common import dq_name, xq_name
 from carpark.broker.reading import DELIVER
 from carpark.broker.topology import (
     ASIDE,
-    EVENT_QUEUES,
     SINGLE_ACTIVE,
     declare_queue,
     declare_queues,
@@ -27,6 +26,7 @@ from carpark.dashboard.moving import Mover
 from carpark.doctor.servers import check_broker
 from carpark.errors import QueueInUse
 from carpark.migration import Migration
+from carpark.partitions import event_queues
 from carpark.records import Records
 from carpark.settings import Settings
 from carpark.testing import make_summary
@@ -36,7 +36,7 @@ from tests.mailbox import drain
 from tests.processes import Processes
 
 KINDS = ("classic", "quorum")
-NAMES = [name for queue in EVENT_QUEUES for name in with_companions(queue)]
+NAMES = [name for queue in event_queues(1) for name in with_companions(queue)]
 
 
 class Before:

@@ -12,16 +12,17 @@ import requests
 from pika.adapters.blocking_connection import BlockingChannel
 from prometheus_client import CollectorRegistry
 
-from carpark.broker.topology import EXCHANGE, QUEUES, declare_queues, queue_arguments, with_companions
+from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, queue_arguments, with_companions
 from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.management import ManagementApi, virtual_host_of
-from carpark.queues import QueueConfigurator, QueueMetrics
+from carpark.metrics.queues import QueueMetrics
+from carpark.queues import QueueConfigurator
 from carpark.settings import Settings
 from tests.helpers import eventually
 from tests.processes import Process, Processes
 from tests.servers import RabbitmqServer
 
-ALL = [name for queue in QUEUES for name in with_companions(queue)]
+ALL = [name for queue in all_queues(1) for name in with_companions(queue)]
 SHORT = ["--interval", "0.2"]
 
 
@@ -48,7 +49,8 @@ def configure(
     made: list[QueueConfigurator] = []
 
     def configure(**settings: str) -> QueueConfigurator:
-        made.append(QueueConfigurator(make_settings(**settings), QueueMetrics(registry), lines.append))
+        read = make_settings(**settings)
+        made.append(QueueConfigurator(read, QueueMetrics(registry, all_queues(read.partitions)), lines.append))
         return made[-1]
 
     yield configure
@@ -312,7 +314,7 @@ def test_without_the_management_api_messages_in_hand_are_left_out_and_it_is_said
         configurator.declare()
         configurator.count()
     messages = samples(registry, "queue_messages")
-    assert set(messages) == {(queue, state) for queue in QUEUES for state in ("ready", "delayed", "dead")}
+    assert set(messages) == {(queue, state) for queue in all_queues(1) for state in ("ready", "delayed", "dead")}
     assert len(lines) == 1
     assert lines[0].startswith("queues: unacknowledged messages are not counted. RabbitMQ's management API at")
     assert "hidden" not in lines[0]

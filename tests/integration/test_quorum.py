@@ -11,7 +11,7 @@ import pytest
 import redis
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import QUEUES, declare_queues, queue_arguments, with_companions
+from carpark.broker.topology import all_queues, declare_queues, queue_arguments, with_companions
 from carpark.management import ManagementApi, virtual_host_of
 from tests.helpers import eventually
 from tests.processes import Processes
@@ -33,7 +33,7 @@ def channel(broker_url: str) -> Iterator[BlockingChannel]:
 
 
 def test_dead_letters_stay_classic() -> None:
-    for queue in QUEUES:
+    for queue in all_queues(1):
         main, delayed, dead = with_companions(queue)
         for name in (main, delayed):
             assert queue_arguments(name, "quorum") == {
@@ -67,7 +67,7 @@ def test_whoever_comes_first_declares_what_the_others_take(
     found = management.queues()
     management.close()
     assert {name: queue.arguments for name, queue in found.items()} == {
-        name: queue_arguments(name, "quorum") for queue in QUEUES for name in with_companions(queue)
+        name: queue_arguments(name, "quorum") for queue in all_queues(1) for name in with_companions(queue)
     }
     with redis.Redis.from_url(redis_url) as client:
         eventually(lambda: client.scard("entry_plates") == EVENTS, 30, "every entry is recorded")

@@ -130,7 +130,7 @@ def events_of(step: Step) -> Sequence[tuple[str, str, str]]:
     if step[0] != "script":
         return []
     args = step[3]
-    if len(args) == 1:  # a marker was reached
+    if len(args) == 2:  # a marker was reached
         return []
-    first = 6 + int(args[5])
+    first = 7 + int(args[6])
     return [(args[i], args[i + 1], args[i + 3]) for i in range(first, len(args), 5)]

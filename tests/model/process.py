@@ -37,7 +37,7 @@ class Process:
         self.clock = 0.0
         broker: Any = backend.broker
         broker.lanes.before_worker_boot(broker, self)
-        backend._gate = Gate(world.mark, lambda: broker.lanes.of(EXITS).count, lambda: self.clock)
+        backend._gates = [Gate(world.mark, lambda: broker.lanes.of(EXITS).count, lambda: self.clock)]
         backend._records = world.model.records
         backend._stopping = SimpleNamespace(  # type: ignore[assignment]
             wait=lambda pause: self.stops, set=lambda: None

@@ -128,7 +128,7 @@ class World:
     def _claims(self, process: Process) -> bool:
         """Whether a look changes nothing but whose marker is waited for."""
         stands = self._holds(process) and not process.stops and not any(hand.at for hand, _ in process.hands[EXITS])
-        return stands and process.held_at == self._seen() and self.memo.apart()[1] != process.backend._gate._marker
+        return stands and process.held_at == self._seen() and self.memo.apart()[1] != process.backend._gates[0]._marker
 
     def _beginnings(self, which: int, process: Process, name: str) -> Iterator[tuple[Any, ...]]:
         consumer = process.consumers.get(name)
@@ -318,7 +318,7 @@ class World:
             for q in self.queues.values()
         ]
         records, wanted, reached = self.memo.apart()
-        gates = [process.backend._gate for process in self.processes if not process.is_gone]
+        gates = [process.backend._gates[0] for process in self.processes if not process.is_gone]
         marks = {gate._marker for gate in gates}
         there = {label for label in entries.names(entries.rest()) if isinstance(label, str)} | marks
         read = [
@@ -339,7 +339,7 @@ class World:
     def _state_of(self, process: Process) -> Any:
         if process.is_gone:
             return None
-        gate = process.backend._gate
+        gate = process.backend._gates[0]
         parts = []
         for name in QUEUES:
             consumer = process.consumers.get(name)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.partitions import queue_for
 from generators.build import KINDS
 from generators.journal import Journal
 from generators.publisher import RabbitmqPublisher
@@ -90,7 +91,7 @@ def _stay(id_: str, plate: str, entered: datetime, left: datetime) -> tuple[Vehi
 
 
 def publish(
-    events: Sequence[Event], url: str, journals: Sequence[Path], queue_type: str, name: str
+    events: Sequence[Event], url: str, journals: Sequence[Path], queue_type: str, partitions: int, name: str
 ) -> dict[str, list[str]]:
     """Write events down and send them, as the generators do.
 
@@ -99,6 +100,7 @@ def publish(
         url: The broker.
         journals: Those of the entries and of the exits.
         queue_type: ``CARPARK_QUEUE_TYPE``.
+        partitions: ``CARPARK_PARTITIONS``.
         name: What the connections are called.
 
     Returns:
@@ -107,15 +109,14 @@ def publish(
     published: dict[str, list[str]] = {}
     for (kind, event_type), path in zip(KINDS.items(), journals, strict=False):
         journal = Journal(path, event_type)
-        publisher = RabbitmqPublisher(url, threading.Event(), print, name, queue_type)
+        publisher = RabbitmqPublisher(url, threading.Event(), print, name, queue_type, partitions)
         its = [event for event in events if event.kind == kind]
         for start in range(0, len(its), _WINDOW):
             window = its[start : start + _WINDOW]
             journal.append(window)
             journal.confirm(publisher.publish(window))
         for event in its:
-            # With partitions an event's queue is that of its plate's partition: this is the one place to know it.
-            published.setdefault(event.queue, []).append(f"{event.kind} {event.id}")
+            published.setdefault(queue_for(event, partitions), []).append(f"{event.kind} {event.id}")
         publisher.close()
         journal.close()
     return published

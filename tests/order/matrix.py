@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from carpark.broker.topology import CLASSIC, EVENT_QUEUES, QUORUM
+from carpark.broker.topology import CLASSIC, QUORUM
 from carpark.events import VehicleEntered
+from carpark.partitions import event_queues
 from tests.faults.conftest import HostedBroker
 from tests.faults.rig import REST_SECONDS
 from tests.order.load import Load
@@ -20,6 +21,7 @@ from tests.servers import RabbitmqServer, RedisServer
 
 RETURNING = Load("800 stays", 800, 170)
 MANY = Load("8,000 stays", 8_000, 1_700)
+PARTED = Load("24,000 stays", 24_000, 5_100)
 BEHIND = Load("5 % missed, entries 10,000 behind", 2_000, 400, missed=0.05, commuters=10_000)
 FEW = Load("5 % missed, all in hand at once", 400, 80, missed=0.05)
 """Fewer events than a worker takes in hand: none is ready in its queue from the beginning."""
@@ -44,6 +46,7 @@ class Run:
         fault: What happens to the process that is active on `queue`, a name of `NEMESES`, or `NONE`.
         seed: Draws the load.
         outage: Seconds of an outage that lasts.
+        partitions: ``CARPARK_PARTITIONS``.
     """
 
     load: Load
@@ -52,22 +55,24 @@ class Run:
     fault: str
     seed: int
     outage: float = 90.0
-    # Partitions, when there are several, are a field here, and a variable of `Stand`'s.
+    partitions: int = 1
 
     @property
     def queue(self) -> str:
         """Whose active process is hit: with the load that is behind the entries', otherwise in turn."""
-        return VehicleEntered.queue if self.load is BEHIND else EVENT_QUEUES[(self.seed + 1) % len(EVENT_QUEUES)]
+        queues = event_queues(self.partitions)
+        return VehicleEntered.queue if self.load is BEHIND else queues[(self.seed + 1) % len(queues)]
 
     @property
     def after(self) -> int:
         """How many events of the queue have taken effect when that happens."""
-        return random.Random(self.seed).randrange(100, 1500)
+        return random.Random(self.seed).randrange(100, 1500) // self.partitions
 
     @property
     def kind(self) -> tuple[str, ...]:
         """What several seeds have in common."""
-        return self.load.name, str(self.shape), self.queue_type, self.fault
+        queues = self.queue_type if self.partitions == 1 else f"{self.queue_type} by {self.partitions}"
+        return self.load.name, str(self.shape), queues, self.fault
 
     def __str__(self) -> str:
         return f"{', '.join(self.kind)}, seed {self.seed}"
@@ -123,6 +128,11 @@ def matrix(seeds: int | None = None, outage: float = 90.0) -> Iterator[Run]:
         yield Run(MANY, shape, queue_type, fault, seed, outage)
     for fault, queue_type, shape, seed in product((NONE, "SIGSTOP", "SIGTERM"), *rest):
         yield Run(BEHIND, shape, queue_type, fault, seed)
+    for number, fault in enumerate((NONE, *NEMESES)):
+        queue_type, shape = list(product(QUEUE_TYPES, STAND_BY))[number % 4]
+        yield Run(PARTED, shape, queue_type, fault, 1, outage, partitions=4)
+        if fault in (NONE, "SIGSTOP", "SIGTERM"):
+            yield Run(BEHIND, shape, queue_type, fault, 1, partitions=4)
 
 
 def run(each: Run, server: RabbitmqServer, folder: Path) -> Outcome:
@@ -152,7 +162,9 @@ def _run(each: Run, server: RabbitmqServer, folder: Path) -> Outcome:
     broker.url += f"?heartbeat={HEARTBEAT}" if each.fault == "SIGSTOP" else ""
     store.start()
     try:
-        stand = Stand(broker, store, folder, each.shape, each.queue_type, through_proxy=each.fault == CUT)
+        stand = Stand(
+            broker, store, folder, each.shape, each.queue_type, each.partitions, through_proxy=each.fault == CUT
+        )
         with stand:
             return _on(stand, each)
     finally:

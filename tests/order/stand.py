@@ -77,6 +77,7 @@ class Stand(Rig):
         folder: Where files and logs go.
         shape: The workers.
         queue_type: ``CARPARK_QUEUE_TYPE``.
+        partitions: ``CARPARK_PARTITIONS``.
         through_proxy: Whether a proxy stands before the broker, so that connections can be cut.
     """
 
@@ -87,6 +88,7 @@ class Stand(Rig):
         folder: Path,
         shape: Shape,
         queue_type: str,
+        partitions: int,
         *,
         through_proxy: bool = False,
     ) -> None:
@@ -98,7 +100,7 @@ class Stand(Rig):
             workers=shape.workers,
             cameras=False,
             through_proxy=through_proxy,
-            environ={"CARPARK_QUEUE_TYPE": queue_type},
+            environ={"CARPARK_QUEUE_TYPE": queue_type, "CARPARK_PARTITIONS": str(partitions)},
         )
         self.consumers = Consumers(rabbitmq.management_url, rabbitmq.url)
         self.published: dict[str, list[str]] = {}
@@ -116,7 +118,9 @@ class Stand(Rig):
         Args:
             events: The events in the order of their times.
         """
-        self.published = publish(events, self.rabbitmq.url, self.journals, self._queue_type, "backlog")
+        self.published = publish(
+            events, self.rabbitmq.url, self.journals, self._queue_type, self._partitions, "backlog"
+        )
         checker.begin(self._client)
         if len(self.workers) > 1:
             self._client.client_pause(int(_BUSY_SECONDS * 1000), all=False)

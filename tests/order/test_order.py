@@ -17,6 +17,7 @@ RUNS = (
     Run(MANY, Shape(2, 2, workers=2), QUORUM, "SIGTERM", 1),
     Run(BEHIND, Shape(1, 4, workers=2), CLASSIC, NONE, 1),
     Run(FEW, Shape(1, 1), CLASSIC, NONE, 1),
+    Run(FEW, Shape(2, 2), CLASSIC, NONE, 1, partitions=4),
 )
 
 

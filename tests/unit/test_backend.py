@@ -11,8 +11,12 @@ import pytest
 from dramatiq.errors import Retry
 
 from carpark.backend import Backend
+from carpark.broker import StubBroker
+from carpark.broker.lanes import Held
+from carpark.broker.reading import Marker
 from carpark.errors import RecordsUnavailable
 from carpark.events import Event
+from carpark.partitions import event_queues
 from carpark.plugins import Plugins
 from carpark.records import Batch, Recorded, Settlement
 from carpark.settings import Settings
@@ -33,11 +37,11 @@ def test_records_that_are_away_are_waited_for_in_place_without_end(
     record, away = backend.records.record_entries, [True] * 30
     pauses: list[float] = []
 
-    def record_later(events: Sequence[Event]) -> list[Recorded]:
+    def record_later(events: Sequence[Event], partition: int) -> list[Recorded]:
         if away:
             away.pop()
             raise RecordsUnavailable("away")
-        return record(events)
+        return record(events, partition)
 
     def wait(pause: float) -> bool:
         pauses.append(pause)
@@ -49,6 +53,25 @@ def test_records_that_are_away_are_waited_for_in_place_without_end(
     assert len(pauses) == 30
     assert sum(pauses) > 25
     assert backend.records.counts()["entry/recorded"] == 1
+
+
+def test_exits_of_a_partition_wait_for_a_marker_in_its_own_queue_of_entries(
+    make_settings: Callable[..., Settings],
+) -> None:
+    backend = Backend(make_settings(redis_url=f"memory://{uuid.uuid4()}", partitions=3), Plugins(()))
+    assert isinstance(backend.broker, StubBroker)
+    for partition in (2, 1):
+        with pytest.raises(Held):
+            backend.actors[f"vehicle_exit.{partition}"](exited(f"x{partition}", "A"))
+    assert [len(backend.broker.letters(queue)) for queue in event_queues(3)] == [0, 1, 1, 0, 0, 0]
+    marker = Marker(backend.broker.letters("vehicle_entry.2")[0].body.decode())
+    for queue in ("vehicle_entry", "vehicle_entry.1"):
+        backend.actors[queue](marker)
+        with pytest.raises(Held):
+            backend.actors["vehicle_exit.2"](exited("x2", "A"))
+    backend.actors["vehicle_entry.2"](marker)
+    backend.actors["vehicle_exit.2"](exited("x2", "A"))
+    backend.close()
 
 
 def test_at_a_stop_an_event_whose_records_are_away_is_left_in_its_queue(

@@ -76,13 +76,13 @@ class Running:
             self.broker.publish("vehicle_entry", body)
         self._worker = dramatiq.Worker(self.broker, worker_timeout=50, worker_threads=1)
 
-    def _held(self, events: Sequence[Event]) -> list[Recorded]:
+    def _held(self, events: Sequence[Event], partition: int) -> list[Recorded]:
         if self.batch > 1:
             eventually(lambda: self.broker.queues["vehicle_entry"].qsize() == 0)
         self.calls.append([event.id for event in events])
         for event in events:
             self.problem(event)
-        return self._record(events)
+        return self._record(events, partition)
 
     def finish(self, effects: int) -> dict[str, int]:
         self._worker.start()

@@ -27,8 +27,8 @@ from carpark.doctor.findings import (
 from carpark.doctor.given import read_given
 from carpark.doctor.local import check_files, check_plugins, check_ports
 from carpark.errors import UnknownPlugin
+from carpark.metrics.queues import QueueMetrics
 from carpark.ports import MetricsPage
-from carpark.queues import QueueMetrics
 from carpark.settings import SETTINGS, Settings, load_settings
 
 
@@ -317,7 +317,7 @@ def test_a_port_held_by_the_service_it_is_meant_for_is_well(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = CollectorRegistry()
-    QueueMetrics(registry)
+    QueueMetrics(registry, [])
     with contextlib.closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
         port = int(page.url.split(":")[2].removesuffix("/metrics"))
         monkeypatch.setattr("carpark.doctor.local.METRICS_PORTS", {"queues": port})
@@ -330,7 +330,7 @@ def test_a_port_held_by_the_service_it_is_meant_for_is_well(
 
 def test_a_metrics_port_of_ones_own_may_be_held_by_any_service(make_settings: Callable[..., Settings]) -> None:
     registry = CollectorRegistry()
-    QueueMetrics(registry)
+    QueueMetrics(registry, [])
     with contextlib.closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
         finding = check_ports(make_settings(metrics_port=page.url.split(":")[2].removesuffix("/metrics")))[2]
     assert finding.level is Level.OK

@@ -25,7 +25,7 @@ class Entries(Records):
         self.last, self.reached, self.lists, self.away = "", "", 0, False
         self.asked: list[tuple[str, str]] = []
 
-    def record_exits(self, exits: Sequence[Event], after: str, marker: str) -> list[Recorded]:
+    def record_exits(self, exits: Sequence[Event], after: str, marker: str, partition: int = 0) -> list[Recorded]:
         if self.away:
             raise RecordsUnavailable("away")
         self.asked.append((after, marker))

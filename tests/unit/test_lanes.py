@@ -15,6 +15,7 @@ from carpark.broker.batches import Batch, parts_of
 from carpark.broker.lanes import Lane, Lanes
 from carpark.broker.reading import read_body
 from carpark.broker.stub import Delivery, Letter
+from carpark.partitions import event_queues
 from tests.garbage import bare
 
 
@@ -224,6 +225,27 @@ def test_a_process_gives_one_queue_back_when_it_has_more_than_its_share_and_no_s
     assert both.is_one_too_many(3)
     exits.restart()
     assert not both.is_one_too_many(3)
+
+
+def test_the_surplus_is_given_back_in_half_a_minute_however_many_queues_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(lanes.time, "monotonic", lambda: now[0])
+    for partitions in (1, 4, 64):
+        every = Lanes()
+        active = [every.of(queue) for queue in event_queues(partitions)]
+        for lane in active:
+            lane.add(entry(0))
+        started = now[0]
+        while any(lane.is_active for lane in active[partitions:]):
+            if every.is_one_too_many(2):
+                next(lane for lane in reversed(active) if lane.is_active).restart()
+            else:
+                now[0] += 0.01
+            assert now[0] - started < 31
+        assert sum(lane.is_active for lane in active) == partitions
+        now[0] += 100
 
 
 def test_no_queue_ever_has_two_threads_of_the_worker() -> None:

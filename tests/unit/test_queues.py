@@ -8,15 +8,17 @@ from pika import exceptions
 from prometheus_client import CollectorRegistry
 
 from carpark.broker.connection import explain, open_connection
+from carpark.broker.topology import all_queues
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.management import ManagementApi, virtual_host_of
-from carpark.queues import QueueConfigurator, QueueMetrics, queues
+from carpark.metrics.queues import QueueMetrics
+from carpark.queues import QueueConfigurator, queues
 from carpark.settings import Settings
 
 
 def test_the_in_process_broker_is_refused_with_what_is_wanted(make_settings: Callable[..., Settings]) -> None:
     with pytest.raises(InvalidSetting, match=r"^CARPARK_BROKER_URL='stub://': wanted RabbitMQ"):
-        QueueConfigurator(make_settings(), QueueMetrics(CollectorRegistry()), print)
+        QueueConfigurator(make_settings(), QueueMetrics(CollectorRegistry(), all_queues(1)), print)
 
 
 @pytest.mark.parametrize("text", ["nan", "0", "-1", "inf", "two", ""])
@@ -33,7 +35,7 @@ def test_help_ends_in_examples() -> None:
 
 def test_a_number_that_is_not_known_is_not_shown() -> None:
     registry = CollectorRegistry()
-    metrics = QueueMetrics(registry)
+    metrics = QueueMetrics(registry, all_queues(1))
 
     def shown(state: str) -> float | None:
         labels = {"queue": "vehicle_entry", "state": state}
@@ -51,7 +53,7 @@ def test_a_number_that_is_not_known_is_not_shown() -> None:
 
 def test_both_queues_are_in_the_metrics_from_the_start() -> None:
     registry = CollectorRegistry()
-    QueueMetrics(registry)
+    QueueMetrics(registry, all_queues(1))
     name = "queue_configurator_declarations_total"
     for queue in ("vehicle_entry", "vehicle_exit"):
         for outcome in ("declared", "failed"):

@@ -52,6 +52,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ("stub://", "stub://"),
     ],
     "queue_type": [("classic", "classic"), (" Quorum ", "quorum")],
+    "partitions": [("1", 1), ("64", 64)],
     "management_url": [("http://u:p@h:15672", "http://u:p@h:15672"), ("https://h/rabbit", "https://h/rabbit")],
     "redis_url": [
         ("redis://h:6379/0", "redis://h:6379/0"),
@@ -101,6 +102,7 @@ BAD: dict[str, list[str]] = {
     "broker_url": [*NO_URLS, "http://h", "amqp://h;", ";", "amqp://h;stub://", "stub://;stub://", "amqp:///vhost",
                    "amqp://h,amqp://i", "memory://"],
     "queue_type": ["", "stream", "classic,quorum"],
+    "partitions": ["0", "65", "-1", "1.5", "many"],
     "management_url": [url for url in NO_HTTP if url.strip()],
     "redis_url": [*NO_URLS, "http://h", "stub://", "redis:///0", "redis://h/zero", "redis://h/1/2", "redis://h/99999",
                   "unix://", "unix:///", "redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel:///stays",
@@ -189,6 +191,7 @@ def test_the_contracts_defaults() -> None:
     assert load_settings({}).shown() == {
         "CARPARK_BROKER_URL": "amqp://guest:***@localhost:5672",
         "CARPARK_QUEUE_TYPE": "classic",
+        "CARPARK_PARTITIONS": "1",
         "CARPARK_MANAGEMENT_URL": "http://guest:***@localhost:15672",
         "CARPARK_REDIS_URL": "redis://localhost:6379/0",
         "CARPARK_WRITER_URL": "http://localhost:40000",

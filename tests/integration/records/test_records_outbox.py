@@ -179,6 +179,21 @@ class TestExitsWait:
             records.record_exits([exited("x1", microseconds=9)], at(6), "mine")
         assert held.value.lists == 3
 
+    def test_an_exit_waits_for_the_entries_of_its_own_partition_alone(self, records: Records) -> None:
+        records.record_entries([entered("e0", "C0", 9)])
+        records.reject("entry", 1)
+        late = [exited("x1", "C1", 9)]
+        with pytest.raises(ExitsHeld) as held:
+            records.record_exits(late, at(6), "mine", 1)
+        assert held.value.lists == 1
+        assert not records.reach("mine"), "another partition's queue says nothing about this one's"
+        assert not records.reach("mine", 2)
+        assert records.reach("mine", 1)
+        assert records.record_exits(late, at(6), "mine", 1)[0].outcome == "unmatched"
+        records.record_entries([entered("e2", "C2", 9)], 2)
+        assert records.record_exits([exited("x2", "C2", 9)], at(6), "another", 2)[0].outcome == "matched"
+        assert records.record_exits([exited("x0", "C0", 9)], at(6), "another")[0].outcome == "matched"
+
 
 class TestCounts:
     """Each event counts once, in the step that records it."""

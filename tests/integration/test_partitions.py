@@ -1,0 +1,105 @@
+"""Several queues for the events of a kind, on real servers: nothing is lost, whoever publishes to which of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+import redis
+from click.testing import CliRunner
+from pika.adapters.blocking_connection import BlockingChannel
+
+from carpark.audit.queued import read_queues
+from carpark.broker.reading import EventMessage, read_body
+from carpark.broker.topology import EXCHANGE, all_queues, declare_queues
+from carpark.cli import carpark
+from carpark.dashboard import make_app
+from carpark.doctor.servers import check_broker
+from carpark.management import ManagementApi
+from carpark.partitions import event_queues, partition_of, queue_for
+from carpark.records import Records, connect
+from carpark.settings import Settings
+from generators.wire import message_body
+from tests.dashboards import Pages, text_of
+from tests.helpers import eventually
+from tests.mailbox import dead_letters, fill
+from tests.processes import Processes
+from tests.stays import entered, exited
+
+FOUR = {"CARPARK_PARTITIONS": "4"}
+
+
+def test_events_at_the_plain_names_are_processed_like_those_of_our_generators(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, store: redis.Redis
+) -> None:
+    env = {**server_environ, **FOUR, "CARPARK_SINKS": "stdout"}
+    declare_queues(channel, all_queues(4))
+    channel.confirm_delivery()
+    plates = [f"OURS{n}" for n in range(40)]
+    for n, plate in enumerate(plates):
+        for event in (entered(plate, plate, 10 * n), exited(plate, plate, 10 * n + 5)):
+            channel.basic_publish(EXCHANGE, queue_for(event, 4), message_body(event), mandatory=True)
+        theirs = f"THEIRS{n}"
+        for event in (entered(theirs, theirs, 10 * n), exited(theirs, theirs, 10 * n + 5)):
+            channel.basic_publish("", event.queue, event.to_json().encode(), mandatory=True)
+    assert all(channel.queue_declare(queue, passive=True).method.message_count for queue in event_queues(4))
+    worker = processes.start(["carpark", "worker", "--processes", "1", "--threads", "2"], env=env)
+    with closing(connect(server_environ["CARPARK_REDIS_URL"])) as client:
+        records = Records(client, 3600, ())
+        eventually(lambda: records.counts().get("summaries") == 80, 30, "all stays are finished")
+        assert records.inside() == 0
+    assert {field for field in store.hkeys("carpark:entries") if field.endswith("time")} == {
+        *("time", "1/time", "2/time", "3/time")
+    }
+    assert worker.terminate() == 0
+
+
+def test_generators_spread_plates_over_all_partitions_and_both_kinds_alike(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
+) -> None:
+    env = {**server_environ, **FOUR, "CARPARK_MATCH_RATIO": "0"}
+    for kind in ("entry", "exit"):
+        generator = processes.start(["carpark", "generate", kind, "--rate", "500", "--events", "200"], env=env)
+        assert generator.wait() == 0, generator.output
+    seen: dict[str, set[int]] = {}
+    for queue in event_queues(4):
+        bodies = iter(lambda queue=queue: channel.basic_get(queue, auto_ack=True)[2], None)
+        for body in bodies:
+            read = read_body(queue, body)
+            assert isinstance(read, EventMessage)
+            assert queue_for(read.event, 4) == queue
+            seen.setdefault(read.event.vehicle_plate, set()).add(partition_of(queue))
+    assert all(len(partitions) == 1 for partitions in seen.values())
+    assert {partition for partitions in seen.values() for partition in partitions} == {0, 1, 2, 3}
+
+
+def test_every_tool_looks_into_the_queues_of_all_partitions(
+    make_settings: Callable[..., Settings], broker_url: str, management_url: str, channel: BlockingChannel
+) -> None:
+    declare_queues(channel, all_queues(2))
+    channel.confirm_delivery()
+    event = entered("e1", "A")
+    channel.basic_publish(EXCHANGE, "vehicle_entry.1", message_body(event), mandatory=True)
+    fill(channel, "vehicle_exit.1.XQ", dead_letters(2))
+    settings = make_settings(broker_url=broker_url, management_url=management_url, partitions=2)
+
+    queued = read_queues(broker_url, partitions=2)
+    assert (queued.events, queued.dead) == ({(0, event.id)}, 2)
+
+    pages = Pages(make_app(settings))
+    assert "vehicle_entry.1" in text_of(pages.get("/"))
+    assert text_of(pages.get("/queues/vehicle_exit.1/failed")).count("not wanted") == 2
+
+    def dlq(*arguments: str) -> str:
+        options = ["--broker-url", broker_url, "--partitions", "2"]
+        return CliRunner().invoke(carpark, ["dlq", *arguments, *options], standalone_mode=False).stdout
+
+    assert {letter["queue"] for letter in json.loads(dlq("list", "--json"))} == {"vehicle_exit.1.XQ"}
+    assert dlq("purge", "--all", "--yes", "--queue", "vehicle_exit.1") == "purged 2 dead letters\n"
+
+    assert "nobody consumes vehicle_entry.1, where 1 wait" in [finding.found for finding in check_broker(settings)]
+    eventually(lambda: ManagementApi.of(settings).queues()["vehicle_entry.1"].ready, 15, "RabbitMQ has counted it")
+    (left,) = [finding for finding in check_broker(replace(settings, partitions=1)) if "left" in finding.found]
+    assert left.found == "messages are left beyond CARPARK_PARTITIONS=1: vehicle_entry.1 (1)"
