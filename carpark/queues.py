@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from carpark.management import ManagementApi
 from carpark.metrics.queues import QueueMetrics
 from carpark.migration import Migration
 from carpark.options import CONTEXT, examples, seconds, settings_options
-from carpark.partitions import event_queues
+from carpark.partitions import MOST_PARTITIONS, event_queues, partition_of
 from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
 from carpark.values import mask_urls
@@ -89,12 +89,15 @@ class QueueConfigurator:
         Raises:
             QueueMismatch: A queue exists with other arguments.
             ExchangeMismatch: The exchange does.
+            InvalidSetting: At the start, queues beyond the number of partitions still have messages.
             BrokerUnavailable: RabbitMQ cannot be reached, or refuses.
         """
         missing: list[str] = []
         names = (*self._queues, EXCHANGE)
         for place, name in enumerate(names):
             try:
+                if not self._declared:
+                    self._look_at_partitions()
                 found = self._declare_exchange(missing) if name == EXCHANGE else self._declare_family(name)
             except (BrokerUnavailable, QueueMismatch, ExchangeMismatch):
                 for each in names[place:]:
@@ -126,6 +129,7 @@ class QueueConfigurator:
         Raises:
             QueueMismatch: A queue exists with other arguments.
             ExchangeMismatch: The exchange does.
+            InvalidSetting: At the start, queues beyond the number of partitions still have messages.
             BrokerUnavailable: At the start, RabbitMQ refuses the user, the password or the virtual host.
         """
         away_since: float | None = None
@@ -165,6 +169,35 @@ class QueueConfigurator:
         closing = threading.Thread(target=close, name="close", daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
+
+    def _look_at_partitions(self) -> None:
+        """Leave no messages behind in queues that the setting leaves out; tell of those that others may overtake."""
+        names: Iterable[str] = event_queues(MOST_PARTITIONS)
+        with contextlib.suppress(BrokerUnavailable):  # then each is looked for, of which RabbitMQ's log has a line
+            names = set(self._management.queues()).intersection(names)
+        found = sorted((queue for queue in names if self._look(queue)), key=partition_of)
+        there = partition_of(found[-1]) + 1 if found else self._partitions
+        if there > self._partitions:
+            beyond = (queue for queue in found if partition_of(queue) >= self._partitions)
+            if left := self._left_in(name for queue in beyond for name in with_companions(queue)):
+                wanted = (
+                    f"{there} as before: stop the cameras, let the workers drain the queues, requeue or purge dead "
+                    f"letters (carpark dlq), stop the workers, then change it; not yet empty: {left}"
+                )
+                raise InvalidSetting("CARPARK_PARTITIONS", str(self._partitions), wanted)
+        elif there < self._partitions and (left := self._left_in(found)):
+            self._say(
+                f"queues: {self._partitions} partitions instead of {there}: drain before the number changes, or what "
+                f"comes now may overtake what is left in {left}"
+            )
+
+    def _left_in(self, names: Iterable[str]) -> str:
+        left = []
+        for name in names:
+            messages, consumers = self._look(name) or (0, 0)
+            left += [f"{name} ({messages} message{'s' * (messages > 1)})"] * bool(messages)
+            left += [f"{name} (a worker)"] * bool(consumers)
+        return ", ".join(left)
 
     def _look(self, name: str) -> tuple[int, int] | None:
         try:

@@ -7,18 +7,24 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
+import pika
+import pytest
 import redis
 from click.testing import CliRunner
 from pika.adapters.blocking_connection import BlockingChannel
+from prometheus_client import CollectorRegistry
 
 from carpark.audit.queued import read_queues
 from carpark.broker.reading import EventMessage, read_body
-from carpark.broker.topology import EXCHANGE, all_queues, declare_queues
+from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.cli import carpark
 from carpark.dashboard import make_app
 from carpark.doctor.servers import check_broker
+from carpark.errors import InvalidSetting
 from carpark.management import ManagementApi
+from carpark.metrics.queues import QueueMetrics
 from carpark.partitions import event_queues, partition_of, queue_for
+from carpark.queues import QueueConfigurator
 from carpark.records import Records, connect
 from carpark.settings import Settings
 from generators.wire import message_body
@@ -73,6 +79,79 @@ def test_generators_spread_plates_over_all_partitions_and_both_kinds_alike(
             seen.setdefault(read.event.vehicle_plate, set()).add(partition_of(queue))
     assert all(len(partitions) == 1 for partitions in seen.values())
     assert {partition for partitions in seen.values() for partition in partitions} == {0, 1, 2, 3}
+
+
+@pytest.fixture
+def configure(
+    make_settings: Callable[..., Settings], broker_url: str, management_url: str
+) -> Callable[[int], tuple[list[str], list[str]]]:
+    """Declare the queues of so many partitions: gives what was missing, and what was said."""
+
+    def configure(partitions: int) -> tuple[list[str], list[str]]:
+        said: list[str] = []
+        settings = make_settings(broker_url=broker_url, management_url=management_url, partitions=partitions)
+        metrics = QueueMetrics(CollectorRegistry(), all_queues(partitions))
+        with closing(QueueConfigurator(settings, metrics, said.append)) as configurator:
+            missing = configurator.declare()
+            configurator.count()
+        return missing, said
+
+    return configure
+
+
+def test_another_number_is_said_and_messages_that_it_would_leave_behind_are_refused(
+    configure: Callable[[int], tuple[list[str], list[str]]], broker_url: str
+) -> None:
+    assert configure(2)[1] == []
+    missing, said = configure(3)
+    assert (missing[0], said) == ("vehicle_entry.2", [])
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", "vehicle_entry", b"{}")
+        missing, (line,) = configure(4)
+        assert missing[0] == "vehicle_entry.3"
+        assert line.startswith("queues: 4 partitions instead of 3: drain before the number changes")
+        assert line.endswith(" what is left in vehicle_entry (1 message)")
+        assert configure(4) == ([], [])
+        for name in ("vehicle_entry.2", "vehicle_exit.3.XQ"):
+            channel.basic_publish("", name, b"{}")
+            with pytest.raises(InvalidSetting, match=rf"^CARPARK_PARTITIONS='2': wanted 4 as before: .*{name} \(1 m"):
+                configure(2)
+            channel.queue_purge(name)
+        consumer = channel.basic_consume("vehicle_exit.3", lambda *_: None)
+        with pytest.raises(InvalidSetting, match=r"vehicle_exit\.3 \(a worker\)"):
+            configure(2)
+        channel.basic_cancel(consumer)
+        assert configure(2) == ([], [])
+
+
+def test_messages_beyond_the_number_are_found_without_the_management_api_too(
+    make_settings: Callable[..., Settings], broker_url: str, channel: BlockingChannel, free_port: int
+) -> None:
+    declare_queues(channel, ["vehicle_exit.9"])
+    channel.confirm_delivery()
+    channel.basic_publish("", "vehicle_exit.9", b"{}")
+    settings = make_settings(broker_url=broker_url, management_url=f"http://localhost:{free_port}")
+    metrics = QueueMetrics(CollectorRegistry(), all_queues(1))
+    wanted = pytest.raises(InvalidSetting, match=r"wanted 10 as before: .*: vehicle_exit\.9 \(1 message\)$")
+    with closing(QueueConfigurator(settings, metrics, print)) as configurator, wanted:
+        configurator.declare()
+    for name in with_companions("vehicle_exit.9"):
+        channel.queue_delete(name)
+
+
+def test_the_command_refuses_with_status_2_and_one_line(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
+) -> None:
+    declare_queues(channel, all_queues(3))
+    channel.confirm_delivery()
+    channel.basic_publish("", "vehicle_exit.2", b"{}")
+    for options in (["--once"], []):
+        process = processes.start(["carpark", "queues", *options, "--partitions", "2"], env=server_environ)
+        assert process.wait() == 2, process.output
+        assert process.output.splitlines()[-1].endswith("not yet empty: vehicle_exit.2 (1 message)")
+        assert "Traceback" not in process.output
 
 
 def test_every_tool_looks_into_the_queues_of_all_partitions(
