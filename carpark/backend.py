@@ -149,6 +149,7 @@ class Backend:
 
     def _record(self, events: Sequence[Event], partition: int) -> list[Recorded]:
         if events[0].kind == VehicleExited.kind:
+            self._relay.wake()  # as a rule its question comes to the records right behind the step that it is woken for
             message = CurrentMessage.get_current_message()
             last = parts_of(message)[-1].number if message else 0
             return self._gates[partition].record(self.records, events, last)
