@@ -214,7 +214,7 @@ class Lanes(Middleware):
             True at most once in `GIVEN_BACK_EVERY` seconds by the number of queues.
         """
         with self._lock:
-            lanes, now = self._lanes.values(), time.monotonic()
+            lanes, now = list(self._lanes.values()), time.monotonic()  # at the start other threads add to them
             kept = sum(lane.is_active and not lane.is_halted for lane in lanes)
             share = math.ceil(len(lanes) / max(1, processes))
             if kept <= share or now < self._given_back_at + GIVEN_BACK_EVERY / len(lanes):

@@ -227,6 +227,20 @@ def test_a_process_gives_one_queue_back_when_it_has_more_than_its_share_and_no_s
     assert not both.is_one_too_many(3)
 
 
+def test_a_process_may_look_at_its_share_while_it_still_begins_to_consume_others() -> None:
+    every = Lanes()
+
+    class Slow(Lane):
+        @property
+        def is_halted(self) -> bool:
+            every.of("vehicle_exit")  # as the thread of another consumer does
+            return super().is_halted
+
+    every._lanes["vehicle_entry"] = Slow(1)
+    every.of("vehicle_entry").add(entry(0))
+    assert not every.is_one_too_many(2)
+
+
 def test_the_surplus_is_given_back_in_half_a_minute_however_many_queues_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
