@@ -132,6 +132,7 @@ class Route:
         )
         self._backoff = (int(settings.sink_retry_min * 1000), int(settings.sink_retry_max * 1000))
         self._fails = self._away = False
+        self._asked_at = 0.0  # when the present batch was asked for: its lease began no earlier
         self._news = threading.Event()
         # A daemon: a sink that never answers must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=f"relay to {name}", daemon=True)
@@ -170,13 +171,13 @@ class Route:
         Raises:
             RecordsUnavailable: The records cannot be reached.
         """
-        began = time.monotonic()
         if batch is None:
+            self._asked_at = time.monotonic()
             taken = self._outbox.take(self._lease, self._sink.batch)
             if not isinstance(taken, Batch):
                 return taken
             batch = taken
-        became, reasons = self._offer(batch, began + MARGIN / 2)
+        became, reasons = self._offer(batch, self._asked_at + MARGIN / 2)
         if became.delivered != []:
             self._reached("after-sink")
         self._note_health(became)
@@ -191,6 +192,7 @@ class Route:
     def _settle(self, batch: Batch, became: Settlement) -> tuple[tuple[int, int, int], Batch | float]:
         if self._stopping.is_set():
             return self._outbox.settle(batch, became), 0.0
+        self._asked_at = time.monotonic()
         return self._outbox.settle_and_take(batch, became, self._lease, self._sink.batch)
 
     def _work(self) -> None:
