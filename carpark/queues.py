@@ -97,7 +97,7 @@ class QueueConfigurator:
         for place, name in enumerate(names):
             try:
                 if not self._declared:
-                    self._look_at_partitions()
+                    self.check_partitions()
                 found = self._declare_exchange(missing) if name == EXCHANGE else self._declare_family(name)
             except (BrokerUnavailable, QueueMismatch, ExchangeMismatch):
                 for each in names[place:]:
@@ -170,8 +170,13 @@ class QueueConfigurator:
         closing.start()
         closing.join(_CLOSE_SECONDS)
 
-    def _look_at_partitions(self) -> None:
-        """Leave no messages behind in queues that the setting leaves out; tell of those that others may overtake."""
+    def check_partitions(self) -> None:
+        """Leave no messages behind in queues that the setting leaves out; tell of those that others may overtake.
+
+        Raises:
+            InvalidSetting: Queues beyond the number of partitions still have messages, or a worker.
+            BrokerUnavailable: RabbitMQ cannot be reached, or refuses.
+        """
         names: Iterable[str] = event_queues(MOST_PARTITIONS)
         with contextlib.suppress(BrokerUnavailable):  # then each is looked for, of which RabbitMQ's log has a line
             names = set(self._management.queues()).intersection(names)
@@ -374,6 +379,8 @@ def queues(settings: Settings, interval: float, once: bool, migrate: bool) -> No
     configurator = QueueConfigurator(settings, QueueMetrics(registry, all_queues(settings.partitions)), _say, interval)
     with contextlib.closing(configurator):
         if migrate:
+            configurator.check_partitions()  # before what is missing is declared, and then was there all along
+            configurator.close()  # what is moved may take longer than RabbitMQ waits for a heartbeat
             Migration(settings, _say).run()
         if once or migrate:
             _say(configurator.declared(configurator.declare()))

@@ -154,6 +154,28 @@ def test_the_command_refuses_with_status_2_and_one_line(
         assert "Traceback" not in process.output
 
 
+def test_a_migration_says_and_refuses_what_another_number_would_leave_behind_before_it_begins(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
+) -> None:
+    def migrate(partitions: int) -> tuple[int, str]:
+        command = ["carpark", "queues", "--migrate", "--partitions", str(partitions)]
+        process = processes.start(command, env=server_environ)
+        return process.wait(), process.output
+
+    channel.confirm_delivery()
+    channel.basic_publish("", "vehicle_entry", b"{}")
+    status, output = migrate(2)
+    assert (status, "2 partitions instead of 1: drain" in output) == (0, True), output
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "vehicle_exit.XQ"}
+    channel.queue_delete("vehicle_exit")
+    channel.queue_declare("vehicle_exit", durable=True, arguments=arguments)
+    channel.basic_publish("", "vehicle_exit.1", b"{}")
+    status, output = migrate(1)
+    assert status == 2, output
+    assert "declared anew" not in output
+    assert output.splitlines()[-1].endswith("not yet empty: vehicle_exit.1 (1 message)")
+
+
 def test_every_tool_looks_into_the_queues_of_all_partitions(
     make_settings: Callable[..., Settings], broker_url: str, management_url: str, channel: BlockingChannel
 ) -> None:
