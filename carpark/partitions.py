@@ -14,7 +14,7 @@ from functools import cache
 from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
 
 MOST_PARTITIONS = 64
-"""How many there may be: each costs a worker process eight connections to RabbitMQ, whether it is active or not."""
+"""How many there may be: each costs a worker process four connections to RabbitMQ, and at its start eight."""
 
 _QUEUE = re.compile(rf"({'|'.join(EVENT_OF_QUEUE)})(?:\.([1-9]\d?))?")
 

@@ -24,7 +24,7 @@ from carpark.management import ManagementApi
 from carpark.metrics.queues import QueueMetrics
 from carpark.migration import Migration
 from carpark.options import CONTEXT, examples, seconds, settings_options
-from carpark.partitions import MOST_PARTITIONS, event_queues, partition_of
+from carpark.partitions import MOST_PARTITIONS, event_queues, is_event_queue, partition_of
 from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
 from carpark.values import mask_urls
@@ -112,6 +112,9 @@ class QueueConfigurator:
     def count(self) -> None:
         """Show in the metrics how many messages and consumers `declare` found; the messages in hand are asked for."""
         totals = self._asked(self._management.queues) or {}
+        for queue in filter(is_event_queue, totals.keys() - self._queues):  # a camera may have another number
+            found = self._look(queue) or (0, 0)
+            self._metrics.counts(queue, {"ready": found[0]}, found[1])
         for queue in self._queues:
             ready, delayed, dead = (answer and answer[0] for answer in map(self._answers.get, with_companions(queue)))
             unacked, held, seen = (totals[name].unacked if name in totals else None for name in with_companions(queue))

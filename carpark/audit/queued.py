@@ -15,7 +15,8 @@ from carpark.broker.connection import open_connection
 from carpark.broker.reading import DELIVER, EventMessage, read_body
 from carpark.broker.topology import CLASSIC, all_queues, with_companions
 from carpark.errors import BrokerUnavailable
-from carpark.events import StaySummary, VehicleEntered
+from carpark.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
+from carpark.partitions import MOST_PARTITIONS, partition_queue
 
 MOST = 100_000
 """How many messages of a queue are read at most: RabbitMQ keeps them all in hand meanwhile."""
@@ -75,7 +76,7 @@ def read_queues(url: str, queue_type: str = CLASSIC, partitions: int = 1, most: 
         url: The broker's URL, or several.
         queue_type: ``CARPARK_QUEUE_TYPE``. Quorum queues count how often a message was delivered and make it a dead
             letter in the end, so theirs are only counted.
-        partitions: ``CARPARK_PARTITIONS``.
+        partitions: ``CARPARK_PARTITIONS``; the queues of further ones are looked into as far as there are any.
         most: How many messages of a queue are read; the others are counted.
 
     Returns:
@@ -87,6 +88,11 @@ def read_queues(url: str, queue_type: str = CLASSIC, partitions: int = 1, most: 
     queued = Queued()
     connection = open_connection(url, "carpark verify")
     try:
+        # Another number was set before, or is set where events come from: what waits there is not lost.
+        while partitions < MOST_PARTITIONS and any(
+            _is_there(connection, partition_queue(queue, partitions)) for queue in EVENT_OF_QUEUE
+        ):
+            partitions += 1
         for name in (each for queue in all_queues(partitions) for each in with_companions(queue)):
             channel = connection.channel()
             try:
@@ -112,6 +118,18 @@ def read_queues(url: str, queue_type: str = CLASSIC, partitions: int = 1, most: 
         if connection.is_open:
             connection.close()
     return queued
+
+
+def _is_there(connection: Any, name: str) -> bool:
+    channel = connection.channel()
+    try:
+        channel.queue_declare(name, passive=True)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND:
+            raise
+        return False
+    channel.close()
+    return True
 
 
 def _peek(channel: Any, name: str, most: int) -> Iterator[Message]:

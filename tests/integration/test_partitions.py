@@ -141,6 +141,26 @@ def test_messages_beyond_the_number_are_found_without_the_management_api_too(
         channel.queue_delete(name)
 
 
+def test_what_comes_into_a_queue_beyond_the_number_is_seen_in_the_metrics(
+    make_settings: Callable[..., Settings], broker_url: str, management_url: str, channel: BlockingChannel
+) -> None:
+    registry = CollectorRegistry()
+    settings = make_settings(broker_url=broker_url, management_url=management_url)
+    with closing(QueueConfigurator(settings, QueueMetrics(registry, all_queues(1)), print)) as configurator:
+        configurator.declare()
+        declare_queues(channel, ["vehicle_exit.3"])
+        channel.confirm_delivery()
+        channel.basic_publish("", "vehicle_exit.3", b"{}")
+
+        def is_unattended() -> bool:
+            configurator.count()
+            of = {"queue": "vehicle_exit.3"}
+            messages = registry.get_sample_value("queue_configurator_queue_messages", {**of, "state": "ready"})
+            return (messages, registry.get_sample_value("queue_configurator_queue_consumers", of)) == (1, 0)
+
+        eventually(is_unattended)
+
+
 def test_the_command_refuses_with_status_2_and_one_line(
     processes: Processes, server_environ: dict[str, str], channel: BlockingChannel
 ) -> None:
@@ -188,6 +208,8 @@ def test_every_tool_looks_into_the_queues_of_all_partitions(
 
     queued = read_queues(broker_url, partitions=2)
     assert (queued.events, queued.dead) == ({(0, event.id)}, 2)
+
+    assert read_queues(broker_url) == queued, "what waits beyond the number is not lost"
 
     pages = Pages(make_app(settings))
     assert "vehicle_entry.1" in text_of(pages.get("/"))
