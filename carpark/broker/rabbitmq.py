@@ -28,7 +28,7 @@ from carpark.partitions import is_event_queue
 BLOCKED_FOR = 3.0
 """Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""
 
-_BURY_ATTEMPTS = 3
+_ATTEMPTS = 3
 
 
 class RabbitmqBroker(base.RabbitmqBroker):
@@ -116,7 +116,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached, or did not take it.
         """
-        for attempt in range(1, _BURY_ATTEMPTS + 1):
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self.declare_queue(q_name(queue_name), ensure=True)
                 if attempt > 1 and queue_name == xq_name(queue_name):
@@ -127,7 +127,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
                 if isinstance(error, pika.exceptions.UnroutableError):
                     self.queues_pending.add(q_name(queue_name))
                 del self.connection
-                if attempt == _BURY_ATTEMPTS:
+                if attempt == _ATTEMPTS:
                     raise ConnectionClosed(error) from None
 
     def dead_letter(self, message: Message[Any], why: str) -> None:
@@ -174,19 +174,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached, or did not take it.
         """
-        # Its thread has other work, and what is old may be closed: one try, and one more on a new connection.
-        for is_new in (getattr(self.state, "connection", None) is None, True):
-            try:
-                self.channel.basic_publish(
-                    "", queue_name, id_.encode(), pika.BasicProperties(type=MARKER), mandatory=True
-                )
-                return
-            except (pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError) as error:
-                if isinstance(error, pika.exceptions.UnroutableError):
-                    self.queues_pending.add(q_name(queue_name))
-                del self.connection
-                if is_new:
-                    raise ConnectionClosed(error) from None
+        self.publish(queue_name, id_.encode(), pika.BasicProperties(type=MARKER))
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """Count the messages that are ready.
