@@ -256,7 +256,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             parts[0].acknowledgements.settle(part.tag for part in parts)
         elif parts[0].acknowledgements is self._acknowledgements:
             if self._lane is not None:
-                self._lane.halt()
+                self._lane.halt(parts[0].number)
             self._restart_at = time.monotonic() + RESTARTED_AFTER
 
     def nack(self, message: Any) -> None:

@@ -51,6 +51,7 @@ class Lane:
         self._in_hand: MessageProxy | None = None
         self._open: Batch | None = None
         self._is_halted = False
+        self._begun_at = 0
         self._lock = threading.Lock()
 
     def add(self, delivery: MessageProxy) -> None:
@@ -113,11 +114,17 @@ class Lane:
         """Whether it hands out nothing."""
         return self._is_halted
 
-    def halt(self) -> None:
-        """Hand out nothing more until `restart`: whatever is not in the worker's hand stays in its queue."""
+    def halt(self, number: float = math.inf) -> None:
+        """Hand out nothing more until `restart`: whatever is not in the worker's hand stays in its queue.
+
+        Args:
+            number: That of a message that is left. One that came before the last `restart` has been delivered again, in
+                its place, and halts nothing.
+        """
         with self._lock:
-            self._waiting.clear()
-            self._is_halted = True
+            if number > self._begun_at:
+                self._waiting.clear()
+                self._is_halted = True
 
     def restart(self) -> None:
         """Begin anew, because everything that is not acknowledged is delivered again.
@@ -128,6 +135,7 @@ class Lane:
             self._waiting.clear()
             self._open = None
             self._is_halted = self.is_active = False
+            self._begun_at = self.count
 
 
 class Held(Retry):

@@ -105,6 +105,18 @@ def test_a_halted_lane_hands_out_nothing_before_it_begins_anew() -> None:
     assert ids(lane.take()) == [0]
 
 
+def test_what_was_left_halts_no_lane_that_began_anew_meanwhile() -> None:
+    lane = filled(2, 4)
+    left: Any = lane.take()
+    lane.restart()
+    lane.halt(left.parts[0].number)
+    lane.done(left)
+    lane.add(entry(0))
+    assert ids(lane.take()) == [0], "it was delivered again"
+    lane.halt(lane.count)
+    assert lane.is_halted
+
+
 def test_a_halted_lane_lets_nothing_be_worked_on_again_nor_a_batch_be_held() -> None:
     both = Lanes(3)
     both.before_worker_boot(None, Handed())  # type: ignore[arg-type]
