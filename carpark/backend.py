@@ -149,9 +149,10 @@ class Backend:
 
     def _record(self, events: Sequence[Event], partition: int) -> list[Recorded]:
         if events[0].kind == VehicleExited.kind:
-            self._relay.wake()  # as a rule its question comes to the records right behind the step that it is woken for
             message = CurrentMessage.get_current_message()
             last = parts_of(message)[-1].number if message else 0
+            if not getattr(message, "held", 0):
+                self._relay.wake()  # as a rule its question comes to the records right behind the step
             return self._gates[partition].record(self.records, events, last)
         return self.records.record_entries(events, partition)
 
