@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
@@ -127,7 +127,7 @@ class Backend:
         if isinstance(marker := events[0], Marker):
             self._when_possible(lambda: self.records.reach(marker.id, partition))
             return
-        self._process([event for event in events if not isinstance(event, Marker)], partition)
+        self._process(cast("Sequence[Event]", events), partition)  # a marker goes alone
 
     def _process(self, events: Sequence[Event], partition: int) -> None:
         started = time.perf_counter()
