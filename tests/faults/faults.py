@@ -193,16 +193,21 @@ def _redis_paused(rig: Rig) -> None:
     rig.redis.signal(signal.SIGCONT)
 
 
-@fault("Redis refuses writes (out of memory)", REDIS)
-def _redis_full(rig: Rig) -> None:
+def refuse_writes(rig: Rig, seconds: float) -> None:
+    """Let Redis take no writes for a while."""
     with redis.Redis.from_url(rig.redis.url) as client:
         client.config_set("maxmemory", 1)
         try:
             recorded = rig.recorded()
-            wait(AWAY_SECONDS)
+            wait(seconds)
             assert rig.recorded() == recorded
         finally:
             client.config_set("maxmemory", 0)
+
+
+@fault("Redis refuses writes (out of memory)", REDIS)
+def _redis_full(rig: Rig) -> None:
+    refuse_writes(rig, AWAY_SECONDS)
 
 
 @fault("Redis away for 75 s, longer than an event waits in a worker", REDIS, listed=LONG_FAULTS)

@@ -6,8 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
-import redis
-
+from tests.faults.faults import refuse_writes
 from tests.faults.rig import wait
 from tests.helpers import eventually
 from tests.order.stand import Active, Stand
@@ -53,14 +52,7 @@ def _cut(stand: Stand, active: Active, outage: float) -> None:
 
 
 def _refused(stand: Stand, active: Active, outage: float) -> None:
-    with redis.Redis.from_url(stand.redis.url) as client:
-        client.config_set("maxmemory", 1)
-        try:
-            recorded = stand.recorded()
-            wait(outage)
-            assert stand.recorded() == recorded
-        finally:
-            client.config_set("maxmemory", 0)
+    refuse_writes(stand, outage)
 
 
 NEMESES: dict[str, Nemesis] = {
