@@ -63,6 +63,8 @@ class HttpSink(Sink):
         singly: bool = False,
         trust_env: bool = False,
     ) -> None:
+        import requests  # noqa: F401 - with the first batch it would hold up the others for 50 ms; a start costs it 30
+
         self._url, self._timeout, self._singly, self._trust_env = url, timeout, singly, trust_env
         if singly:
             self.batch = CONNECTIONS  # so that a batch takes no longer than its slowest post
@@ -161,7 +163,7 @@ class _Route:
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], *, trust_env: bool) -> None:
-        import requests  # costs 0.1 s, which no start of a command shall pay
+        import requests
 
         session = requests.Session()
         session.trust_env = trust_env
