@@ -19,14 +19,12 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 
 from carpark.broker.connection import explain, open_connection
-from carpark.broker.reading import DELIVER
 from carpark.broker.topology import ASIDE, all_queues, declare_queue, queue_arguments, with_companions
-from carpark.dashboard.base import Wanted
-from carpark.dashboard.moving import Mover
+from carpark.dashboard.moving import Mover, Taken
 from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, RecordsUnavailable
 from carpark.events import VehicleExited
 from carpark.management import ManagementApi
-from carpark.partitions import is_event_queue
+from carpark.partitions import DELIVER, is_event_queue
 from carpark.records import Records, connect
 from carpark.records.outbox import SINKS
 from carpark.settings import Settings
@@ -68,10 +66,6 @@ def adopt_outbox(client: redis.Redis) -> int:
             step.execute()
         adopted += 1
     return adopted
-
-
-def _among(ids: set[str]) -> Wanted:
-    return lambda job: job.message_id in ids
 
 
 def summaries_of(body: bytes) -> set[tuple[str, str]]:
@@ -132,7 +126,7 @@ class Migration:
         self._adopt_summaries()
         for queue in filter(is_event_queue, self._queues):
             delayed = dq_name(queue)
-            count = self._mover.requeue(delayed, lambda job: job.actor_name != DELIVER, sys.maxsize)
+            count = self._mover.requeue(delayed, lambda taken: not summaries_of(taken.body), sys.maxsize)
             if count:
                 self._say(f"queues: {count} delayed events went back to {queue}")
 
@@ -152,14 +146,14 @@ class Migration:
             raise RecordsUnavailable(f"Redis: {error}; run this again when it is there") from error
         if adopted:
             self._say(f"queues: {adopted} summaries are in the outbox of their sink now")
+
+        def is_there(taken: Taken) -> bool:
+            carried = summaries_of(taken.body)
+            return bool(carried) and carried <= there
+
         for name in (VehicleExited.queue, dq_name(VehicleExited.queue)):
-            needless = {
-                taken.job.message_id
-                for taken in self._mover.walk(name)
-                if (carried := summaries_of(taken.body)) and carried <= there
-            }
-            if needless:
-                count = self._mover.delete(name, _among(needless), sys.maxsize)
+            count = self._mover.delete(name, is_there, sys.maxsize)
+            if count:
                 self._say(f"queues: {count} messages of {name} were dropped: what they carry is in the outbox")
 
     def _replace(self, connection: BlockingConnection, name: str) -> None:

@@ -13,8 +13,11 @@ from functools import cache
 
 from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
 
-MOST_PARTITIONS = 64
-"""How many there may be: each costs a worker process four connections to RabbitMQ, and at its start eight."""
+WORK = "carpark_work"
+"""The queue for what the backend sends itself; nobody else needs a right to it."""
+
+DELIVER = "deliver_summaries"
+"""The only actor of that queue: takes back a summary that was given up."""
 
 _QUEUE = re.compile(rf"({'|'.join(EVENT_OF_QUEUE)})(?:\.([1-9]\d?))?")
 

@@ -24,9 +24,9 @@ from carpark.management import ManagementApi
 from carpark.metrics.queues import QueueMetrics
 from carpark.migration import Migration
 from carpark.options import CONTEXT, examples, seconds, settings_options
-from carpark.partitions import MOST_PARTITIONS, event_queues, is_event_queue, partition_of
+from carpark.partitions import event_queues, is_event_queue, partition_of
 from carpark.ports import MetricsPage, metrics_port
-from carpark.settings import Settings
+from carpark.settings import MOST_PARTITIONS, Settings
 from carpark.values import mask_urls
 
 INTERVAL = 2.0

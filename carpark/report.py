@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
-from carpark.broker.reading import WORK
+from carpark.partitions import WORK
 from carpark.records import Backlog
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from carpark import values
 from carpark.errors import InvalidSetting
-from carpark.partitions import MOST_PARTITIONS
 from carpark.sentinels import redis_url
 from carpark.values import MASK as MASK
 from carpark.values import management_url_of as management_url_of
@@ -87,6 +86,9 @@ class Setting:
             return values.mask_urls(text)
         return text
 
+
+MOST_PARTITIONS = 64
+"""How many there may be: each costs a worker process four connections to RabbitMQ, and at its start eight."""
 
 _PORT = "a port from 0 to 65535 (0 for a free one)"
 _PARTS = f"a whole number from 1 to {MOST_PARTITIONS}"

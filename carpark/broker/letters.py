@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from dramatiq.broker import MessageProxy
 
+from carpark.broker.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER
 from carpark.broker.reading import RejectedMessage
 from carpark.errors import CarparkError
 from carpark.events import format_time
-
-ERROR_HEADER = "x-carpark-error"
-DEAD_AT_HEADER = "x-carpark-dead-at"
-TRACEBACK_HEADER = "x-carpark-traceback"
 
 MAX_ERROR = 500
 """The longest reason, in characters."""
@@ -93,16 +89,3 @@ def shortened(body: bytes) -> str:
     """
     more = f"... ({len(body)} bytes)" if len(body) > MAX_LOGGED else ""
     return repr(body[:MAX_LOGGED])[1:] + more
-
-
-def without_reason(headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Take the reason off a dead letter's headers.
-
-    Args:
-        headers: The dead letter's headers.
-
-    Returns:
-        What the message came with.
-    """
-    reasons = (ERROR_HEADER, DEAD_AT_HEADER, TRACEBACK_HEADER)
-    return {name: value for name, value in (headers or {}).items() if name not in reasons}

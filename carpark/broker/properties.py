@@ -7,8 +7,11 @@ from typing import Any
 
 import pika
 
-from carpark.broker import letters
 from carpark.broker.headers import NOTE
+
+ERROR_HEADER = "x-carpark-error"
+DEAD_AT_HEADER = "x-carpark-dead-at"
+TRACEBACK_HEADER = "x-carpark-traceback"
 
 MAX_HEADER_BYTES = 100_000
 """The most that a message's properties may take: they must fit into one AMQP frame of 128 KiB, with room."""
@@ -29,7 +32,7 @@ def dead_properties(came: pika.BasicProperties, reasons: Mapping[str, Any]) -> p
     Returns:
         Both. Headers that cannot be sent again are left out, which a header says.
     """
-    return _sendable(_harmless(came, {**letters.without_reason(came.headers), **reasons}), reasons)
+    return _sendable(_harmless(came, {**without_reason(came.headers), **reasons}), reasons)
 
 
 def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
@@ -41,9 +44,22 @@ def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
     Returns:
         The same without the reason. Headers that cannot be sent again are left out, which a header says.
     """
-    headers = letters.without_reason(came.headers)
+    headers = without_reason(came.headers)
     headers.pop("x-delivery-count", None)  # a quorum queue adds it
     return _sendable(_harmless(came, headers), {})
+
+
+def without_reason(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Take the reason off a dead letter's headers.
+
+    Args:
+        headers: The dead letter's headers.
+
+    Returns:
+        What the message came with.
+    """
+    reasons = (ERROR_HEADER, DEAD_AT_HEADER, TRACEBACK_HEADER)
+    return {name: value for name, value in (headers or {}).items() if name not in reasons}
 
 
 def _harmless(came: pika.BasicProperties, headers: dict[str, Any]) -> pika.BasicProperties:

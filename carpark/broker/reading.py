@@ -17,13 +17,7 @@ from dramatiq.message import Message
 
 from carpark.errors import InvalidBody, MessageError
 from carpark.events import Event, StaySummary, kind_of, load_json
-from carpark.partitions import event_of
-
-WORK = "carpark_work"
-"""The queue for what the backend sends itself; nobody else needs a right to it."""
-
-DELIVER = "deliver_summaries"
-"""The only actor of that queue: takes back a summary that was given up."""
+from carpark.partitions import DELIVER, WORK, event_of
 
 ENVELOPE = {"queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp"}
 """The keys that make an object a Dramatiq message."""

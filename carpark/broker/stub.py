@@ -21,6 +21,7 @@ from dramatiq.middleware import Middleware
 from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
+from carpark.broker.properties import without_reason
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.events import VehicleEntered
 from carpark.partitions import event_of, is_event_queue
@@ -282,6 +283,6 @@ class EventConsumer(Consumer):
                 letters.reason(message),
                 letters.shortened(letter.body),
             )
-            headers = {**letters.without_reason(letter.headers), **letters.reason_headers(message)}
+            headers = {**without_reason(letter.headers), **letters.reason_headers(message)}
             self._dead.append(Letter(letter.body, headers))
         self.ack(message)

@@ -16,18 +16,17 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
 from carpark.broker import RabbitmqBroker
-from carpark.broker.reading import WORK
 from carpark.broker.topology import all_queues
 from carpark.dashboard.base import Wanted, matches
 from carpark.dashboard.giving_up import give_up
-from carpark.dashboard.jobs import Job, check_mended
+from carpark.dashboard.jobs import Job, check_mended, job_of, of_job
 from carpark.dashboard.moving import Mover
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
-from carpark.partitions import MOST_PARTITIONS
+from carpark.partitions import WORK
 from carpark.records import Backlog, Records, connect
 from carpark.report import span, summaries
-from carpark.settings import Settings
+from carpark.settings import MOST_PARTITIONS, Settings
 
 _ALL = 1_000_000_000
 _NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"
@@ -163,7 +162,7 @@ def requeue(
         check_mended(job, text)
 
     def move(queue_name: str, wanted: Wanted, limit: int) -> int:
-        return mover.requeue(queue_name, wanted, limit, text)
+        return mover.requeue(queue_name, of_job(wanted), limit, text)
 
     return _move(move, "requeued", ids, all_, _queues(settings, queue), match, as_json)
 
@@ -194,7 +193,11 @@ def purge(
         of = f" of {queue}" if queue else ""
         what = f"{len(ids)} dead letters" if ids else f"all dead letters{of}{f' with {match!r}' if match else ''}"
         click.confirm(f"Delete {what} for good?", abort=True, err=True)
-    return _move(mover.delete, "purged", ids, all_, _queues(settings, queue), match, as_json)
+
+    def move(queue_name: str, wanted: Wanted, limit: int) -> int:
+        return mover.delete(queue_name, of_job(wanted), limit)
+
+    return _move(move, "purged", ids, all_, _queues(settings, queue), match, as_json)
 
 
 @dlq.command(
@@ -316,7 +319,7 @@ def _select(
     found: list[Job] = []
     for queue_name in queue_names:
         with closing(mover.walk(queue_name)) as messages:
-            for job in (message.job for message in messages if wanted(message.job)):
+            for job in filter(wanted, map(job_of, messages)):
                 if offset:
                     offset -= 1
                 elif len(found) == limit:
@@ -330,8 +333,8 @@ def _find(mover: Mover, queue_names: Sequence[str], message_id: str) -> Job | No
     for queue_name in queue_names:
         with closing(mover.walk(queue_name)) as messages:
             for message in messages:
-                if message.job.message_id == message_id:
-                    return message.whole
+                if job_of(message).message_id == message_id:
+                    return job_of(message, None)
     return None
 
 

@@ -7,15 +7,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from dramatiq.common import q_name
 
-from carpark.broker import letters
+from carpark.broker.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER, without_reason
 from carpark.broker.reading import ENVELOPE, RejectedMessage, read_body
+from carpark.dashboard.moving import Taken
 from carpark.errors import InvalidBody, MessageError
 from carpark.events import MAX_BODY_BYTES, format_time, load_json
 
@@ -62,7 +63,7 @@ class Job:
     @property
     def error(self) -> str:
         """Why it is dead, in one line; empty when nobody said."""
-        said = self.headers.get(letters.ERROR_HEADER)
+        said = self.headers.get(ERROR_HEADER)
         if said:
             return printable(str(said))
         death = _death(self.headers)
@@ -72,14 +73,14 @@ class Job:
     def dead_at(self) -> datetime | None:
         """When it died."""
         try:
-            return datetime.fromisoformat(str(self.headers.get(letters.DEAD_AT_HEADER))).astimezone(UTC)
+            return datetime.fromisoformat(str(self.headers.get(DEAD_AT_HEADER))).astimezone(UTC)
         except (ValueError, OverflowError):
             return _time(_death(self.headers).get("time"))
 
     @property
     def traceback(self) -> str:
         """The traceback of our own code's failure, or nothing."""
-        return printable(str(self.headers.get(letters.TRACEBACK_HEADER) or ""))
+        return printable(str(self.headers.get(TRACEBACK_HEADER) or ""))
 
     @property
     def is_cut(self) -> bool:
@@ -139,7 +140,7 @@ class Job:
     @property
     def others(self) -> list[tuple[str, str]]:
         """Names and values of headers and properties as text, the reason left out: a page shows that apart."""
-        return _rows({**letters.without_reason(self.headers), **self.properties})
+        return _rows({**without_reason(self.headers), **self.properties})
 
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """Give it as JSON has it.
@@ -192,8 +193,8 @@ def read_job(
         *(
             str(value or "").encode("utf-8", "replace")
             for value in (
-                headers.get(letters.ERROR_HEADER),
-                headers.get(letters.DEAD_AT_HEADER),
+                headers.get(ERROR_HEADER),
+                headers.get(DEAD_AT_HEADER),
                 properties.get("message_id"),
             )
         ),
@@ -202,6 +203,32 @@ def read_job(
     understood = _understand(queue_name, body) or _guess(body)
     understood.setdefault("timestamp", _time(properties.get("timestamp")))
     return Job(digest, queue_name, body, size, headers, properties, **understood)
+
+
+def job_of(taken: Taken, cut: int | None = CUT) -> Job:
+    """Understand a message that was taken out of its queue.
+
+    Args:
+        taken: The message.
+        cut: How many bytes of its body are looked at, None for all.
+
+    Returns:
+        The message as people see it.
+    """
+    others = {name: value for name, value in vars(taken.properties).items() if name != "headers" and value is not None}
+    return read_job(taken.queue_name, taken.body[:cut], len(taken.body), taken.properties.headers, others)
+
+
+def of_job(wanted: Callable[[Job], bool]) -> Callable[[Taken], bool]:
+    """Make of a question about messages as people see them one about those that are taken out of a queue.
+
+    Args:
+        wanted: Tells which.
+
+    Returns:
+        The same for `carpark.dashboard.moving.Mover`.
+    """
+    return lambda taken: wanted(job_of(taken))
 
 
 def check_mended(job: Job, body: bytes) -> None:

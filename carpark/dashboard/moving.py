@@ -20,8 +20,6 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 
 from carpark.broker.connection import close_in_place, explain, open_connection
 from carpark.broker.properties import requeued_properties
-from carpark.dashboard.base import Wanted
-from carpark.dashboard.jobs import CUT, Job, read_job
 from carpark.errors import BrokerUnavailable
 from carpark.values import mask_urls
 
@@ -45,21 +43,19 @@ class Taken:
     """A message that was taken out of its queue, for now.
 
     Args:
+        queue_name: The queue.
         tag: RabbitMQ's delivery tag.
-        job: What it is, as a list shows it.
-        body: The whole body.
+        body: The bytes as they came.
         properties: As they came.
     """
 
+    queue_name: str
     tag: int
-    job: Job
     body: bytes
     properties: pika.BasicProperties
 
-    @property
-    def whole(self) -> Job:
-        """What it is, with its whole body."""
-        return _job(self.job.queue_name, self.body, self.properties, len(self.body))
+
+Wanted = Callable[[Taken], bool]
 
 
 class Mover:
@@ -138,7 +134,7 @@ class Mover:
         return count - left - len(batch)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
-        """Send messages to their queue again, in their order: see `carpark.dashboard.base.Interface.requeue`.
+        """Send messages to their queue again, in their order; a crash may leave some of them in both places.
 
         Args:
             queue_name: A ``.DQ`` or ``.XQ``.
@@ -193,9 +189,9 @@ class Mover:
         batch: list[Taken] = []
         with _Reader(connection, queue_name) as reader:
             for taken in reader if limit else ():
-                if wanted(taken.job):
+                if wanted(taken):
                     batch.append(taken)
-                    held += taken.job.size
+                    held += len(taken.body)
                 full = len(batch) >= BATCH or held >= BATCH_BYTES or done + len(batch) == limit
                 if batch and full:
                     settle(batch)
@@ -219,11 +215,6 @@ class Mover:
         finally:
             with contextlib.suppress(exceptions.AMQPError):
                 connection.close()
-
-
-def _job(queue_name: str, body: bytes, properties: pika.BasicProperties, cut: int) -> Job:
-    others = {name: value for name, value in vars(properties).items() if name != "headers" and value is not None}
-    return read_job(queue_name, body[:cut], len(body), properties.headers, others)
 
 
 class _Reader:
@@ -267,8 +258,7 @@ class _Reader:
                 if is_slow and time.monotonic() < deadline:
                     continue
                 break
-            job = _job(self._queue_name, body, properties, CUT)
-            taken.append(Taken(method.delivery_tag, job, body, properties))
+            taken.append(Taken(self._queue_name, method.delivery_tag, body, properties))
             self._held.add(method.delivery_tag)
             if len(taken) == wanted:
                 break

@@ -13,7 +13,7 @@ from dramatiq.common import q_name, xq_name
 
 from carpark.broker.topology import all_queues, with_companions
 from carpark.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
-from carpark.dashboard.jobs import CUT, Job, read_job
+from carpark.dashboard.jobs import CUT, Job, job_of, of_job, read_job
 from carpark.dashboard.moving import Mover
 from carpark.management import Connection, ManagementApi, QueueTotals
 from carpark.settings import Settings
@@ -103,17 +103,17 @@ class RabbitmqInterface(Interface):
                 return None
         wanted = has_id(message_id)
         with self._locks[queue_name], contextlib.closing(self._mover.walk(queue_name)) as messages:
-            return next((message.whole for message in messages if wanted(message.job)), None)
+            return next((job_of(message, None) for message in messages if wanted(job_of(message))), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send messages to their queue again; see `Interface.requeue`."""
         with self._locks[queue_name]:
-            return self._mover.requeue(queue_name, wanted, limit, body)
+            return self._mover.requeue(queue_name, of_job(wanted), limit, body)
 
     def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
         """Take messages away for good; see `Interface.delete`."""
         with self._locks[queue_name]:
-            return self._mover.delete(queue_name, wanted, limit)
+            return self._mover.delete(queue_name, of_job(wanted), limit)
 
 
 def _queue(name: str, totals: Mapping[str, QueueTotals]) -> Queue:

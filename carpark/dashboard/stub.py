@@ -11,7 +11,7 @@ from typing import Any
 from dramatiq.common import q_name, xq_name
 
 from carpark.broker import StubBroker
-from carpark.broker.letters import without_reason
+from carpark.broker.properties import without_reason
 from carpark.broker.stub import Letter
 from carpark.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
 from carpark.dashboard.jobs import CUT, Job, read_job

@@ -13,7 +13,6 @@ import pytest
 import redis
 from dramatiq.common import dq_name, xq_name
 
-from carpark.broker.reading import DELIVER
 from carpark.broker.topology import (
     ASIDE,
     SINGLE_ACTIVE,
@@ -26,7 +25,7 @@ from carpark.dashboard.moving import Mover
 from carpark.doctor.servers import check_broker
 from carpark.errors import QueueInUse
 from carpark.migration import Migration
-from carpark.partitions import event_queues
+from carpark.partitions import DELIVER, event_queues
 from carpark.records import Records
 from carpark.settings import Settings
 from carpark.testing import make_summary

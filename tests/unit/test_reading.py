@@ -10,8 +10,9 @@ from dramatiq.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.broker.reading import DELIVER, WORK, EventMessage, RejectedMessage, read_body
+from carpark.broker.reading import EventMessage, RejectedMessage, read_body
 from carpark.events import StaySummary, VehicleEntered, VehicleExited
+from carpark.partitions import DELIVER, WORK
 from carpark.testing import make_summary
 from tests.garbage import EVENT, GARBAGE, ODD, bare, dramatiq_body
 
