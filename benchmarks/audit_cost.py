@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from carpark.events import format_time
+from carpark.domain.events import format_time
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
 STAY = timedelta(seconds=30, microseconds=7)

@@ -8,7 +8,7 @@ from collections import deque
 import pika
 
 from benchmarks.work import Work
-from carpark.events import EVENT_OF_QUEUE, load_json
+from carpark.domain.events import EVENT_OF_QUEUE, load_json
 from carpark.settings import load_settings
 
 BATCH = 100

@@ -8,7 +8,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.settings import load_settings
 from generators.publisher import RabbitmqPublisher
 from generators.service import WINDOW

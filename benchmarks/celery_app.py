@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Queue
 
 from benchmarks.work import Work
-from carpark.events import VehicleEntered, VehicleExited
+from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.settings import load_settings
 
 app = Celery("benchmarks", broker=load_settings().broker_url.replace("amqp:", "pyamqp:"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.contenders import carpark_worker
 from benchmarks.stage import READY, Stage
-from carpark.events import parse_time
+from carpark.domain.events import parse_time
 
 WARM_SECONDS = 1.0
 PATIENCE = 60.0

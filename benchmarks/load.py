@@ -18,7 +18,7 @@ from benchmarks.cpu import processor_seconds
 from benchmarks.stage import Site
 from benchmarks.work import SINK
 from carpark.audit import Sources, audit
-from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.records import Records, connect
 from tests.processes import Process
 

@@ -11,7 +11,7 @@ import requests
 
 from benchmarks.contenders import carpark_worker
 from benchmarks.stage import READY, Stage
-from carpark.events import StaySummary
+from carpark.domain.events import StaySummary
 
 LIST = 2000
 

@@ -8,7 +8,7 @@ import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from benchmarks.work import Work
-from carpark.events import VehicleEntered, VehicleExited
+from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.settings import load_settings
 
 broker = RabbitmqBroker(url=load_settings().broker_url)

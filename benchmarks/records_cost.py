@@ -22,7 +22,7 @@ from typing import Any
 
 import redis
 
-from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.records import Batch, Records, Settlement, connect
 
 RETENTION = 172_800

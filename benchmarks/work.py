@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from carpark.events import Event
+from carpark.domain.events import Event
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Batch, Records, Settlement, connect
 from carpark.settings import load_settings

@@ -19,12 +19,12 @@ from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.batches import parts_of
 from carpark.broker.reading import Marker, RejectedMessage
 from carpark.broker.retries import Failures
+from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited
+from carpark.domain.queues import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
-from carpark.events import Event, StaySummary, VehicleEntered, VehicleExited
 from carpark.failpoints import failpoints
 from carpark.gate import Gate
 from carpark.metrics import Meter, Prometheus
-from carpark.partitions import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
 from carpark.relay import Relay

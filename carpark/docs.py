@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 
+from carpark.domain.schemas import MODELS, schema_of
 from carpark.errors import CarparkError
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, run_command
 from carpark.plugins.reference import reference
-from carpark.schemas import MODELS, schema_of
 from carpark.settings import SETTINGS, Setting
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +98,7 @@ def schema_text(name: str) -> str:
     """Write a JSON Schema.
 
     Args:
-        name: Its name in `carpark.schemas.MODELS`.
+        name: Its name in `carpark.domain.schemas.MODELS`.
 
     Returns:
         The file's text.

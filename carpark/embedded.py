@@ -16,9 +16,9 @@ from dramatiq.errors import QueueNotFound
 
 from carpark.backend import Backend
 from carpark.broker import STUB, StubBroker
+from carpark.domain.events import Event, StaySummary, VehicleExited
+from carpark.domain.queues import event_queues, queue_for
 from carpark.embedded_metrics import EmbeddedMetrics
-from carpark.events import Event, StaySummary, VehicleExited
-from carpark.partitions import event_queues, queue_for
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
 from carpark.report import Report

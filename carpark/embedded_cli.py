@@ -23,9 +23,9 @@ from carpark.broker.topology import with_companions
 from carpark.dashboard import DashboardServer
 from carpark.dashboard.server import links_of
 from carpark.dashboard.stub import StubInterface
+from carpark.domain.events import format_time
 from carpark.embedded import GRACE, Embedded
 from carpark.errors import ConfigurationError
-from carpark.events import format_time
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
 from carpark.settings import Settings
 from carpark.view import View

@@ -17,8 +17,8 @@ from datetime import timedelta
 from dramatiq.errors import BrokerConnectionError
 
 from carpark.broker.lanes import Held
-from carpark.events import Event, VehicleEntered, format_time, parse_time
-from carpark.partitions import partition_queue
+from carpark.domain.events import Event, VehicleEntered, format_time, parse_time
+from carpark.domain.queues import partition_queue
 from carpark.records import ExitsHeld, Recorded, Records
 
 log = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from carpark.broker.connection import explain, is_refusal, open_connection
 from carpark.broker.topology import EXCHANGE, all_queues, declare_exchange, queue_arguments, with_companions
+from carpark.domain.queues import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
 from carpark.management import ManagementApi
 from carpark.metrics.queues import QueueMetrics
 from carpark.migration import Migration
 from carpark.options import CONTEXT, examples, seconds, settings_options
-from carpark.partitions import event_queues, is_event_queue, partition_of
 from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import MOST_PARTITIONS, Settings
 from carpark.values import mask_urls

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
-from carpark.partitions import WORK
+from carpark.domain.queues import WORK
 from carpark.records import Backlog
 
 

@@ -15,8 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from carpark.domain.events import format_duration
 from carpark.embedded import LATEST, Snapshot
-from carpark.events import format_duration
 from carpark.report import Report
 from generators.lane import Lane
 from generators.service import Watcher

@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.errors import ConfigurationError
-from carpark.events import VehicleEntered, VehicleExited
 from carpark.plugins import PlateGenerator, PluginContext, Plugins
 from carpark.settings import Settings
 from generators.cameras import Camera, EntryCamera, ExitCamera

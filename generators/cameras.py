@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, canonical_plate
 from carpark.errors import InvalidSetting
-from carpark.events import Event, VehicleEntered, VehicleExited, canonical_plate
 from carpark.plugins import PlateGenerator
 from generators.chance import MatchSequence
 from generators.clock import Stamps

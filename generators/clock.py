@@ -6,7 +6,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-from carpark.events import format_time
+from carpark.domain.events import format_time
 
 _TICK = timedelta(microseconds=1)
 

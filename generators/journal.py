@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, load_json
 from carpark.errors import FileInUse, InvalidSetting, MessageError, ServiceError
-from carpark.events import Event, VehicleEntered, VehicleExited, load_json
 
 FLAG = "--journal"
 _TOP = '{"confirmed": 0}\n'

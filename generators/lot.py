@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from carpark.events import Event
+from carpark.domain.events import Event
 
 
 class Refusal(Enum):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from carpark.events import VehicleExited
+from carpark.domain.events import VehicleExited
 from carpark.metrics import observe
 
 WAIT_REASONS = {"entry": ("full", "no_plate"), "exit": ("nobody", "no_plate")}

@@ -12,9 +12,9 @@ import pika.exceptions
 
 from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
 from carpark.broker.topology import CLASSIC, EXCHANGE, declare_queues
+from carpark.domain.events import Event
+from carpark.domain.queues import queue_for
 from carpark.errors import BrokerUnavailable
-from carpark.events import Event
-from carpark.partitions import queue_for
 from carpark.ports import why
 from carpark.settings import mask_url
 from generators.link import Letter, Link, connection_parameters

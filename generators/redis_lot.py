@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 
+from carpark.domain.events import Event, format_time
 from carpark.errors import RecordsUnavailable
-from carpark.events import Event, format_time
 from carpark.ports import why
 from carpark.records.connection import address, connect
 from generators import claims

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
-from carpark.events import VehicleExited
+from carpark.domain.events import VehicleExited
 from generators.clock import Clock
 from generators.lane import Lane
 from generators.service import Watcher

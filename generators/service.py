@@ -7,8 +7,8 @@ import math
 import threading
 from collections.abc import Collection, Sequence
 
+from carpark.domain.events import Event, VehicleEntered
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
-from carpark.events import Event, VehicleEntered
 from generators.cameras import Seen, Wait
 from generators.clock import Clock
 from generators.lane import Lane

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 
-from carpark.events import Event
+from carpark.domain.events import Event
 
 
 def message_body(event: Event) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from carpark.audit import Sources, Verdict, audit
-from carpark.events import Event, StaySummary, VehicleEntered, format_duration
+from carpark.domain.events import Event, StaySummary, VehicleEntered, format_duration
 from tests.reference import account_for
 from tests.stays import entered, exited
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pika
 
-from carpark.events import Event, VehicleEntered, VehicleExited
+from carpark.domain.events import Event, VehicleEntered, VehicleExited
 from carpark.plugins import PlateGenerator
 from generators.clock import Clock
 from generators.publisher import Publisher

@@ -6,7 +6,7 @@ import uuid
 
 import redis
 
-from carpark.events import Event
+from carpark.domain.events import Event
 from carpark.records import Records
 from generators.clock import Stamps
 from generators.lot import Lot, Refusal

@@ -1,6 +1,6 @@
 """What the join must come to, for events of any number of plates: the audit's reference, which knows no records.
 
-The records' tests and the audit thus hold each other: a mistake in the rule of `carpark.audit.reference` fails the
+The records' tests and the audit thus hold each other: a mistake in the rule of `carpark.domain.pairing` fails the
 tests of the records, and one in the records fails the audit.
 """
 
@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from carpark.audit.reference import ENTRY, EXIT, Seen, join
-from carpark.events import Event
+from carpark.domain.events import Event
+from carpark.domain.pairing import ENTRY, EXIT, Seen, join
 
 
 @dataclass

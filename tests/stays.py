@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 
 T = TypeVar("T")
 

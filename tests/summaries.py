@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from carpark.events import StaySummary, format_time
+from carpark.domain.events import StaySummary, format_time
 from writer.csvfile import SummaryFile
 from writer.rows import Line, line_of
 

@@ -19,8 +19,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import wrap_file
 
+from carpark.domain.events import StaySummary, load_json
 from carpark.errors import CarparkError, InvalidBody, InvalidSummary
-from carpark.events import StaySummary, load_json
 from carpark.ports import is_loopback, names_loopback
 from carpark.settings import Settings
 from writer import page

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from carpark.events import format_duration
+from carpark.domain.events import format_duration
 from writer.csvfile import SummaryFile
 from writer.index import BUCKET_WIDTHS
 

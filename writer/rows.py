@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from carpark.events import StaySummary, duration_between, format_duration
+from carpark.domain.events import StaySummary, duration_between, format_duration
 
 COLUMNS = ("id", "vehicle_plate", "entry_date_time", "exit_date_time", "duration")
 HEADER = ",".join(COLUMNS).encode()

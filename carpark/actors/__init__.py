@@ -12,10 +12,10 @@ import sys
 import dramatiq
 
 from carpark.backend import Backend
+from carpark.domain.events import VehicleEntered, VehicleExited
+from carpark.domain.queues import DELIVER
 from carpark.errors import ConfigurationError
-from carpark.events import VehicleEntered, VehicleExited
 from carpark.metrics import join_master
-from carpark.partitions import DELIVER
 from carpark.plugins import Plugins
 from carpark.settings import load_settings
 

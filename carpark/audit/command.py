@@ -19,9 +19,9 @@ from carpark.audit.auditing import Progress as Hears
 from carpark.audit.auditing import Sources, audit, sinks_of
 from carpark.audit.judge import Each
 from carpark.audit.lastrun import LastRun
-from carpark.audit.reference import ENTRY, Seen
 from carpark.audit.verdict import Verdict
-from carpark.canonical import canonical_time
+from carpark.domain.canonical import canonical_time
+from carpark.domain.pairing import ENTRY, Seen
 from carpark.errors import InvalidSetting
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 from carpark.settings import BY_NAME, Settings

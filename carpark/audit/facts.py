@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 INSIDE = 2
-"""The fact that the records have a vehicle inside; 0 and 1 are the events of `carpark.audit.reference`."""
+"""The fact that the records have a vehicle inside; 0 and 1 are the events of `carpark.domain.pairing`."""
 
 _FIRST_SINK = 3
 SURE, DOUBTFUL = "", "?"

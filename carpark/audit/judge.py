@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from carpark.audit.facts import INSIDE, Fact, row_of, under_way_to
 from carpark.audit.kept import Kept
-from carpark.audit.reference import ENTRY, EXIT, PlateAccount, Seen, join
 from carpark.audit.verdict import SinkVerdict, Verdict
-from carpark.canonical import duration_between
+from carpark.domain.canonical import duration_between
+from carpark.domain.pairing import ENTRY, EXIT, PlateAccount, Seen, join
 
 Each = Callable[[str, Seen, str], None]
 """Hears of every event: its plate, the event, what became of it."""

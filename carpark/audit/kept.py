@@ -8,9 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from carpark.audit.facts import INSIDE, Facts, under_way_to
-from carpark.audit.reference import ENTRY, EXIT
+from carpark.domain.events import format_time
+from carpark.domain.pairing import ENTRY, EXIT
 from carpark.errors import RecordsUnavailable
-from carpark.events import format_time
 from carpark.records import Backlog, Records, connect
 from carpark.records.store import INSIDE as PLATES_INSIDE
 from carpark.records.store import SEEN_ENTRIES, SEEN_EXITS

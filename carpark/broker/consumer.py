@@ -22,8 +22,8 @@ from carpark.broker.connection import NO_AMQP_ERRORS, close_in_place
 from carpark.broker.lanes import RESTARTED_AFTER, Lanes
 from carpark.broker.properties import dead_properties
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
-from carpark.events import VehicleEntered
-from carpark.partitions import event_of
+from carpark.domain.events import VehicleEntered
+from carpark.domain.queues import event_of
 
 READ_AT_ONCE = 100
 """How many messages that have arrived are read before acknowledgements get their turn."""

@@ -10,8 +10,8 @@ from dramatiq.broker import MessageProxy
 
 from carpark.broker.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER
 from carpark.broker.reading import RejectedMessage
+from carpark.domain.events import format_time
 from carpark.errors import CarparkError
-from carpark.events import format_time
 
 MAX_ERROR = 500
 """The longest reason, in characters."""

@@ -22,8 +22,8 @@ from carpark.broker.consumer import EventConsumer
 from carpark.broker.headers import survive_odd_headers
 from carpark.broker.lanes import Lanes
 from carpark.broker.reading import MARKER
+from carpark.domain.queues import is_event_queue
 from carpark.errors import ExchangeMismatch, QueueMismatch
-from carpark.partitions import is_event_queue
 
 BLOCKED_FOR = 3.0
 """Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""

@@ -15,9 +15,9 @@ from typing import Any
 from dramatiq.common import q_name
 from dramatiq.message import Message
 
+from carpark.domain.events import Event, StaySummary, kind_of, load_json
+from carpark.domain.queues import DELIVER, WORK, event_of
 from carpark.errors import InvalidBody, MessageError
-from carpark.events import Event, StaySummary, kind_of, load_json
-from carpark.partitions import DELIVER, WORK, event_of
 
 ENVELOPE = {"queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp"}
 """The keys that make an object a Dramatiq message."""

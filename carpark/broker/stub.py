@@ -23,8 +23,8 @@ from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
 from carpark.broker.properties import without_reason
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
-from carpark.events import VehicleEntered
-from carpark.partitions import event_of, is_event_queue
+from carpark.domain.events import VehicleEntered
+from carpark.domain.queues import event_of, is_event_queue
 
 
 @dataclass(frozen=True)

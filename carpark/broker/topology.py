@@ -11,8 +11,8 @@ from dramatiq.common import dq_name, q_name, xq_name
 from pika.exceptions import ChannelClosedByBroker
 
 from carpark.broker.connection import explain
+from carpark.domain.queues import WORK, event_queues, is_event_queue
 from carpark.errors import ExchangeMismatch, QueueMismatch
-from carpark.partitions import WORK, event_queues, is_event_queue
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection

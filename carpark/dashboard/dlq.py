@@ -21,9 +21,9 @@ from carpark.dashboard.base import Wanted, matches
 from carpark.dashboard.giving_up import give_up
 from carpark.dashboard.jobs import Job, check_mended, job_of, of_job
 from carpark.dashboard.moving import Mover
+from carpark.domain.queues import WORK
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
-from carpark.partitions import WORK
 from carpark.records import Backlog, Records, connect
 from carpark.report import span, summaries
 from carpark.settings import MOST_PARTITIONS, Settings

@@ -17,8 +17,8 @@ from dramatiq.common import q_name
 from carpark.broker.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER, without_reason
 from carpark.broker.reading import ENVELOPE, RejectedMessage, read_body
 from carpark.dashboard.moving import Taken
+from carpark.domain.events import MAX_BODY_BYTES, format_time, load_json
 from carpark.errors import InvalidBody, MessageError
-from carpark.events import MAX_BODY_BYTES, format_time, load_json
 
 CUT = 4096
 """How many bytes of a body are looked at in a list; a message's id is made of them."""

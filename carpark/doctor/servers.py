@@ -18,9 +18,9 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from carpark.broker.connection import explain, open_connection, server_version
 from carpark.broker.topology import ASIDE, EXCHANGE, all_queues, queue_arguments, with_companions
 from carpark.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
+from carpark.domain.queues import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.management import ManagementApi, QueueTotals
-from carpark.partitions import event_queues, is_event_queue, partition_of
 from carpark.ports import why
 from carpark.records import Records, connect
 from carpark.records.store import SEEN_EXITS

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from carpark.partitions import event_of
+from carpark.domain.queues import event_of
 from carpark.records import Outcome, Recorded, Settled
 
 if TYPE_CHECKING:

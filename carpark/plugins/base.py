@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from carpark.events import StaySummary
+from carpark.domain.events import StaySummary
 from carpark.settings import Settings
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -78,7 +78,7 @@ class PlateGenerator(ABC):
         """Make up the next plate.
 
         Returns:
-            A plate as people write it; `carpark.events.canonical_plate` takes it. It need not be new: whether a
+            A plate as people write it; `carpark.domain.events.canonical_plate` takes it. It need not be new: whether a
             vehicle with this plate is inside is for the caller to find out.
         """
 

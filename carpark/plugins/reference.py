@@ -6,8 +6,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 
+from carpark.domain.events import StaySummary
 from carpark.errors import SinkUnavailable, SummaryRefused
-from carpark.events import StaySummary
 from carpark.plugins import spec
 from carpark.plugins.base import PlateGenerator, PlatesType, PluginContext, Sink, SinkType
 from carpark.plugins.manager import HOOKS
@@ -28,7 +28,7 @@ own, and no other sink waits for it.
 _MIDDLE = """\
 # What the hooks offer
 
-All of these are in `carpark.plugins`; the errors are in `carpark.errors`, the summary is in `carpark.events`.
+All of these are in `carpark.plugins`; the errors are in `carpark.errors`, the summary is in `carpark.domain.events`.
 """
 
 _CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (

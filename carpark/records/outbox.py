@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
+from carpark.domain.events import StaySummary
 from carpark.errors import RecordsUnavailable
-from carpark.events import StaySummary
 
 if TYPE_CHECKING:
     import redis

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
-from carpark.events import Event, StaySummary, VehicleEntered
+from carpark.domain.events import Event, StaySummary, VehicleEntered
 from carpark.records.outbox import COUNTS, SINKS, Backlog, Outbox, read_stay, script, unavailable
 
 if TYPE_CHECKING:

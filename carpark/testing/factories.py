@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from carpark.events import StaySummary, format_time
+from carpark.domain.events import StaySummary, format_time
 from carpark.plugins.base import PluginContext
 from carpark.settings import load_settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from carpark.events import canonical_plate
+from carpark.domain.events import canonical_plate
 from carpark.plugins.base import PlateGenerator
 
 _NO_PLATES = ("", " ", "-", "?", "A" * 17, "AB\n12", "😀", "½" * 3, "\x00")

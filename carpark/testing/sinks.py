@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from carpark.domain.events import StaySummary
 from carpark.errors import SummaryRefused
-from carpark.events import StaySummary
 from carpark.plugins.base import Sink
 from carpark.testing.factories import make_summaries, make_summary
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from carpark import cli
-from carpark.partitions import event_queues
+from carpark.domain.queues import event_queues
 from carpark.ports import METRICS_PORTS
 from carpark.settings import BY_NAME, SETTINGS, load_settings
 from tests.deploy.files import KUSTOMIZE, SERVICES, compose, mebibytes

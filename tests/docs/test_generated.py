@@ -12,9 +12,9 @@ import pytest
 
 from carpark import docs
 from carpark.docs import GENERATED, Generated, markdown_table, outdated
+from carpark.domain.schemas import MODELS
 from carpark.errors import CarparkError
 from carpark.options import EXIT_FAILED, EXIT_OK, run_command, settings_options
-from carpark.schemas import MODELS
 from carpark.settings import BY_NAME, SETTINGS, load_settings
 from tests.processes import ROOT
 

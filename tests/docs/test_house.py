@@ -28,7 +28,7 @@ LONGEST_MODULE = 400
 # What a module may import: what is in its own layer or below. What is not named is on top.
 LAYERS = (
     (
-        *("carpark", "carpark.canonical", "carpark.errors", "carpark.events", "carpark.partitions"),
+        *("carpark", "carpark.domain.canonical", "carpark.errors", "carpark.domain.events", "carpark.domain.queues"),
         *("carpark.sentinels", "carpark.settings", "carpark.values"),
     ),
     (

@@ -18,8 +18,8 @@ import pytest
 import redis
 
 from carpark.broker.reading import EventMessage, RejectedMessage, read_body
-from carpark.events import Event, StaySummary, VehicleEntered, VehicleExited, load_json
-from carpark.schemas import schema_of
+from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, load_json
+from carpark.domain.schemas import schema_of
 from tests.helpers import eventually
 from tests.processes import ROOT, Processes
 from tests.recorder import Recorder

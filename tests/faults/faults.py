@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pika
 import redis
 
-from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.failpoints import VARIABLE
 from tests.faults.rig import Rig, wait
 from tests.garbage import GARBAGE

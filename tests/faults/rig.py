@@ -28,10 +28,10 @@ import redis
 from carpark.audit import Sources, Verdict, audit
 from carpark.audit.queued import read_queues
 from carpark.broker.topology import CLASSIC, all_queues, declare_queues, with_companions
+from carpark.domain.events import Event
+from carpark.domain.queues import event_queues
 from carpark.errors import BrokerUnavailable
-from carpark.events import Event
 from carpark.management import ManagementApi, virtual_host_of
-from carpark.partitions import event_queues
 from carpark.records import connect
 from tests.faults.proxy import TcpProxy, WriterGateway
 from tests.faults.service import Service

@@ -12,7 +12,7 @@ import pytest
 
 from carpark.audit.queued import read_queues
 from carpark.broker.topology import declare_queues
-from carpark.events import VehicleExited, format_time
+from carpark.domain.events import VehicleExited, format_time
 from carpark.records import Records, connect
 from tests.audited import Day, stay, summaries_of
 from tests.mailbox import bodies, dead_letters, fill

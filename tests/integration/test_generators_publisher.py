@@ -12,8 +12,8 @@ import pika
 import pytest
 
 from carpark.broker.topology import EXCHANGE, declare_exchange, declare_queues
+from carpark.domain.events import VehicleEntered
 from carpark.errors import ExchangeMismatch
-from carpark.events import VehicleEntered
 from generators.link import Link, connection_parameters
 from generators.publisher import RabbitmqPublisher
 from tests.generating import Wire, entered, numbered

@@ -12,7 +12,7 @@ import redis
 import requests
 
 from carpark.broker.topology import declare_queues, queue_arguments
-from carpark.events import EVENT_OF_QUEUE
+from carpark.domain.events import EVENT_OF_QUEUE
 from carpark.records import Records, connect
 from tests.generating import Wire, confirmed_in, entered, events_of, numbered
 from tests.helpers import eventually, find_free_port

@@ -9,7 +9,7 @@ import pytest
 
 from carpark.broker import RabbitmqBroker
 from carpark.broker.reading import MARKER, Marker
-from carpark.partitions import partition_queue
+from carpark.domain.queues import partition_queue
 from tests.faults.proxy import TcpProxy
 from tests.helpers import eventually
 

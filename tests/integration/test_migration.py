@@ -23,9 +23,9 @@ from carpark.broker.topology import (
 )
 from carpark.dashboard.moving import Mover
 from carpark.doctor.servers import check_broker
+from carpark.domain.queues import DELIVER, event_queues
 from carpark.errors import QueueInUse
 from carpark.migration import Migration
-from carpark.partitions import DELIVER, event_queues
 from carpark.records import Records
 from carpark.settings import Settings
 from carpark.testing import make_summary

@@ -20,10 +20,10 @@ from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, with_c
 from carpark.cli import carpark
 from carpark.dashboard import make_app
 from carpark.doctor.servers import check_broker
+from carpark.domain.queues import event_queues, partition_of, queue_for
 from carpark.errors import InvalidSetting
 from carpark.management import ManagementApi
 from carpark.metrics.queues import QueueMetrics
-from carpark.partitions import event_queues, partition_of, queue_for
 from carpark.queues import QueueConfigurator
 from carpark.records import Records, connect
 from carpark.settings import Settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from carpark.events import format_time
+from carpark.domain.events import format_time
 from tests.generating import Wire
 from tests.helpers import eventually
 from tests.processes import Processes

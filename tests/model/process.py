@@ -9,7 +9,7 @@ from typing import Any
 
 from carpark.backend import Backend
 from carpark.broker.batches import parts_of
-from carpark.events import VehicleEntered, VehicleExited
+from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.gate import Gate
 from tests.model.hands import Abandoned, Hand
 from tests.model.queues import Consumer

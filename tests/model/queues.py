@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 
 from carpark.broker.batches import parts_of
 from carpark.broker.reading import read_body, read_marker
-from carpark.events import Event, VehicleExited
+from carpark.domain.events import Event, VehicleExited
 
 EXITS = VehicleExited.queue
 

@@ -18,7 +18,7 @@ from carpark import gate
 from carpark.backend import Backend
 from carpark.broker import lanes
 from carpark.broker.lanes import Held, Lane
-from carpark.events import Event
+from carpark.domain.events import Event
 from carpark.gate import Gate
 from carpark.plugins import Plugins
 from carpark.records import Recorded, Records, connect, forget_memory

@@ -17,8 +17,8 @@ from dramatiq.errors import ConnectionClosed
 
 from carpark.backend import Backend
 from carpark.broker.batches import parts_of
+from carpark.domain.events import Event, parse_time
 from carpark.errors import RecordsUnavailable
-from carpark.events import Event, parse_time
 from carpark.gate import MARKED_EVERY, SLACK
 from carpark.records import Records
 from tests.model.hands import Hand

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from carpark.events import Event, VehicleEntered, VehicleExited, format_time
-from carpark.partitions import queue_for
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.queues import queue_for
 from generators.build import KINDS
 from generators.journal import Journal
 from generators.publisher import RabbitmqPublisher

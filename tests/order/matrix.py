@@ -10,8 +10,8 @@ from itertools import product
 from pathlib import Path
 
 from carpark.broker.topology import CLASSIC, QUORUM
-from carpark.events import VehicleEntered
-from carpark.partitions import event_queues
+from carpark.domain.events import VehicleEntered
+from carpark.domain.queues import event_queues
 from tests.faults.conftest import HostedBroker
 from tests.faults.rig import REST_SECONDS
 from tests.order.load import Load

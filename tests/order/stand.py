@@ -12,7 +12,7 @@ from typing import Any
 import pika
 from dramatiq.common import xq_name
 
-from carpark.events import Event
+from carpark.domain.events import Event
 from tests.faults.rig import Broker, Rig
 from tests.faults.service import Service, children_of
 from tests.helpers import eventually

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from carpark.audit.queued import Message
-from carpark.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
 from carpark.relay import letter
 from tests.audited import Day, stay, summaries_of, wrongs

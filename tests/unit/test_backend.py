@@ -14,9 +14,9 @@ from carpark.backend import Backend
 from carpark.broker import StubBroker
 from carpark.broker.lanes import Held
 from carpark.broker.reading import Marker
+from carpark.domain.events import Event
+from carpark.domain.queues import event_queues
 from carpark.errors import RecordsUnavailable
-from carpark.events import Event
-from carpark.partitions import event_queues
 from carpark.plugins import Plugins
 from carpark.records import Batch, Recorded, Settlement
 from carpark.settings import Settings

@@ -17,8 +17,8 @@ from carpark.broker.batches import Batch
 from carpark.broker.lanes import Lane
 from carpark.broker.reading import read_body
 from carpark.broker.stub import Delivery, Letter
+from carpark.domain.events import Event
 from carpark.errors import RecordsUnavailable
-from carpark.events import Event
 from carpark.plugins import Plugins
 from carpark.records import Recorded
 from carpark.settings import Settings

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carpark.errors import InvalidEvent, InvalidSummary, MessageError
-from carpark.events import (
+from carpark.domain.events import (
     EVENT_OF_QUEUE,
     StaySummary,
     VehicleEntered,
@@ -19,6 +18,7 @@ from carpark.events import (
     kind_of,
     load_json,
 )
+from carpark.errors import InvalidEvent, InvalidSummary, MessageError
 
 ENTRY = {"id": "e1", "vehicle_plate": "AB 1", "entry_date_time": "2026-11-23T18:00:00Z"}
 EXIT = {"id": "x1", "vehicle_plate": "AB 1", "exit_date_time": "2026-11-23T19:30:00Z"}

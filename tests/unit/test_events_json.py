@@ -12,8 +12,8 @@ from dramatiq.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carpark.domain.events import MAX_BODY_BYTES, MAX_NESTING, VehicleEntered, VehicleExited, load_json
 from carpark.errors import InvalidBody, InvalidEvent
-from carpark.events import MAX_BODY_BYTES, MAX_NESTING, VehicleEntered, VehicleExited, load_json
 from generators.wire import message_body
 
 

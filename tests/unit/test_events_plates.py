@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from carpark.events import canonical_plate
+from carpark.domain.events import canonical_plate
 
 EVERY_CODE_POINT = range(sys.maxunicode + 1)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carpark.events import (
+from carpark.domain.events import (
     TIME_LENGTH,
     canonical_time,
     duration_between,

@@ -9,8 +9,8 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 from carpark.broker.lanes import Held
+from carpark.domain.events import Event, VehicleExited
 from carpark.errors import RecordsUnavailable
-from carpark.events import Event, VehicleExited
 from carpark.gate import MARKED_EVERY, STANDSTILL, Gate
 from carpark.records import ExitsHeld, Recorded, Records
 from tests.stays import exited

@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
+from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.errors import InvalidSetting, RecordsUnavailable
-from carpark.events import VehicleEntered, VehicleExited
 from carpark.plugins import PlateGenerator
 from generators.cameras import MOST_OWED, Camera, EntryCamera, ExitCamera, Seen, Wait
 from generators.chance import MatchSequence

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.errors import FileInUse, InvalidSetting, ServiceError
-from carpark.events import VehicleEntered, VehicleExited
 from generators.journal import Journal
 from tests.generating import entered, exited, numbered
 

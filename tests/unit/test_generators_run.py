@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from carpark.domain.events import Event, VehicleEntered
 from carpark.errors import BrokerUnavailable, ConfigurationError, RecordsUnavailable
-from carpark.events import Event, VehicleEntered
 from carpark.plugins import Plugins
 from carpark.settings import Settings
 from generators.build import Plan, local_lanes, make_lane

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.events import parse_time
+from carpark.domain.events import parse_time
 from generators.clock import Clock, Stamps
 from generators.schedule import Schedule
 

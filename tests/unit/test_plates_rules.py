@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carpark.domain.events import canonical_plate
 from carpark.errors import InvalidSetting
-from carpark.events import canonical_plate
 from carpark.plugins import PlateGenerator, PluginContext, Plugins
 from carpark.plugins.plates.file import FilePlates, parse_plates
 from carpark.plugins.plates.germany import GermanyPlates

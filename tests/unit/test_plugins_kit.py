@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from carpark.domain.events import StaySummary
 from carpark.errors import SummaryRefused
-from carpark.events import StaySummary
 from carpark.plugins import PlateGenerator, Sink
 from carpark.testing import PlatesConformance, SinkConformance, make_context, make_summaries, make_summary
 

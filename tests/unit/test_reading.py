@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpark.broker.reading import EventMessage, RejectedMessage, read_body
-from carpark.events import StaySummary, VehicleEntered, VehicleExited
-from carpark.partitions import DELIVER, WORK
+from carpark.domain.events import StaySummary, VehicleEntered, VehicleExited
+from carpark.domain.queues import DELIVER, WORK
 from carpark.testing import make_summary
 from tests.garbage import EVENT, GARBAGE, ODD, bare, dramatiq_body
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from carpark.events import Event
+from carpark.domain.events import Event
 from tests.reference import account_for
 from tests.stays import at, entered, exited
 

@@ -10,8 +10,8 @@ import pytest
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.message import Message
 
+from carpark.domain.events import StaySummary
 from carpark.errors import SummaryRefused
-from carpark.events import StaySummary
 from carpark.metrics import Meter
 from carpark.plugins import Sink
 from carpark.records import Backlog, Batch, Outbox, Records, connect, forget_memory

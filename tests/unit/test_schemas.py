@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered, VehicleExited, format_time
+from carpark.domain.schemas import MODELS, schema_of
 from carpark.errors import MessageError
-from carpark.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered, VehicleExited, format_time
-from carpark.schemas import MODELS, schema_of
 from tests.processes import ROOT
 
 PARSED_BY: dict[str, Any] = {

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from carpark.domain.events import StaySummary
 from carpark.errors import InvalidSetting, SinkUnavailable
-from carpark.events import StaySummary
 from carpark.plugins import Plugins, Sink
 from carpark.plugins.sinks import lines
 from carpark.plugins.sinks.lines import CSV_LINES, JSON_LINES, LineFileSink, LineFormat, StreamSink
@@ -196,7 +196,7 @@ def test_a_lock_that_another_process_keeps_is_said_in_time(tmp_path: Path) -> No
 APPENDER = """
 import json, sys
 from pathlib import Path
-from carpark.events import StaySummary
+from carpark.domain.events import StaySummary
 from carpark.plugins.sinks import lines
 sink = lines.LineFileSink(Path(sys.argv[1]), getattr(lines, sys.argv[2]), 60)
 print("ready", flush=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.events import StaySummary
+from carpark.domain.events import StaySummary
 from tests.summaries import stay, summary
 from writer.rows import HEADER, is_whole, line_of, parse_line, parse_row, parse_summary
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from carpark.domain.events import canonical_plate
 from carpark.errors import InvalidSetting
-from carpark.events import canonical_plate
 from carpark.plugins.base import PlateGenerator, PlatesType, PluginContext
 from carpark.plugins.spec import hookimpl
 

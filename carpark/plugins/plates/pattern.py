@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from typing import ClassVar
 
-from carpark.events import canonical_plate
+from carpark.domain.events import canonical_plate
 from carpark.plugins.base import PlateGenerator
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

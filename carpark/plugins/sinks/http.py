@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from carpark.domain.events import StaySummary
 from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
-from carpark.events import StaySummary
 from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.spec import hookimpl
 from carpark.ports import why

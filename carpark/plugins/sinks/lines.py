@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from carpark.domain.events import StaySummary, duration_between, format_duration
 from carpark.errors import InvalidSetting, InvalidSummary, SinkUnavailable
-from carpark.events import StaySummary, duration_between, format_duration
 from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.spec import hookimpl
 

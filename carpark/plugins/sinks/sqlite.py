@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from carpark.domain.events import StaySummary
 from carpark.errors import InvalidSetting, SinkUnavailable
-from carpark.events import StaySummary
 from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.spec import hookimpl
 

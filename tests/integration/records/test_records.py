@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from carpark.events import Event, VehicleEntered, VehicleExited
+from carpark.domain.events import Event, VehicleEntered, VehicleExited
 from carpark.records import Batch, Outcome, Recorded, Records, Settlement
 from tests.integration.records.conftest import RETENTION, SINKS, Clock
 from tests.stays import at, entered, exited

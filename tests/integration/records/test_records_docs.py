@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from carpark.events import VehicleEntered, VehicleExited
+from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.records import Batch, Outcome, Records, Settlement, connect
 from tests.integration.records.conftest import Clock
 from tests.stays import entered, exited

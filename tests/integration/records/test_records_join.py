@@ -14,7 +14,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carpark.events import Event, StaySummary
+from carpark.domain.events import Event, StaySummary
 from carpark.records import Outcome, Recorded, Records
 from tests.reference import Account, account_for
 from tests.stays import any_events, in_batches, incomplete, mixed, stays, two_queues, whole_stays

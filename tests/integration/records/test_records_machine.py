@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from carpark.events import Event
+from carpark.domain.events import Event
 from carpark.records import Outcome, Recorded, Records
 from tests.integration.records.conftest import RETENTION, Clock
 from tests.stays import entered, exited

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from carpark.events import Event
+from carpark.domain.events import Event
 from carpark.records import Batch, ExitsHeld, Outcome, Records, Settlement, connect, forget_memory
 from tests.integration.records.conftest import RETENTION, SINKS, Clock
 from tests.stays import at, entered, exited

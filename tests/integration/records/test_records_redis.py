@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 import redis
 
+from carpark.domain.events import Event
 from carpark.errors import RecordsUnavailable
-from carpark.events import Event
 from carpark.records import Batch, Outcome, Records, Settlement, connect
 from carpark.records import connection as connection_module
 from tests.helpers import eventually, find_free_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from carpark.events import canonical_plate
+from carpark.domain.events import canonical_plate
 from carpark.plugins import PlateGenerator, PluginContext
 
 _LETTERS = "BDFGHJKLNPRSTVXZ"  # no vowels, so that no plate is a word

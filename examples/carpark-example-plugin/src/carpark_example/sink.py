@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from carpark.domain.events import StaySummary
 from carpark.errors import InvalidSetting
-from carpark.events import StaySummary
 from carpark.plugins import PluginContext, Sink
 
 

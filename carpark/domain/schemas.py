@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from carpark.events import StaySummary, VehicleEntered, VehicleExited
+from carpark.domain.events import StaySummary, VehicleEntered, VehicleExited
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

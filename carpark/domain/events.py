@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from carpark.canonical import (
+from carpark.domain.canonical import (
     RFC3339,
     TIME_LENGTH,
     canonical_plate,

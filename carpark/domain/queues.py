@@ -11,7 +11,7 @@ import re
 import zlib
 from functools import cache
 
-from carpark.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
+from carpark.domain.events import EVENT_OF_QUEUE, Event, VehicleEntered, VehicleExited
 
 WORK = "carpark_work"
 """The queue for what the backend sends itself; nobody else needs a right to it."""

@@ -1,0 +1,1 @@
+"""What the system is about: events, plates, times, the rule by which entries and exits become stays."""
