@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from carpark import __version__
-from carpark.options import CONTEXT, examples, run_command
+from carpark.settings.options import CONTEXT, examples, run_command
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("carpark.embedded_cli:run", "Run the whole car park in this process."),

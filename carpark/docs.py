@@ -16,9 +16,9 @@ import click
 
 from carpark.domain.schemas import MODELS, schema_of
 from carpark.errors import CarparkError
-from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, run_command
 from carpark.plugins.reference import reference
-from carpark.settings import SETTINGS, Setting
+from carpark.settings.model import SETTINGS, Setting
+from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""

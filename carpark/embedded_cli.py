@@ -26,8 +26,8 @@ from carpark.dashboard.stub import StubInterface
 from carpark.domain.events import format_time
 from carpark.embedded import GRACE, Embedded
 from carpark.errors import ConfigurationError
-from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
 from carpark.settings import Settings
+from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
 from carpark.view import View
 from generators.build import Plan
 

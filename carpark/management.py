@@ -16,7 +16,8 @@ from requests.auth import HTTPBasicAuth
 
 from carpark.errors import BrokerUnavailable
 from carpark.ports import why
-from carpark.settings import Settings, mask_url
+from carpark.settings import Settings
+from carpark.settings.model import mask_url
 
 TIMEOUT = 5.0
 """Seconds that an answer may take."""

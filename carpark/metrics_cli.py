@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from carpark.options import CONTEXT, examples, settings_options
 from carpark.ports import METRICS_PORTS, in_url, metrics_port, why
 from carpark.settings import Settings
+from carpark.settings.options import CONTEXT, examples, settings_options
 
 SERVICES = {
     "backend": "backend",

@@ -28,7 +28,7 @@ from carpark.management import ManagementApi
 from carpark.records import Records, connect
 from carpark.records.outbox import SINKS
 from carpark.settings import Settings
-from carpark.values import mask_urls
+from carpark.settings.values import mask_urls
 
 if TYPE_CHECKING:
     import redis

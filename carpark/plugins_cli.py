@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from carpark.errors import UnknownPlugin
-from carpark.options import CONTEXT, examples, settings_options
 from carpark.plugins import Plugins
 from carpark.plugins.manager import Found, Origin
 from carpark.settings import Settings
+from carpark.settings.options import CONTEXT, examples, settings_options
 
 _WIDE = 120
 

@@ -8,10 +8,11 @@ import sys
 import click
 
 from carpark.errors import InvalidSetting
-from carpark.options import CONTEXT, SINK_SETTINGS, examples, settings_options
 from carpark.plugins import PluginContext, Plugins
 from carpark.ports import METRICS_SETTING, listen, metrics_port
-from carpark.settings import BY_NAME, Settings
+from carpark.settings import Settings
+from carpark.settings.model import BY_NAME
+from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples, settings_options
 
 _SETTINGS = (
     "broker_url",

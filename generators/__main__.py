@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carpark.options import run_command
+from carpark.settings.options import run_command
 from generators.cli import generate
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from carpark.options import CONTEXT, examples, seconds, settings_options
 from carpark.settings import Settings
+from carpark.settings.options import CONTEXT, examples, seconds, settings_options
 
 _COMMON = (
     *("plates", "plates_file", "plugins", "rate", "broker_url", "queue_type", "partitions", "redis_url"),

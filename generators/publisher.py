@@ -16,7 +16,7 @@ from carpark.domain.events import Event
 from carpark.domain.queues import queue_for
 from carpark.errors import BrokerUnavailable
 from carpark.ports import why
-from carpark.settings import mask_url
+from carpark.settings.model import mask_url
 from generators.link import Letter, Link, connection_parameters
 from generators.wire import message_body
 

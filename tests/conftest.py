@@ -17,7 +17,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.management import virtual_host_of
-from carpark.settings import Settings, load_settings, management_url_of
+from carpark.settings import Settings, load_settings
+from carpark.settings.model import management_url_of
 from tests.guard import GUARD
 from tests.helpers import find_free_port
 from tests.processes import Processes

@@ -1,6 +1,6 @@
 """``python -m writer``."""
 
-from carpark.options import run_command
+from carpark.settings.options import run_command
 from writer.cli import writer
 
 if __name__ == "__main__":

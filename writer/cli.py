@@ -7,8 +7,8 @@ import logging
 
 import click
 
-from carpark.options import CONTEXT, examples, settings_options
 from carpark.settings import Settings
+from carpark.settings.options import CONTEXT, examples, settings_options
 from writer.server import serve
 
 

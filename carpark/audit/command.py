@@ -23,8 +23,9 @@ from carpark.audit.verdict import Verdict
 from carpark.domain.canonical import canonical_time
 from carpark.domain.pairing import ENTRY, Seen
 from carpark.errors import InvalidSetting
-from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
-from carpark.settings import BY_NAME, Settings
+from carpark.settings import Settings
+from carpark.settings.model import BY_NAME
+from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 
 PATIENCE = 1.0
 """Seconds after which a progress bar is shown."""

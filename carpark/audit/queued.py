@@ -17,7 +17,7 @@ from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.domain.queues import DELIVER, partition_queue
 from carpark.errors import BrokerUnavailable
-from carpark.settings import MOST_PARTITIONS
+from carpark.settings.model import MOST_PARTITIONS
 
 MOST = 100_000
 """How many messages of a queue are read at most: RabbitMQ keeps them all in hand meanwhile."""

@@ -16,7 +16,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from carpark.broker.headers import survive_odd_headers
 from carpark.errors import BrokerUnavailable
 from carpark.ports import why
-from carpark.values import mask_urls
+from carpark.settings.values import mask_urls
 
 TIMEOUT = 5.0
 """Seconds that connecting to one URL may take."""

@@ -8,8 +8,9 @@ import logging
 import click
 
 from carpark.dashboard.server import DashboardServer
-from carpark.options import CONTEXT, examples, settings_options
-from carpark.settings import Settings, mask_url
+from carpark.settings import Settings
+from carpark.settings.model import mask_url
+from carpark.settings.options import CONTEXT, examples, settings_options
 
 
 @click.command(

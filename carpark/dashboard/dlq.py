@@ -23,10 +23,11 @@ from carpark.dashboard.jobs import Job, check_mended, job_of, of_job
 from carpark.dashboard.moving import Mover
 from carpark.domain.queues import WORK
 from carpark.errors import BrokerUnavailable, InvalidSetting
-from carpark.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 from carpark.records import Backlog, Records, connect
 from carpark.report import span, summaries
-from carpark.settings import MOST_PARTITIONS, Settings
+from carpark.settings import Settings
+from carpark.settings.model import MOST_PARTITIONS
+from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 
 _ALL = 1_000_000_000
 _NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"

@@ -21,7 +21,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from carpark.broker.connection import close_in_place, explain, open_connection
 from carpark.broker.properties import requeued_properties
 from carpark.errors import BrokerUnavailable
-from carpark.values import mask_urls
+from carpark.settings.values import mask_urls
 
 BATCH = 100
 """How many messages are published before their confirms are waited for; a crash leaves at most so many twice."""

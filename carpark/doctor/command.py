@@ -18,8 +18,8 @@ from carpark.doctor.findings import Check, Finding, Level, run_checks, status_of
 from carpark.doctor.given import read_given
 from carpark.doctor.local import check_files, check_plugins, check_ports, check_python
 from carpark.doctor.servers import check_broker, check_management, check_redis, check_writer
-from carpark.options import CONTEXT, examples
-from carpark.settings import SETTINGS
+from carpark.settings.model import SETTINGS
+from carpark.settings.options import CONTEXT, examples
 
 SECONDS = 4.0
 """How long all checks together may take."""

@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 from carpark.errors import one_line
-from carpark.options import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from carpark.settings import BY_NAME, MASK, Settings
+from carpark.settings import Settings
+from carpark.settings.model import BY_NAME, MASK
+from carpark.settings.options import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 
 T = TypeVar("T")
 

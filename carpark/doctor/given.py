@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from carpark.doctor.findings import Finding, ok, warning, wrong
 from carpark.errors import InvalidSetting
-from carpark.settings import BY_NAME, PREFIX, SETTINGS, Settings, load_settings
+from carpark.settings import Settings, load_settings
+from carpark.settings.model import BY_NAME, PREFIX, SETTINGS
 
 _CHECK = "settings"
 _LIKE = 0.8

@@ -25,8 +25,9 @@ from carpark.ports import why
 from carpark.records import Records, connect
 from carpark.records.store import SEEN_EXITS
 from carpark.report import sink_problems, span, summaries
-from carpark.settings import Settings, management_url_of, mask_url
-from carpark.values import mask_urls
+from carpark.settings import Settings
+from carpark.settings.model import management_url_of, mask_url
+from carpark.settings.values import mask_urls
 
 TIMEOUT = 2.5
 """Seconds that one server may take to answer."""

@@ -14,7 +14,8 @@ import yaml
 from carpark import cli
 from carpark.domain.queues import event_queues
 from carpark.ports import METRICS_PORTS
-from carpark.settings import BY_NAME, SETTINGS, load_settings
+from carpark.settings import load_settings
+from carpark.settings.model import BY_NAME, SETTINGS
 from tests.deploy.files import KUSTOMIZE, SERVICES, compose, mebibytes
 
 OURS = {setting.variable for setting in SETTINGS}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from carpark.settings import BY_NAME, Settings, load_settings
+from carpark.settings import Settings, load_settings
+from carpark.settings.model import BY_NAME
 from tests.deploy.files import KUSTOMIZE, compose, filled, mebibytes, redis_conf, with_overlay
 from tests.processes import ROOT
 

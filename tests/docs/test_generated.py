@@ -14,8 +14,9 @@ from carpark import docs
 from carpark.docs import GENERATED, Generated, markdown_table, outdated
 from carpark.domain.schemas import MODELS
 from carpark.errors import CarparkError
-from carpark.options import EXIT_FAILED, EXIT_OK, run_command, settings_options
-from carpark.settings import BY_NAME, SETTINGS, load_settings
+from carpark.settings import load_settings
+from carpark.settings.model import BY_NAME, SETTINGS
+from carpark.settings.options import EXIT_FAILED, EXIT_OK, run_command, settings_options
 from tests.processes import ROOT
 
 SETTINGS_PAGE = (ROOT / "docs/settings.md").read_text(encoding="utf-8")

@@ -29,12 +29,12 @@ LONGEST_MODULE = 400
 LAYERS = (
     (
         *("carpark", "carpark.domain.canonical", "carpark.errors", "carpark.domain.events", "carpark.domain.queues"),
-        *("carpark.sentinels", "carpark.settings", "carpark.values"),
+        *("carpark.settings.sentinels", "carpark.settings", "carpark.settings.values"),
     ),
     (
         *(
             "carpark.failpoints",
-            "carpark.options",
+            "carpark.settings.options",
             "carpark.ports",
             "carpark.serving",
             "carpark.records",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carpark.cli import carpark
-from carpark.options import run_command
+from carpark.settings.options import run_command
 from tests.processes import Process, Processes
 
 COMMANDS = {

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from carpark.options import CONTEXT, examples
+from carpark.settings.options import CONTEXT, examples
 from tests.guard import GUARD
 from tests.order.matrix import Outcome, Run, matrix, run
 from tests.servers import RabbitmqServer

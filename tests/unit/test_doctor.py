@@ -29,7 +29,8 @@ from carpark.doctor.local import check_files, check_plugins, check_ports
 from carpark.errors import UnknownPlugin
 from carpark.metrics.queues import QueueMetrics
 from carpark.ports import MetricsPage
-from carpark.settings import SETTINGS, Settings, load_settings
+from carpark.settings import Settings, load_settings
+from carpark.settings.model import SETTINGS
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:

@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from carpark.errors import BrokerUnavailable, CarparkError, InvalidSetting, PortTaken
-from carpark.options import (
+from carpark.settings import Settings
+from carpark.settings.model import BY_NAME, SETTINGS
+from carpark.settings.options import (
     CONTEXT,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -24,7 +26,6 @@ from carpark.options import (
     run_command,
     settings_options,
 )
-from carpark.settings import BY_NAME, SETTINGS, Settings
 
 NAMES = [setting.name for setting in SETTINGS]
 Command = Callable[[], object]
@@ -204,7 +205,7 @@ def test_fail_ends_the_process_with_one_line(capsys: pytest.CaptureFixture[str])
 
 PROGRAM = """
 import signal, sys, time, click
-from carpark.options import run_command
+from carpark.settings.options import run_command
 
 # Tests that a shell runs in the background have this signal ignored, and so have their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

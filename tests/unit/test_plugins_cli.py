@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from carpark import __version__
-from carpark.options import run_command
 from carpark.plugins_cli import plugins
+from carpark.settings.options import run_command
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -1,8 +1,8 @@
 """Contract section 3: a Redis that Sentinels name; what its URL says, and what is shown of it."""
 
 from carpark.records.connection import address, connect
-from carpark.sentinels import Sentinels, is_sentinel_url, sentinels_of
-from carpark.values import MASK, mask_url
+from carpark.settings.sentinels import Sentinels, is_sentinel_url, sentinels_of
+from carpark.settings.values import MASK, mask_url
 
 FULL = "rediss+sentinel://me:p%40ss%2C@a:1,[::1]:2,c/stays/3?sentinel_user=s&sentinel_password=q%26"
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carpark.errors import InvalidSetting
-from carpark.settings import BY_NAME, MASK, SETTINGS, Settings, load_settings
-from carpark.values import as_text
+from carpark.settings import Settings, load_settings
+from carpark.settings.model import BY_NAME, MASK, SETTINGS
+from carpark.settings.values import as_text
 
 PORTS = [("0", 0), ("40000", 40000), (" 65535 ", 65535)]
 NO_PORTS = [

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from carpark.settings import load_settings, management_url_of
-from carpark.values import as_text, mask_url, mask_urls, url
+from carpark.settings import load_settings
+from carpark.settings.model import management_url_of
+from carpark.settings.values import as_text, mask_url, mask_urls, url
 
 
 @pytest.mark.parametrize(

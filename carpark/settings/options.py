@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import click
 
 from carpark.errors import CarparkError, ConfigurationError, InvalidSetting, one_line
-from carpark.settings import BY_NAME, SETTINGS, Settings, load_settings
-from carpark.values import number
+from carpark.settings import Settings, load_settings
+from carpark.settings.model import BY_NAME, SETTINGS
+from carpark.settings.values import number
 
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
-from carpark.values import split_url, url
+from carpark.settings.values import split_url, url
 
 _SCHEME = re.compile(r"rediss?\+sentinel")
 _PRIMARY = re.compile(r"/([\w.-]{1,128})(/[0-9]{0,4})?")  # a primary's name as Sentinel takes it, then the database

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carpark import values
 from carpark.errors import InvalidSetting
-from carpark.sentinels import redis_url
-from carpark.values import MASK as MASK
-from carpark.values import management_url_of as management_url_of
-from carpark.values import mask_url as mask_url
+from carpark.settings import values
+from carpark.settings.sentinels import redis_url
+from carpark.settings.values import MASK as MASK
+from carpark.settings.values import management_url_of as management_url_of
+from carpark.settings.values import mask_url as mask_url
 
 PREFIX = "CARPARK_"
 
