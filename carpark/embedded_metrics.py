@@ -11,8 +11,8 @@ from carpark.backend import Backend
 from carpark.broker import StubBroker
 from carpark.metrics import RecordsNow
 from carpark.metrics.queues import QueueMetrics
-from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
+from carpark.web.ports import MetricsPage, metrics_port
 
 
 class EmbeddedMetrics:

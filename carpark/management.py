@@ -15,9 +15,9 @@ import requests
 from requests.auth import HTTPBasicAuth
 
 from carpark.errors import BrokerUnavailable
-from carpark.ports import why
 from carpark.settings import Settings
 from carpark.settings.model import mask_url
+from carpark.web.ports import why
 
 TIMEOUT = 5.0
 """Seconds that an answer may take."""

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from carpark.ports import METRICS_PORTS, in_url, metrics_port, why
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
+from carpark.web.ports import METRICS_PORTS, in_url, metrics_port, why
 
 SERVICES = {
     "backend": "backend",

@@ -24,11 +24,11 @@ from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, 
 from carpark.management import ManagementApi
 from carpark.metrics.queues import QueueMetrics
 from carpark.migration import Migration
-from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, examples, seconds, settings_options
 from carpark.settings.values import mask_urls
+from carpark.web.ports import MetricsPage, metrics_port
 
 INTERVAL = 2.0
 """Seconds between two looks at the queues."""

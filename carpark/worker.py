@@ -9,10 +9,10 @@ import click
 
 from carpark.errors import InvalidSetting
 from carpark.plugins import PluginContext, Plugins
-from carpark.ports import METRICS_SETTING, listen, metrics_port
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
 from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples, settings_options
+from carpark.web.ports import METRICS_SETTING, listen, metrics_port
 
 _SETTINGS = (
     "broker_url",

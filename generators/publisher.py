@@ -15,8 +15,8 @@ from carpark.broker.topology import CLASSIC, EXCHANGE, declare_queues
 from carpark.domain.events import Event
 from carpark.domain.queues import queue_for
 from carpark.errors import BrokerUnavailable
-from carpark.ports import why
 from carpark.settings.model import mask_url
+from carpark.web.ports import why
 from generators.link import Letter, Link, connection_parameters
 from generators.wire import message_body
 

@@ -10,8 +10,8 @@ import redis
 
 from carpark.domain.events import Event, format_time
 from carpark.errors import RecordsUnavailable
-from carpark.ports import why
 from carpark.records.connection import address, connect
+from carpark.web.ports import why
 from generators import claims
 from generators.clock import Clock
 from generators.lot import Crowd, Lot, Refusal

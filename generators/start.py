@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
-from carpark.ports import MetricsPage, metrics_port
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
+from carpark.web.ports import MetricsPage, metrics_port
 from generators.build import Plan, make_lane
 from generators.clock import Clock
 from generators.publisher import RabbitmqPublisher

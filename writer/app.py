@@ -21,8 +21,8 @@ from werkzeug.wsgi import wrap_file
 
 from carpark.domain.events import StaySummary, load_json
 from carpark.errors import CarparkError, InvalidBody, InvalidSummary
-from carpark.ports import is_loopback, names_loopback
 from carpark.settings import Settings
+from carpark.web.ports import is_loopback, names_loopback
 from writer import page
 from writer.csvfile import SummaryFile
 from writer.metrics import WriterMetrics

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from carpark.ports import listen
-from carpark.serving import HttpServer
 from carpark.settings import Settings
+from carpark.web.ports import listen
+from carpark.web.server import HttpServer
 from writer.app import make_app
 from writer.csvfile import SummaryFile
 from writer.inside import inside_of_redis

@@ -15,8 +15,8 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from carpark.broker.headers import survive_odd_headers
 from carpark.errors import BrokerUnavailable
-from carpark.ports import why
 from carpark.settings.values import mask_urls
+from carpark.web.ports import why
 
 TIMEOUT = 5.0
 """Seconds that connecting to one URL may take."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from carpark.errors import InvalidSetting
-from carpark.ports import is_loopback, names_loopback
 from carpark.settings import Settings
+from carpark.web.ports import is_loopback, names_loopback
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

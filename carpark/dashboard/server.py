@@ -11,10 +11,10 @@ from carpark.dashboard.base import Interface
 from carpark.dashboard.park import CarPark, look
 from carpark.dashboard.safety import check_login, guarded
 from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
-from carpark.ports import is_loopback, listen
 from carpark.records import Records, connect
-from carpark.serving import HttpServer
 from carpark.settings import Settings
+from carpark.web.ports import is_loopback, listen
+from carpark.web.server import HttpServer
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

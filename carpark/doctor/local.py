@@ -16,9 +16,9 @@ from carpark import __version__
 from carpark.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.errors import CarparkError, InvalidSetting, PortTaken, UnknownPlugin
 from carpark.plugins import PluginContext, Plugins
-from carpark.ports import IDENTITY, METRICS_PORTS, METRICS_SETTING, in_url, listen
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
+from carpark.web.ports import IDENTITY, METRICS_PORTS, METRICS_SETTING, in_url, listen
 
 PROBE_TIMEOUT = 1.5
 """Seconds that whoever holds a port may take to say who it is."""

@@ -21,13 +21,13 @@ from carpark.doctor.findings import Finding, in_background, ok, problem, split_e
 from carpark.domain.queues import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.management import ManagementApi, QueueTotals
-from carpark.ports import why
 from carpark.records import Records, connect
 from carpark.records.store import SEEN_EXITS
 from carpark.report import sink_problems, span, summaries
 from carpark.settings import Settings
 from carpark.settings.model import management_url_of, mask_url
 from carpark.settings.values import mask_urls
+from carpark.web.ports import why
 
 TIMEOUT = 2.5
 """Seconds that one server may take to answer."""

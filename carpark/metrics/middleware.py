@@ -22,8 +22,8 @@ from carpark.broker.reading import MarkerMessage
 from carpark.errors import ConfigurationError
 from carpark.metrics import folder, page
 from carpark.metrics.meter import Meter, observe
-from carpark.ports import METRICS_SETTING, listen, metrics_port
 from carpark.settings import Settings
+from carpark.web.ports import METRICS_SETTING, listen, metrics_port
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from carpark.errors import ConfigurationError, RecordsUnavailable
 from carpark.metrics import folder
-from carpark.ports import MetricsPage, metrics_port
 from carpark.records import Records, connect
 from carpark.settings import load_settings
+from carpark.web.ports import MetricsPage, metrics_port
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily

@@ -13,10 +13,10 @@ import yaml
 
 from carpark import cli
 from carpark.broker.topology import EXCHANGE, all_queues, with_companions
-from carpark.ports import METRICS_PORTS
 from carpark.records.connection import connect
 from carpark.settings import load_settings
 from carpark.settings.model import BY_NAME, MOST_PARTITIONS, SETTINGS
+from carpark.web.ports import METRICS_PORTS
 from tests.deploy.files import COMPOSE, SERVICES, compose, filled, mebibytes, redis_conf, variables, with_overlay
 from tests.processes import ROOT
 

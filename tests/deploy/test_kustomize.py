@@ -13,9 +13,9 @@ import yaml
 
 from carpark import cli
 from carpark.domain.queues import event_queues
-from carpark.ports import METRICS_PORTS
 from carpark.settings import load_settings
 from carpark.settings.model import BY_NAME, SETTINGS
+from carpark.web.ports import METRICS_PORTS
 from tests.deploy.files import KUSTOMIZE, SERVICES, compose, mebibytes
 
 OURS = {setting.variable for setting in SETTINGS}

@@ -35,8 +35,8 @@ LAYERS = (
         *(
             "carpark.failpoints",
             "carpark.settings.options",
-            "carpark.ports",
-            "carpark.serving",
+            "carpark.web.ports",
+            "carpark.web.server",
             "carpark.records",
             "carpark.broker",
             "carpark.management",

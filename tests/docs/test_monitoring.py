@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from carpark.ports import METRICS_PORTS
 from carpark.settings.model import BY_NAME
+from carpark.web.ports import METRICS_PORTS
 from tests.metrics_docs import PAGE as DOCS
 from tests.metrics_docs import documented
 from tests.processes import ROOT

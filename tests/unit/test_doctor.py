@@ -28,9 +28,9 @@ from carpark.doctor.given import read_given
 from carpark.doctor.local import check_files, check_plugins, check_ports
 from carpark.errors import UnknownPlugin
 from carpark.metrics.queues import QueueMetrics
-from carpark.ports import MetricsPage
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import SETTINGS
+from carpark.web.ports import MetricsPage
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from carpark.metrics_cli import SERVICES
-from carpark.ports import METRICS_PORTS, MetricsPage
+from carpark.web.ports import METRICS_PORTS, MetricsPage
 from tests.processes import Processes
 
 

@@ -9,7 +9,7 @@ import requests
 from prometheus_client import CollectorRegistry, Counter
 
 from carpark.errors import InvalidSetting, PortTaken
-from carpark.ports import MetricsPage, in_url, listen, why
+from carpark.web.ports import MetricsPage, in_url, listen, why
 from tests.helpers import is_listening
 
 

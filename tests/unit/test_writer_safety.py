@@ -11,8 +11,8 @@ from werkzeug.test import TestResponse
 
 from carpark.doctor.servers import check_writer
 from carpark.plugins.sinks.http import HttpSink
-from carpark.ports import names_loopback
 from carpark.settings import Settings
+from carpark.web.ports import names_loopback
 from tests.summaries import HEADER, ids_in, posted, stay
 from writer.app import make_app
 from writer.csvfile import SummaryFile

@@ -18,7 +18,7 @@ from carpark.domain.events import StaySummary
 from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
 from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.spec import hookimpl
-from carpark.ports import why
+from carpark.web.ports import why
 
 if TYPE_CHECKING:
     import requests

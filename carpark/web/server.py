@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from waitress.server import create_server
 
-from carpark.ports import IDENTITY, in_url
+from carpark.web.ports import IDENTITY, in_url
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication

@@ -1,0 +1,1 @@
+"""Ports, and an HTTP server on one."""
