@@ -24,7 +24,8 @@ from carpark.domain.queues import DELIVER, WORK, event_of, event_queues, is_even
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
 from carpark.gate import Gate
-from carpark.metrics import Meter, Prometheus
+from carpark.metrics.meter import Meter
+from carpark.metrics.middleware import Prometheus
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
 from carpark.relay import Relay

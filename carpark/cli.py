@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dashboard": ("carpark.dashboard.command:dashboard", "Show queues, workers, messages and dead letters."),
     "dlq": ("carpark.dashboard.dlq:dlq", "List, show, requeue or purge dead letters."),
     "verify": ("carpark.audit.command:verify", "Audit what was published: nothing lost, nothing twice."),
-    "metrics": ("carpark.metrics_cli:metrics", "Say where the pages of metrics are."),
+    "metrics": ("carpark.telemetry.command:metrics", "Say where the pages of metrics are."),
     "plugins": ("carpark.plugins_cli:plugins", "List sinks and plate generators."),
     "doctor": ("carpark.doctor:doctor", "Check settings and servers, and say what to do."),
 }

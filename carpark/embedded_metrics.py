@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from carpark.backend import Backend
 from carpark.broker import StubBroker
-from carpark.metrics import RecordsNow
+from carpark.metrics.page import RecordsNow
 from carpark.metrics.queues import QueueMetrics
 from carpark.settings import Settings
 from carpark.web.ports import MetricsPage, metrics_port

@@ -22,7 +22,7 @@ from carpark.domain.events import StaySummary
 from carpark.domain.queues import DELIVER, WORK
 from carpark.errors import DeliveryError, RecordsUnavailable, SummaryRefused, one_line
 from carpark.failpoints import Failpoint
-from carpark.metrics import Meter
+from carpark.metrics.meter import Meter
 from carpark.plugins.base import Sink
 from carpark.records import Batch, Outbox, Records, Settled, Settlement
 from carpark.settings import Settings

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from carpark.domain.events import VehicleExited
-from carpark.metrics import observe
+from carpark.telemetry.histograms import observe
 
 WAIT_REASONS = {"entry": ("full", "no_plate"), "exit": ("nobody", "no_plate")}
 """Why a camera may see nobody, as `generators.cameras.Wait` has it."""

@@ -15,9 +15,9 @@ from carpark.backend import Backend
 from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.domain.queues import DELIVER
 from carpark.errors import ConfigurationError
-from carpark.metrics import join_master
 from carpark.plugins import Plugins
 from carpark.settings import load_settings
+from carpark.telemetry.folder import join_master
 
 __all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_exit"]
 

@@ -7,12 +7,12 @@ where the numbers of all worker processes come together. So a meter is silent un
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carpark.domain.queues import event_of
 from carpark.records import Outcome, Recorded, Settled
+from carpark.telemetry.histograms import observe
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -164,22 +164,3 @@ class Meter:
         """
         if self._on and count:
             self._summaries[sink, outcome].inc(count)
-
-
-def observe(child: Any, values: Sequence[float], weight: int = 1) -> None:
-    """Put many values into a histogram at the price of the buckets that they fall into, not of each value.
-
-    Args:
-        child: A histogram, with its labels' values.
-        values: What is observed.
-        weight: How often each of them.
-    """
-    if values:
-        bounds = child._upper_bounds
-        child._sum.inc(sum(values) * weight)
-        places: dict[int, int] = {}
-        for value in values:
-            place = bisect_left(bounds, value)
-            places[place] = places.get(place, 0) + weight
-        for place, count in places.items():
-            child._buckets[place].inc(count)

@@ -20,9 +20,11 @@ from carpark.broker.batches import parts_of
 from carpark.broker.lanes import Held
 from carpark.broker.reading import MarkerMessage
 from carpark.errors import ConfigurationError
-from carpark.metrics import folder, page
-from carpark.metrics.meter import Meter, observe
+from carpark.metrics import page
+from carpark.metrics.meter import Meter
 from carpark.settings import Settings
+from carpark.telemetry import folder
+from carpark.telemetry.histograms import observe
 from carpark.web.ports import METRICS_SETTING, listen, metrics_port
 
 if TYPE_CHECKING:

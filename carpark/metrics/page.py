@@ -16,9 +16,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from carpark.errors import ConfigurationError, RecordsUnavailable
-from carpark.metrics import folder
 from carpark.records import Records, connect
 from carpark.settings import load_settings
+from carpark.telemetry import folder
 from carpark.web.ports import MetricsPage, metrics_port
 
 if TYPE_CHECKING:

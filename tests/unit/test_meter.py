@@ -7,9 +7,9 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from carpark.metrics import Meter
-from carpark.metrics.meter import BUCKETS, OUTCOMES, observe
+from carpark.metrics.meter import BUCKETS, OUTCOMES, Meter
 from carpark.records import Outcome, Recorded, Settled
+from carpark.telemetry.histograms import observe
 
 
 @pytest.fixture

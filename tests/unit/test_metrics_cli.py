@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from carpark.metrics_cli import SERVICES
+from carpark.telemetry.command import SERVICES
 from carpark.web.ports import METRICS_PORTS, MetricsPage
 from tests.processes import Processes
 

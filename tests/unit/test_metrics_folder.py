@@ -11,12 +11,12 @@ from typing import IO
 import pytest
 
 from carpark.errors import InvalidSetting
-from carpark.metrics import folder
+from carpark.telemetry import folder
 from tests.processes import ROOT
 
 ENTER = """
 import sys
-from carpark.metrics.folder import enter
+from carpark.telemetry.folder import enter
 print(*enter(int(sys.argv[1])), flush=True)
 sys.stdin.read()
 """

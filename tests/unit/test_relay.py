@@ -12,7 +12,7 @@ from dramatiq.message import Message
 
 from carpark.domain.events import StaySummary
 from carpark.errors import SummaryRefused
-from carpark.metrics import Meter
+from carpark.metrics.meter import Meter
 from carpark.plugins import Sink
 from carpark.records import Backlog, Batch, Outbox, Records, connect, forget_memory
 from carpark.relay import Relay, Route

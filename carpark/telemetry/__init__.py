@@ -1,0 +1,1 @@
+"""How numbers are measured and shown, whatever they are about."""
