@@ -14,7 +14,7 @@ from typing import Self
 import dramatiq
 from dramatiq.errors import QueueNotFound
 
-from carpark.backend import Backend
+from carpark.backend.processing import Backend
 from carpark.broker import STUB, StubBroker
 from carpark.domain.events import Event, StaySummary, VehicleExited
 from carpark.domain.queues import event_queues, queue_for

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
-from carpark.backend import Backend
+from carpark.backend.page import RecordsNow
+from carpark.backend.processing import Backend
 from carpark.broker import StubBroker
-from carpark.metrics.page import RecordsNow
 from carpark.metrics.queues import QueueMetrics
 from carpark.settings import Settings
 from carpark.web.ports import MetricsPage, metrics_port

@@ -11,7 +11,7 @@ import sys
 
 import dramatiq
 
-from carpark.backend import Backend
+from carpark.backend.processing import Backend
 from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.domain.queues import DELIVER
 from carpark.errors import ConfigurationError

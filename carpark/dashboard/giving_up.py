@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from carpark.backend.relay import DeadLetter, letter
 from carpark.records import Batch, Outbox, Settlement
-from carpark.relay import DeadLetter, letter
 
 BATCH = 100
 """How many summaries are marked together; a kill leaves at most so many with two dead letters."""

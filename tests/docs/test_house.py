@@ -44,7 +44,14 @@ LAYERS = (
         *("carpark.plugins", "carpark.metrics"),
     ),
     (
-        *("carpark.backend", "carpark.gate", "carpark.relay", "carpark.actors", "carpark.queues", "carpark.migration"),
+        *(
+            "carpark.backend.processing",
+            "carpark.backend.gate",
+            "carpark.backend.relay",
+            "carpark.actors",
+            "carpark.queues",
+            "carpark.migration",
+        ),
         *("carpark.dashboard", "carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),
     ),
 )

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from carpark.backend import Backend
+from carpark.backend.gate import Gate
+from carpark.backend.processing import Backend
 from carpark.broker.batches import parts_of
 from carpark.domain.events import VehicleEntered, VehicleExited
-from carpark.gate import Gate
 from tests.model.hands import Abandoned, Hand
 from tests.model.queues import Consumer
 

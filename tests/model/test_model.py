@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from carpark import gate
-from carpark.backend import Backend
+from carpark.backend import gate
+from carpark.backend.gate import Gate
+from carpark.backend.processing import Backend
 from carpark.broker import lanes
 from carpark.broker.lanes import Held, Lane
 from carpark.domain.events import Event
-from carpark.gate import Gate
 from carpark.plugins import Plugins
 from carpark.records import Recorded, Records, connect, forget_memory
 from carpark.settings import load_settings

@@ -15,11 +15,11 @@ from typing import Any
 
 from dramatiq.errors import ConnectionClosed
 
-from carpark.backend import Backend
+from carpark.backend.gate import MARKED_EVERY, SLACK
+from carpark.backend.processing import Backend
 from carpark.broker.batches import parts_of
 from carpark.domain.events import Event, parse_time
 from carpark.errors import RecordsUnavailable
-from carpark.gate import MARKED_EVERY, SLACK
 from carpark.records import Records
 from tests.model.hands import Hand
 from tests.model.memo import Memo, Step, events_of

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from carpark.audit.queued import Message
+from carpark.backend.relay import letter
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
-from carpark.relay import letter
 from tests.audited import Day, stay, summaries_of, wrongs
 from tests.stays import entered, exited
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from dramatiq.errors import Retry
 
-from carpark.backend import Backend
+from carpark.backend.processing import Backend
 from carpark.broker import StubBroker
 from carpark.broker.lanes import Held
 from carpark.broker.reading import Marker

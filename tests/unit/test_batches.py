@@ -11,7 +11,7 @@ import dramatiq
 import pytest
 from dramatiq.errors import ConnectionClosed, Retry
 
-from carpark.backend import Backend
+from carpark.backend.processing import Backend
 from carpark.broker import StubBroker, stub
 from carpark.broker.batches import Batch
 from carpark.broker.lanes import Lane

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 from dramatiq.errors import ConnectionClosed
 
+from carpark.backend.gate import MARKED_EVERY, STANDSTILL, Gate
 from carpark.broker.lanes import Held
 from carpark.domain.events import Event, VehicleExited
 from carpark.errors import RecordsUnavailable
-from carpark.gate import MARKED_EVERY, STANDSTILL, Gate
 from carpark.records import ExitsHeld, Recorded, Records
 from tests.stays import exited
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from carpark.metrics.meter import BUCKETS, OUTCOMES, Meter
+from carpark.backend.meter import BUCKETS, OUTCOMES, Meter
 from carpark.records import Outcome, Recorded, Settled
 from carpark.telemetry.histograms import observe
 

@@ -10,12 +10,12 @@ import pytest
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.message import Message
 
+from carpark.backend.meter import Meter
+from carpark.backend.relay import Relay, Route
 from carpark.domain.events import StaySummary
 from carpark.errors import SummaryRefused
-from carpark.metrics.meter import Meter
 from carpark.plugins import Sink
 from carpark.records import Backlog, Batch, Outbox, Records, connect, forget_memory
-from carpark.relay import Relay, Route
 from carpark.settings import Settings
 from tests.helpers import eventually
 from tests.stays import entered, exited
@@ -352,7 +352,7 @@ def test_a_batch_that_is_refused_as_a_whole_is_asked_for_within_its_lease(
         seconds[0] += 0.1
         return seconds[0]
 
-    monkeypatch.setattr("carpark.relay.time.monotonic", tick)
+    monkeypatch.setattr("carpark.backend.relay.time.monotonic", tick)
     desk.record(*(f"{number}" for number in range(100)))
     desk.turn()
     assert 2 < len(desk.sink.calls) < 50, "the others stay in the batch"

@@ -18,7 +18,7 @@ def test_it_counts_from_when_it_was_asked_for(
 ) -> None:
     desk = Desk(make_settings())
     seconds = [0.0]
-    monkeypatch.setattr("carpark.relay.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("carpark.backend.relay.time.monotonic", lambda: seconds[0])
     settle_and_take = desk.outbox.settle_and_take
 
     def slowly(*arguments: Any) -> Any:

@@ -18,11 +18,11 @@ from dramatiq.common import compute_backoff
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.message import Message
 
+from carpark.backend.meter import Meter
 from carpark.domain.events import StaySummary
 from carpark.domain.queues import DELIVER, WORK
 from carpark.errors import DeliveryError, RecordsUnavailable, SummaryRefused, one_line
 from carpark.failpoints import Failpoint
-from carpark.metrics.meter import Meter
 from carpark.plugins.base import Sink
 from carpark.records import Batch, Outbox, Records, Settled, Settlement
 from carpark.settings import Settings

@@ -15,6 +15,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import Retry
 from dramatiq.middleware import CurrentMessage, Middleware
 
+from carpark.backend.gate import Gate
+from carpark.backend.meter import Meter
+from carpark.backend.prometheus import Prometheus
+from carpark.backend.relay import Relay
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.batches import parts_of
 from carpark.broker.reading import Marker, RejectedMessage
@@ -23,12 +27,8 @@ from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExi
 from carpark.domain.queues import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
-from carpark.gate import Gate
-from carpark.metrics.meter import Meter
-from carpark.metrics.middleware import Prometheus
 from carpark.plugins import PluginContext, Plugins
 from carpark.records import Recorded, Records, connect
-from carpark.relay import Relay
 from carpark.settings import Settings
 
 log = logging.getLogger(__name__)

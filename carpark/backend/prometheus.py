@@ -16,12 +16,12 @@ from dramatiq.common import dq_name
 from dramatiq.message import Message
 from dramatiq.middleware import prometheus as base
 
+from carpark.backend import page
+from carpark.backend.meter import Meter
 from carpark.broker.batches import parts_of
 from carpark.broker.lanes import Held
 from carpark.broker.reading import MarkerMessage
 from carpark.errors import ConfigurationError
-from carpark.metrics import page
-from carpark.metrics.meter import Meter
 from carpark.settings import Settings
 from carpark.telemetry import folder
 from carpark.telemetry.histograms import observe

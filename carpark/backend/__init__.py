@@ -1,0 +1,1 @@
+"""What a worker process does: it records events, and brings summaries to the sinks."""
