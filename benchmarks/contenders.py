@@ -13,8 +13,8 @@ import pika
 
 from benchmarks.load import Letter
 from benchmarks.stage import Site
-from carpark.broker.topology import SINGLE_ACTIVE, declare_queues, queue_arguments, with_companions
 from carpark.domain.events import EVENT_OF_QUEUE, Event
+from carpark.rabbitmq.topology import SINGLE_ACTIVE, declare_queues, queue_arguments, with_companions
 from generators.wire import message_body
 from tests.processes import ROOT, Process
 

@@ -13,7 +13,7 @@ import requests
 
 from benchmarks.load import Load, fill, watch
 from benchmarks.stage import Site, Stage
-from carpark.broker.topology import declare_queues
+from carpark.rabbitmq.topology import declare_queues
 from generators.wire import message_body
 from tests.processes import Process
 from tests.scraping import PAGE

@@ -13,8 +13,8 @@ import pika
 
 from benchmarks.load import Load, wait_until_queued
 from benchmarks.stage import Stage
-from carpark.broker.topology import declare_queues
 from carpark.domain.events import Event
+from carpark.rabbitmq.topology import declare_queues
 from generators.publisher import RabbitmqPublisher
 from generators.service import WINDOW
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pika
 import redis
 
-from carpark.broker.connection import server_version
+from carpark.rabbitmq.connection import server_version
 from tests.processes import Processes
 from tests.servers import RabbitmqServer, RedisServer, VirtualHost
 

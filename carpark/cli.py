@@ -13,7 +13,7 @@ from carpark.settings.options import CONTEXT, examples, run_command
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("carpark.embedded_cli:run", "Run the whole car park in this process."),
     "generate": ("generators.cli:generate", "Run one camera: publish entries or exits."),
-    "queues": ("carpark.queues:queues", "Declare the queues and keep them declared."),
+    "queues": ("carpark.rabbitmq.configurator:queues", "Declare the queues and keep them declared."),
     "worker": ("carpark.backend.worker:worker", "Run the backend: the actors on the queues, the relay to the sinks."),
     "writer": ("writer.cli:writer", "Run the server that appends summaries to a CSV file."),
     "dashboard": ("carpark.dashboard.command:dashboard", "Show queues, workers, messages and dead letters."),

@@ -19,13 +19,13 @@ from rich.console import Console
 
 from carpark.audit import LastRun, Verdict, audit, run_folder, sinks_of
 from carpark.audit.command import progress_bar
-from carpark.broker.topology import with_companions
 from carpark.dashboard import DashboardServer
 from carpark.dashboard.server import links_of
 from carpark.dashboard.stub import StubInterface
 from carpark.domain.events import format_time
 from carpark.embedded import GRACE, Embedded
 from carpark.errors import ConfigurationError
+from carpark.rabbitmq.topology import with_companions
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
 from carpark.view import View

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from carpark.backend.page import RecordsNow
 from carpark.backend.processing import Backend
 from carpark.broker import StubBroker
-from carpark.metrics.queues import QueueMetrics
+from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.settings import Settings
 from carpark.web.ports import MetricsPage, metrics_port
 

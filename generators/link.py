@@ -13,7 +13,7 @@ from typing import Any
 import pika
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
-from carpark.broker.topology import EXCHANGE
+from carpark.rabbitmq.topology import EXCHANGE
 
 _CLOSE_TIMEOUT = 2.0
 

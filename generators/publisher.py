@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import pika
 import pika.exceptions
 
-from carpark.broker.connection import NO_AMQP_ERRORS, resolvable
-from carpark.broker.topology import CLASSIC, EXCHANGE, declare_queues
 from carpark.domain.events import Event
 from carpark.domain.queues import queue_for
 from carpark.errors import BrokerUnavailable
+from carpark.rabbitmq.connection import NO_AMQP_ERRORS, resolvable
+from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, declare_queues
 from carpark.settings.model import mask_url
 from carpark.web.ports import why
 from generators.link import Letter, Link, connection_parameters

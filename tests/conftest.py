@@ -15,8 +15,8 @@ import redis
 import requests
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, with_companions
-from carpark.management import virtual_host_of
+from carpark.rabbitmq.management import virtual_host_of
+from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import management_url_of
 from tests.guard import GUARD

@@ -11,7 +11,7 @@ from werkzeug.test import Client, TestResponse
 from carpark.broker import StubBroker
 from carpark.broker.letters import headers_for
 from carpark.broker.stub import Letter
-from carpark.broker.topology import all_queues
+from carpark.rabbitmq.topology import all_queues
 
 CSRF = "__dd_csrf"
 

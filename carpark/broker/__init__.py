@@ -6,7 +6,7 @@ from dramatiq.middleware import Middleware
 
 from carpark.broker.rabbitmq import RabbitmqBroker
 from carpark.broker.stub import StubBroker
-from carpark.broker.topology import CLASSIC
+from carpark.rabbitmq.topology import CLASSIC
 
 STUB = "stub://"
 

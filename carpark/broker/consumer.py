@@ -18,12 +18,12 @@ from dramatiq.message import Message
 
 from carpark.broker import letters
 from carpark.broker.batches import parts_of
-from carpark.broker.connection import NO_AMQP_ERRORS, close_in_place
 from carpark.broker.lanes import RESTARTED_AFTER, Lanes
-from carpark.broker.properties import dead_properties
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.domain.events import VehicleEntered
 from carpark.domain.queues import event_of
+from carpark.rabbitmq.connection import NO_AMQP_ERRORS, close_in_place
+from carpark.rabbitmq.properties import dead_properties
 
 READ_AT_ONCE = 100
 """How many messages that have arrived are read before acknowledgements get their turn."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from dramatiq.broker import MessageProxy
 
-from carpark.broker.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER
 from carpark.broker.reading import RejectedMessage
 from carpark.domain.events import format_time
 from carpark.errors import CarparkError
+from carpark.rabbitmq.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER
 
 MAX_ERROR = 500
 """The longest reason, in characters."""

@@ -15,15 +15,16 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.worker import QUEUE_PREFETCH
 
-from carpark.broker import letters, topology
+from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES
-from carpark.broker.connection import HEARTBEAT, NO_AMQP_ERRORS, resolvable
 from carpark.broker.consumer import EventConsumer
-from carpark.broker.headers import survive_odd_headers
 from carpark.broker.lanes import Lanes
 from carpark.broker.reading import MARKER
 from carpark.domain.queues import is_event_queue
 from carpark.errors import ExchangeMismatch, QueueMismatch
+from carpark.rabbitmq import topology
+from carpark.rabbitmq.connection import HEARTBEAT, NO_AMQP_ERRORS, resolvable
+from carpark.rabbitmq.headers import survive_odd_headers
 
 BLOCKED_FOR = 3.0
 """Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""

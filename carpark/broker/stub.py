@@ -21,10 +21,10 @@ from dramatiq.middleware import Middleware
 from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
-from carpark.broker.properties import without_reason
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.domain.events import VehicleEntered
 from carpark.domain.queues import event_of, is_event_queue
+from carpark.rabbitmq.properties import without_reason
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
 from carpark.broker import RabbitmqBroker
-from carpark.broker.topology import all_queues
 from carpark.dashboard.base import Wanted, matches
 from carpark.dashboard.giving_up import give_up
 from carpark.dashboard.jobs import Job, check_mended, job_of, of_job
-from carpark.dashboard.moving import Mover
 from carpark.domain.queues import WORK
 from carpark.errors import BrokerUnavailable, InvalidSetting
+from carpark.rabbitmq.moving import Mover
+from carpark.rabbitmq.topology import all_queues
 from carpark.records import Backlog, Records, connect
 from carpark.report import span, summaries
 from carpark.settings import Settings

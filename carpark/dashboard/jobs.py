@@ -14,11 +14,11 @@ from typing import Any
 
 from dramatiq.common import q_name
 
-from carpark.broker.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER, without_reason
 from carpark.broker.reading import ENVELOPE, RejectedMessage, read_body
-from carpark.dashboard.moving import Taken
 from carpark.domain.events import MAX_BODY_BYTES, format_time, load_json
 from carpark.errors import InvalidBody, MessageError
+from carpark.rabbitmq.moving import Taken
+from carpark.rabbitmq.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER, without_reason
 
 CUT = 4096
 """How many bytes of a body are looked at in a list; a message's id is made of them."""
@@ -226,7 +226,7 @@ def of_job(wanted: Callable[[Job], bool]) -> Callable[[Taken], bool]:
         wanted: Tells which.
 
     Returns:
-        The same for `carpark.dashboard.moving.Mover`.
+        The same for `carpark.rabbitmq.moving.Mover`.
     """
     return lambda taken: wanted(job_of(taken))
 

@@ -11,10 +11,10 @@ from typing import Any
 from dramatiq.common import q_name, xq_name
 
 from carpark.broker import StubBroker
-from carpark.broker.properties import without_reason
 from carpark.broker.stub import Letter
 from carpark.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
 from carpark.dashboard.jobs import CUT, Job, read_job
+from carpark.rabbitmq.properties import without_reason
 
 
 class StubInterface(Interface):

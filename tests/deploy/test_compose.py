@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from carpark import cli
-from carpark.broker.topology import EXCHANGE, all_queues, with_companions
+from carpark.rabbitmq.topology import EXCHANGE, all_queues, with_companions
 from carpark.records.connection import connect
 from carpark.settings import load_settings
 from carpark.settings.model import BY_NAME, MOST_PARTITIONS, SETTINGS

@@ -27,11 +27,11 @@ import redis
 
 from carpark.audit import Sources, Verdict, audit
 from carpark.audit.queued import read_queues
-from carpark.broker.topology import CLASSIC, all_queues, declare_queues, with_companions
 from carpark.domain.events import Event
 from carpark.domain.queues import event_queues
 from carpark.errors import BrokerUnavailable
-from carpark.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_companions
 from carpark.records import connect
 from tests.faults.proxy import TcpProxy, WriterGateway
 from tests.faults.service import Service

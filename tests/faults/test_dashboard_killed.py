@@ -11,8 +11,8 @@ import pytest
 import requests
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import declare_queues
-from carpark.dashboard.moving import BATCH
+from carpark.rabbitmq.moving import BATCH
+from carpark.rabbitmq.topology import declare_queues
 from tests.dashboard_service import post, start_dashboard
 from tests.faults.proxy import TcpProxy
 from tests.helpers import eventually

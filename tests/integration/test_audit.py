@@ -11,8 +11,8 @@ import pika
 import pytest
 
 from carpark.audit.queued import read_queues
-from carpark.broker.topology import declare_queues
 from carpark.domain.events import VehicleExited, format_time
+from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Records, connect
 from tests.audited import Day, stay, summaries_of
 from tests.mailbox import bodies, dead_letters, fill

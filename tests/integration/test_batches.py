@@ -13,7 +13,7 @@ import redis
 import requests
 
 from carpark.broker import RabbitmqBroker, consumer
-from carpark.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from tests.garbage import bare
 from tests.helpers import eventually
 from tests.processes import Process, Processes

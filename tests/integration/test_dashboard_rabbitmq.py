@@ -14,13 +14,13 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.broker.letters import headers_for
-from carpark.broker.topology import declare_queues
 from carpark.dashboard import make_app
 from carpark.dashboard.base import has_id, matches
 from carpark.dashboard.jobs import Job
-from carpark.dashboard.moving import Mover
 from carpark.dashboard.rabbitmq import RabbitmqInterface
 from carpark.errors import BrokerUnavailable
+from carpark.rabbitmq.moving import Mover
+from carpark.rabbitmq.topology import declare_queues
 from carpark.settings import Settings
 from tests.dashboards import Pages, text_of
 from tests.faults.proxy import TcpProxy

@@ -14,8 +14,8 @@ import pytest
 import redis
 import requests
 
-from carpark.broker.topology import declare_queues
-from carpark.management import virtual_host_of
+from carpark.rabbitmq.management import virtual_host_of
+from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Batch, Records, Settlement, connect
 from tests.audited import stay
 from tests.processes import OTHER_CLOCK, Processes

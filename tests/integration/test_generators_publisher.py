@@ -11,9 +11,9 @@ from typing import Any
 import pika
 import pytest
 
-from carpark.broker.topology import EXCHANGE, declare_exchange, declare_queues
 from carpark.domain.events import VehicleEntered
 from carpark.errors import ExchangeMismatch
+from carpark.rabbitmq.topology import EXCHANGE, declare_exchange, declare_queues
 from generators.link import Link, connection_parameters
 from generators.publisher import RabbitmqPublisher
 from tests.generating import Wire, entered, numbered

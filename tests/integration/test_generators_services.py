@@ -11,8 +11,8 @@ import pytest
 import redis
 import requests
 
-from carpark.broker.topology import declare_queues, queue_arguments
 from carpark.domain.events import EVENT_OF_QUEUE
+from carpark.rabbitmq.topology import declare_queues, queue_arguments
 from carpark.records import Records, connect
 from tests.generating import Wire, confirmed_in, entered, events_of, numbered
 from tests.helpers import eventually, find_free_port

@@ -13,7 +13,12 @@ import pytest
 import redis
 from dramatiq.common import dq_name, xq_name
 
-from carpark.broker.topology import (
+from carpark.doctor.servers import check_broker
+from carpark.domain.queues import DELIVER, event_queues
+from carpark.errors import QueueInUse
+from carpark.rabbitmq.migration import Migration
+from carpark.rabbitmq.moving import Mover
+from carpark.rabbitmq.topology import (
     ASIDE,
     SINGLE_ACTIVE,
     declare_queue,
@@ -21,11 +26,6 @@ from carpark.broker.topology import (
     queue_arguments,
     with_companions,
 )
-from carpark.dashboard.moving import Mover
-from carpark.doctor.servers import check_broker
-from carpark.domain.queues import DELIVER, event_queues
-from carpark.errors import QueueInUse
-from carpark.migration import Migration
 from carpark.records import Records
 from carpark.settings import Settings
 from carpark.testing import make_summary

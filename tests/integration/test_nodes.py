@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from carpark.broker.connection import resolvable
+from carpark.rabbitmq.connection import resolvable
 from generators.link import connection_parameters
 from tests.helpers import eventually
 from tests.processes import Processes

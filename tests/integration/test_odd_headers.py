@@ -17,8 +17,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.broker import RabbitmqBroker
 from carpark.broker.consumer import EventConsumer
-from carpark.broker.headers import NOTE
 from carpark.cli import carpark
+from carpark.rabbitmq.headers import NOTE
 from tests.garbage import bare
 from tests.helpers import eventually
 from tests.mailbox import count, drain

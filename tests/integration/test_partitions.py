@@ -16,15 +16,15 @@ from prometheus_client import CollectorRegistry
 
 from carpark.audit.queued import read_queues
 from carpark.broker.reading import EventMessage, read_body
-from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.cli import carpark
 from carpark.dashboard import make_app
 from carpark.doctor.servers import check_broker
 from carpark.domain.queues import event_queues, partition_of, queue_for
 from carpark.errors import InvalidSetting
-from carpark.management import ManagementApi
-from carpark.metrics.queues import QueueMetrics
-from carpark.queues import QueueConfigurator
+from carpark.rabbitmq.configurator import QueueConfigurator
+from carpark.rabbitmq.management import ManagementApi
+from carpark.rabbitmq.metrics import QueueMetrics
+from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.records import Records, connect
 from carpark.settings import Settings
 from generators.wire import message_body

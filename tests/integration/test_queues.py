@@ -12,11 +12,11 @@ import requests
 from pika.adapters.blocking_connection import BlockingChannel
 from prometheus_client import CollectorRegistry
 
-from carpark.broker.topology import EXCHANGE, all_queues, declare_queues, queue_arguments, with_companions
 from carpark.errors import BrokerUnavailable, QueueMismatch
-from carpark.management import ManagementApi, virtual_host_of
-from carpark.metrics.queues import QueueMetrics
-from carpark.queues import QueueConfigurator
+from carpark.rabbitmq.configurator import QueueConfigurator
+from carpark.rabbitmq.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.metrics import QueueMetrics
+from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, queue_arguments, with_companions
 from carpark.settings import Settings
 from tests.helpers import eventually
 from tests.processes import Process, Processes
@@ -308,7 +308,7 @@ def test_without_the_management_api_messages_in_hand_are_left_out_and_it_is_said
     lines: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("carpark.queues.ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("carpark.rabbitmq.configurator.ASK_AGAIN_SECONDS", 0.0)
     configurator = configure(broker_url=broker_url, management_url=f"http://me:hidden@127.0.0.1:{free_port}")
     for _ in range(3):
         configurator.declare()

@@ -11,8 +11,8 @@ import pytest
 import redis
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.topology import all_queues, declare_queues, queue_arguments, with_companions
-from carpark.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.topology import all_queues, declare_queues, queue_arguments, with_companions
 from tests.helpers import eventually
 from tests.processes import Processes
 from tests.recorder import Recorder

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import requests
 
-from carpark.management import virtual_host_of
+from carpark.rabbitmq.management import virtual_host_of
 
 _TITLE = re.compile(r".*:(\d+)")
 _ADDRESS = re.compile(r".*?:(\d+) -> .*")

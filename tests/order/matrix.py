@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from carpark.broker.topology import CLASSIC, QUORUM
 from carpark.domain.events import VehicleEntered
 from carpark.domain.queues import event_queues
+from carpark.rabbitmq.topology import CLASSIC, QUORUM
 from tests.faults.conftest import HostedBroker
 from tests.faults.rig import REST_SECONDS
 from tests.order.load import Load

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from carpark.broker.topology import CLASSIC, QUORUM
+from carpark.rabbitmq.topology import CLASSIC, QUORUM
 from tests.order.matrix import BEHIND, FEW, MANY, RETURNING, Run, run
 from tests.order.nemeses import NONE
 from tests.order.stand import Shape

@@ -27,7 +27,7 @@ from carpark.doctor.findings import (
 from carpark.doctor.given import read_given
 from carpark.doctor.local import check_files, check_plugins, check_ports
 from carpark.errors import UnknownPlugin
-from carpark.metrics.queues import QueueMetrics
+from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import SETTINGS
 from carpark.web.ports import MetricsPage

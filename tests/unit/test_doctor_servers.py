@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from carpark.broker.topology import CLASSIC, QUORUM, queue_arguments
 from carpark.doctor.findings import Level
 from carpark.doctor.servers import (
     STAY_BYTES,
@@ -15,7 +14,8 @@ from carpark.doctor.servers import (
     _judge_retention,
     check_management,
 )
-from carpark.management import QueueTotals
+from carpark.rabbitmq.management import QueueTotals
+from carpark.rabbitmq.topology import CLASSIC, QUORUM, queue_arguments
 from carpark.settings import Settings
 from tests.processes import ROOT
 

@@ -7,12 +7,12 @@ from click.testing import CliRunner
 from pika import exceptions
 from prometheus_client import CollectorRegistry
 
-from carpark.broker.connection import explain, open_connection
-from carpark.broker.topology import all_queues
 from carpark.errors import BrokerUnavailable, InvalidSetting
-from carpark.management import ManagementApi, virtual_host_of
-from carpark.metrics.queues import QueueMetrics
-from carpark.queues import QueueConfigurator, queues
+from carpark.rabbitmq.configurator import QueueConfigurator, queues
+from carpark.rabbitmq.connection import explain, open_connection
+from carpark.rabbitmq.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.metrics import QueueMetrics
+from carpark.rabbitmq.topology import all_queues
 from carpark.settings import Settings
 
 

@@ -18,9 +18,9 @@ from dramatiq.common import q_name
 from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from carpark.broker.connection import close_in_place, explain, open_connection
-from carpark.broker.properties import requeued_properties
 from carpark.errors import BrokerUnavailable
+from carpark.rabbitmq.connection import close_in_place, explain, open_connection
+from carpark.rabbitmq.properties import requeued_properties
 from carpark.settings.values import mask_urls
 
 BATCH = 100

@@ -13,8 +13,8 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from carpark.broker.headers import survive_odd_headers
 from carpark.errors import BrokerUnavailable
+from carpark.rabbitmq.headers import survive_odd_headers
 from carpark.settings.values import mask_urls
 from carpark.web.ports import why
 

@@ -18,13 +18,13 @@ from dramatiq.common import dq_name
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 
-from carpark.broker.connection import explain, open_connection
-from carpark.broker.topology import ASIDE, all_queues, declare_queue, queue_arguments, with_companions
-from carpark.dashboard.moving import Mover, Taken
 from carpark.domain.events import VehicleExited
 from carpark.domain.queues import DELIVER, is_event_queue
 from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, RecordsUnavailable
-from carpark.management import ManagementApi
+from carpark.rabbitmq.connection import explain, open_connection
+from carpark.rabbitmq.management import ManagementApi
+from carpark.rabbitmq.moving import Mover, Taken
+from carpark.rabbitmq.topology import ASIDE, all_queues, declare_queue, queue_arguments, with_companions
 from carpark.records import Records, connect
 from carpark.records.outbox import SINKS
 from carpark.settings import Settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pika
 
-from carpark.broker.headers import NOTE
+from carpark.rabbitmq.headers import NOTE
 
 ERROR_HEADER = "x-carpark-error"
 DEAD_AT_HEADER = "x-carpark-dead-at"

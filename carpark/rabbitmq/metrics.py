@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from carpark.broker.topology import EXCHANGE
+from carpark.rabbitmq.topology import EXCHANGE
 
 
 class QueueMetrics:

@@ -17,13 +17,13 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from carpark.broker.connection import explain, is_refusal, open_connection
-from carpark.broker.topology import EXCHANGE, all_queues, declare_exchange, queue_arguments, with_companions
 from carpark.domain.queues import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
-from carpark.management import ManagementApi
-from carpark.metrics.queues import QueueMetrics
-from carpark.migration import Migration
+from carpark.rabbitmq.connection import explain, is_refusal, open_connection
+from carpark.rabbitmq.management import ManagementApi
+from carpark.rabbitmq.metrics import QueueMetrics
+from carpark.rabbitmq.migration import Migration
+from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_exchange, queue_arguments, with_companions
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, examples, seconds, settings_options
