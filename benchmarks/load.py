@@ -17,8 +17,8 @@ import redis
 from benchmarks.cpu import processor_seconds
 from benchmarks.stage import Site
 from benchmarks.work import SINK
-from carpark.audit import Sources, audit
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.ops.audit import Sources, audit
 from carpark.records import Records, connect
 from tests.processes import Process
 

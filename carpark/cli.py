@@ -16,12 +16,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queues": ("carpark.rabbitmq.configurator:queues", "Declare the queues and keep them declared."),
     "worker": ("carpark.backend.worker:worker", "Run the backend: the actors on the queues, the relay to the sinks."),
     "writer": ("writer.cli:writer", "Run the server that appends summaries to a CSV file."),
-    "dashboard": ("carpark.dashboard.command:dashboard", "Show queues, workers, messages and dead letters."),
-    "dlq": ("carpark.dashboard.dlq:dlq", "List, show, requeue or purge dead letters."),
-    "verify": ("carpark.audit.command:verify", "Audit what was published: nothing lost, nothing twice."),
+    "dashboard": ("carpark.ops.dashboard.command:dashboard", "Show queues, workers, messages and dead letters."),
+    "dlq": ("carpark.ops.dashboard.dlq:dlq", "List, show, requeue or purge dead letters."),
+    "verify": ("carpark.ops.audit.command:verify", "Audit what was published: nothing lost, nothing twice."),
     "metrics": ("carpark.telemetry.command:metrics", "Say where the pages of metrics are."),
     "plugins": ("carpark.plugins_cli:plugins", "List sinks and plate generators."),
-    "doctor": ("carpark.doctor:doctor", "Check settings and servers, and say what to do."),
+    "doctor": ("carpark.ops.doctor:doctor", "Check settings and servers, and say what to do."),
 }
 """Command to where it is, and what the list of commands says of it; it is imported when it is asked for."""
 

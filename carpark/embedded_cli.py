@@ -17,14 +17,14 @@ from typing import Self
 import click
 from rich.console import Console
 
-from carpark.audit import LastRun, Verdict, audit, run_folder, sinks_of
-from carpark.audit.command import progress_bar
-from carpark.dashboard import DashboardServer
-from carpark.dashboard.server import links_of
-from carpark.dashboard.stub import StubInterface
 from carpark.domain.events import format_time
 from carpark.embedded import GRACE, Embedded
 from carpark.errors import ConfigurationError
+from carpark.ops.audit import LastRun, Verdict, audit, run_folder, sinks_of
+from carpark.ops.audit.command import progress_bar
+from carpark.ops.dashboard import DashboardServer
+from carpark.ops.dashboard.server import links_of
+from carpark.ops.dashboard.stub import StubInterface
 from carpark.rabbitmq.topology import with_companions
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from carpark.domain.events import format_duration
+from carpark.domain.report import Report
 from carpark.embedded import LATEST, Snapshot
-from carpark.report import Report
 from generators.lane import Lane
 from generators.service import Watcher
 

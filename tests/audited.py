@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from carpark.audit import Sources, Verdict, audit
 from carpark.domain.events import Event, StaySummary, VehicleEntered, format_duration
+from carpark.ops.audit import Sources, Verdict, audit
 from tests.reference import account_for
 from tests.stays import entered, exited
 

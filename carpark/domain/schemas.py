@@ -18,7 +18,7 @@ MODELS: dict[str, type[BaseModel]] = {
 """The name of each schema, which for an event is that of its queue, and the model that it is made of."""
 
 _COMMENT = (
-    "Made by `python -m carpark.docs`. What a schema cannot say is in the descriptions: "
+    "Made by `python -m carpark.ops.docs`. What a schema cannot say is in the descriptions: "
     "a plate is counted after it is brought to its canonical form, and a day has to be in the calendar."
 )
 

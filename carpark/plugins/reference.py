@@ -15,7 +15,7 @@ from carpark.plugins.manager import HOOKS
 _HEAD = """\
 # The hooks
 
-<!-- Made from the docstrings by `python -m carpark.docs`. -->
+<!-- Made from the docstrings by `python -m carpark.ops.docs`. -->
 
 A plugin is a module, or any object, with functions that are named as the hooks below and marked with
 `carpark.plugins.hookimpl`. It is found in one of two ways: through an entry point of the group `carpark` of an

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
-from carpark import docs
-from carpark.docs import GENERATED, Generated, markdown_table, outdated
 from carpark.domain.schemas import MODELS
 from carpark.errors import CarparkError
+from carpark.ops import docs
+from carpark.ops.docs import GENERATED, Generated, markdown_table, outdated
 from carpark.settings import load_settings
 from carpark.settings.model import BY_NAME, SETTINGS
 from carpark.settings.options import EXIT_FAILED, EXIT_OK, run_command, settings_options
@@ -37,7 +37,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_what_is_generated_in_the_docs_is_up_to_date() -> None:
-    assert outdated() == {}, "run `python -m carpark.docs`"
+    assert outdated() == {}, "run `python -m carpark.ops.docs`"
 
 
 def test_a_change_in_a_table_is_found_and_mended(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +45,7 @@ def test_a_change_in_a_table_is_found_and_mended(checkout: Path, capsys: pytest.
     right = page.read_text(encoding="utf-8")
     page.write_text(right.replace("`CARPARK_RATE`", "`CARPARK_SPEED`"), encoding="utf-8")
     assert status_of("--root", str(checkout), "--check") == EXIT_FAILED
-    assert capsys.readouterr().out == "docs/settings.md: out of date; run python -m carpark.docs\n"
+    assert capsys.readouterr().out == "docs/settings.md: out of date; run python -m carpark.ops.docs\n"
     assert "`CARPARK_SPEED`" in page.read_text(encoding="utf-8")
     assert status_of("--root", str(checkout)) == EXIT_OK
     assert page.read_text(encoding="utf-8") == right

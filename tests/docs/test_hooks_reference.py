@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "hooks.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == reference(), "run: python -m carpark.docs"
+    assert PAGE.read_text(encoding="utf-8") == reference(), "run: python -m carpark.ops.docs"
 
 
 @pytest.mark.parametrize("hook", HOOKS)

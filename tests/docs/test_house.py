@@ -52,7 +52,14 @@ LAYERS = (
             "carpark.rabbitmq.configurator",
             "carpark.rabbitmq.migration",
         ),
-        *("carpark.dashboard", "carpark.audit", "carpark.report", "carpark.testing", "generators", "writer"),
+        *(
+            "carpark.ops.dashboard",
+            "carpark.ops.audit",
+            "carpark.domain.report",
+            "carpark.testing",
+            "generators",
+            "writer",
+        ),
     ),
 )
 TOP = len(LAYERS)

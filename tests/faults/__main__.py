@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from carpark.audit import Verdict
+from carpark.ops.audit import Verdict
 from tests.faults.conftest import HostedBroker
 from tests.faults.faults import FAULTS, LONG_FAULTS
 from tests.faults.overload import Load, fast, sink_is_down, workers_are_away

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from carpark.audit import Verdict
+from carpark.ops.audit import Verdict
 from tests.faults.rig import RATE, Rig
 from tests.faults.service import group_mib
 from tests.helpers import eventually

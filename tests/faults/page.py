@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from carpark.docs import markdown_table
+from carpark.ops.docs import markdown_table
 from tests.processes import ROOT
 
 PAGE = ROOT / "docs" / "operating.md"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from carpark.audit import Verdict
+from carpark.ops.audit import Verdict
 from carpark.records import connect
 from tests.clustered import RabbitmqCluster, rabbitmq_cluster
 from tests.faults.rig import Broker, Rig

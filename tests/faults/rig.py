@@ -25,11 +25,11 @@ import pika
 import pika.exceptions
 import redis
 
-from carpark.audit import Sources, Verdict, audit
-from carpark.audit.queued import read_queues
 from carpark.domain.events import Event
 from carpark.domain.queues import event_queues
 from carpark.errors import BrokerUnavailable
+from carpark.ops.audit import Sources, Verdict, audit
+from carpark.ops.audit.queued import read_queues
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_companions
 from carpark.records import connect

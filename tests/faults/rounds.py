@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from carpark.audit import Verdict
+from carpark.ops.audit import Verdict
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.rig import Rig, wait
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pika
 import pytest
 
-from carpark.audit.queued import read_queues
 from carpark.domain.events import VehicleExited, format_time
+from carpark.ops.audit.queued import read_queues
 from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Records, connect
 from tests.audited import Day, stay, summaries_of

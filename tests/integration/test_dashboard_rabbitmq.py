@@ -14,11 +14,11 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.broker.letters import headers_for
-from carpark.dashboard import make_app
-from carpark.dashboard.base import has_id, matches
-from carpark.dashboard.jobs import Job
-from carpark.dashboard.rabbitmq import RabbitmqInterface
 from carpark.errors import BrokerUnavailable
+from carpark.ops.dashboard import make_app
+from carpark.ops.dashboard.base import has_id, matches
+from carpark.ops.dashboard.jobs import Job
+from carpark.ops.dashboard.rabbitmq import RabbitmqInterface
 from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import declare_queues
 from carpark.settings import Settings

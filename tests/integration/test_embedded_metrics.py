@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from carpark.doctor.findings import ok
-from carpark.doctor.local import check_ports
 from carpark.embedded import Embedded
 from carpark.errors import PortTaken
+from carpark.ops.doctor.findings import ok
+from carpark.ops.doctor.local import check_ports
 from carpark.settings import Settings
 from generators.build import Plan
 from tests.helpers import is_listening
@@ -82,6 +82,6 @@ def test_the_doctor_knows_the_page_of_a_run(
 ) -> None:
     with Embedded(make_settings(), Plan(events=0)) as park:
         port = int(park.metrics.url.split(":")[2].split("/")[0])
-        monkeypatch.setattr("carpark.doctor.local.METRICS_PORTS", {"run": port})
+        monkeypatch.setattr("carpark.ops.doctor.local.METRICS_PORTS", {"run": port})
         finding = check_ports(make_settings(metrics_port=""))[2]
     assert finding == ok(f"port {port}", "held by the embedded run, which runs")

@@ -13,9 +13,9 @@ import pytest
 import redis
 from dramatiq.common import dq_name, xq_name
 
-from carpark.doctor.servers import check_broker
 from carpark.domain.queues import DELIVER, event_queues
 from carpark.errors import QueueInUse
+from carpark.ops.doctor.servers import check_broker
 from carpark.rabbitmq.migration import Migration
 from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import (

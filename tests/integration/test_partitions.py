@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from pika.adapters.blocking_connection import BlockingChannel
 from prometheus_client import CollectorRegistry
 
-from carpark.audit.queued import read_queues
 from carpark.broker.reading import EventMessage, read_body
 from carpark.cli import carpark
-from carpark.dashboard import make_app
-from carpark.doctor.servers import check_broker
 from carpark.domain.queues import event_queues, partition_of, queue_for
 from carpark.errors import InvalidSetting
+from carpark.ops.audit.queued import read_queues
+from carpark.ops.dashboard import make_app
+from carpark.ops.doctor.servers import check_broker
 from carpark.rabbitmq.configurator import QueueConfigurator
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.metrics import QueueMetrics

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from carpark.audit import LastRun
+from carpark.ops.audit import LastRun
 from tests.audited import Day, stay, summaries_of, write_lines
 from tests.processes import ROOT
 from tests.stays import at

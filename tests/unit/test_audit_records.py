@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from carpark.audit.queued import Message
 from carpark.backend.relay import letter
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.ops.audit.queued import Message
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
 from tests.audited import Day, stay, summaries_of, wrongs
 from tests.stays import entered, exited

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.dashboard.base import matches, page_of
-from carpark.dashboard.jobs import CUT, SHOWN, Job, check_mended, read_job
 from carpark.errors import InvalidBody
+from carpark.ops.dashboard.base import matches, page_of
+from carpark.ops.dashboard.jobs import CUT, SHOWN, Job, check_mended, read_job
 from tests.garbage import GARBAGE, ODD, bare, dramatiq_body
 
 DEAD = {"x-carpark-error": "id: is missing", "x-carpark-dead-at": "2026-11-23T18:00:00.000001Z"}

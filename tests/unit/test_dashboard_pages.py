@@ -10,9 +10,9 @@ import pytest
 
 from carpark.broker import StubBroker
 from carpark.broker.stub import Letter
-from carpark.dashboard import make_app, mount
-from carpark.dashboard.stub import StubInterface
 from carpark.errors import BrokerUnavailable, InvalidSetting, RecordsUnavailable
+from carpark.ops.dashboard import make_app, mount
+from carpark.ops.dashboard.stub import StubInterface
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
 from carpark.settings import Settings
 from tests.audited import stay

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import requests
 
-from carpark.dashboard import DashboardServer
-from carpark.dashboard.server import links_of
-from carpark.dashboard.stub import StubInterface
 from carpark.errors import InvalidSetting, PortTaken
+from carpark.ops.dashboard import DashboardServer
+from carpark.ops.dashboard.server import links_of
+from carpark.ops.dashboard.stub import StubInterface
 from carpark.settings import Settings
 from tests.dashboards import broker_with
 

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
-from carpark.doctor import command, doctor
-from carpark.doctor.findings import (
+from carpark.errors import UnknownPlugin
+from carpark.ops.doctor import command, doctor
+from carpark.ops.doctor.findings import (
     Check,
     Finding,
     Level,
@@ -24,9 +25,8 @@ from carpark.doctor.findings import (
     warning,
     wrong,
 )
-from carpark.doctor.given import read_given
-from carpark.doctor.local import check_files, check_plugins, check_ports
-from carpark.errors import UnknownPlugin
+from carpark.ops.doctor.given import read_given
+from carpark.ops.doctor.local import check_files, check_plugins, check_ports
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import SETTINGS
@@ -223,7 +223,7 @@ def test_files_that_this_user_may_not_write_are_wrong(
 def test_little_space_is_a_warning(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("carpark.doctor.local.LITTLE_SPACE", 1 << 70)
+    monkeypatch.setattr("carpark.ops.doctor.local.LITTLE_SPACE", 1 << 70)
     (finding,) = check_files(make_settings())
     assert finding.level is Level.WARNING
     assert "MB left" in finding.found
@@ -309,7 +309,7 @@ def test_a_backend_that_has_counted_nothing_yet_is_not_a_stranger(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with foreign_server(_EmptyMetrics) as port:
-        monkeypatch.setattr("carpark.doctor.local.METRICS_PORTS", {"backend": port})
+        monkeypatch.setattr("carpark.ops.doctor.local.METRICS_PORTS", {"backend": port})
         finding = check_ports(make_settings(metrics_port=""))[2]
     assert finding == ok(f"port {port}", "held by carpark, for the backend")
 
@@ -321,7 +321,7 @@ def test_a_port_held_by_the_service_it_is_meant_for_is_well(
     QueueMetrics(registry, [])
     with contextlib.closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
         port = int(page.url.split(":")[2].removesuffix("/metrics"))
-        monkeypatch.setattr("carpark.doctor.local.METRICS_PORTS", {"queues": port})
+        monkeypatch.setattr("carpark.ops.doctor.local.METRICS_PORTS", {"queues": port})
         settings = make_settings(metrics_port="", writer_port=port)
         writer, _, queues = check_ports(settings)
     assert queues == ok(f"port {port}", "held by the queue configurator, which runs")

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from carpark.doctor.findings import Level
-from carpark.doctor.servers import (
+from carpark.ops.doctor.findings import Level
+from carpark.ops.doctor.servers import (
     STAY_BYTES,
     _difference,
     _judge_clock,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dramatiq.message import Message
 
-from carpark.dashboard.giving_up import BATCH, LEASE, give_up
+from carpark.ops.dashboard.giving_up import BATCH, LEASE, give_up
 from carpark.records import Batch, Outbox, Records, Settlement, connect, forget_memory
 from tests.audited import stay
 
@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    monkeypatch.setattr("carpark.dashboard.giving_up.time.sleep", sleep)
+    monkeypatch.setattr("carpark.ops.dashboard.giving_up.time.sleep", sleep)
     return clock
 
 

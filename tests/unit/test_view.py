@@ -8,8 +8,8 @@ import logging
 from rich.console import Console
 
 from carpark.domain.events import StaySummary
+from carpark.domain.report import Report
 from carpark.embedded import Snapshot
-from carpark.report import Report
 from carpark.view import View
 from tests.stays import at
 

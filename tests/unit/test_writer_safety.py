@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from carpark.doctor.servers import check_writer
+from carpark.ops.doctor.servers import check_writer
 from carpark.plugins.sinks.http import HttpSink
 from carpark.settings import Settings
 from carpark.web.ports import names_loopback

@@ -15,14 +15,14 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from carpark.audit.auditing import Progress as Hears
-from carpark.audit.auditing import Sources, audit, sinks_of
-from carpark.audit.judge import Each
-from carpark.audit.lastrun import LastRun
-from carpark.audit.verdict import Verdict
 from carpark.domain.canonical import canonical_time
 from carpark.domain.pairing import ENTRY, Seen
 from carpark.errors import InvalidSetting
+from carpark.ops.audit.auditing import Progress as Hears
+from carpark.ops.audit.auditing import Sources, audit, sinks_of
+from carpark.ops.audit.judge import Each
+from carpark.ops.audit.lastrun import LastRun
+from carpark.ops.audit.verdict import Verdict
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options

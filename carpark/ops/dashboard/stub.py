@@ -12,8 +12,8 @@ from dramatiq.common import q_name, xq_name
 
 from carpark.broker import StubBroker
 from carpark.broker.stub import Letter
-from carpark.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
-from carpark.dashboard.jobs import CUT, Job, read_job
+from carpark.ops.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
+from carpark.ops.dashboard.jobs import CUT, Job, read_job
 from carpark.rabbitmq.properties import without_reason
 
 

@@ -1,4 +1,4 @@
-"""Writes what the docs take from the code: ``python -m carpark.docs``, or with ``--check`` says what is out of date.
+"""Writes what the docs take from the code: ``python -m carpark.ops.docs``, or with ``--check`` says what is out of date.
 
 A new table is one more line in `GENERATED`; in a page it stands between ``<!-- generated: name -->`` and
 ``<!-- end: name -->``, and what is outside of these is written by people.
@@ -20,7 +20,7 @@ from carpark.plugins.reference import reference
 from carpark.settings.model import SETTINGS, Setting
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, run_command
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 
 
@@ -142,7 +142,9 @@ def outdated(root: Path = ROOT) -> dict[Path, str]:
     return {path: text for path, text in wanted.items() if text != current[path]}
 
 
-@click.command(context_settings=CONTEXT, epilog=examples("python -m carpark.docs", "python -m carpark.docs --check"))
+@click.command(
+    context_settings=CONTEXT, epilog=examples("python -m carpark.ops.docs", "python -m carpark.ops.docs --check")
+)
 @click.option("--check", is_flag=True, help="Write nothing; status 1 if a file is out of date.")
 @click.option("--root", type=click.Path(path_type=Path), default=ROOT, metavar="FOLDER", help="The checkout.")
 def docs(check: bool, root: Path) -> int:
@@ -152,9 +154,9 @@ def docs(check: bool, root: Path) -> int:
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        click.echo(f"{path.relative_to(root)}: {'out of date; run python -m carpark.docs' if check else 'written'}")
+        click.echo(f"{path.relative_to(root)}: {'out of date; run python -m carpark.ops.docs' if check else 'written'}")
     return EXIT_FAILED if check and changed else EXIT_OK
 
 
 if __name__ == "__main__":
-    run_command(docs, name="python -m carpark.docs")
+    run_command(docs, name="python -m carpark.ops.docs")

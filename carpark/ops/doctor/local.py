@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 
 from carpark import __version__
-from carpark.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.errors import CarparkError, InvalidSetting, PortTaken, UnknownPlugin
+from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.plugins import PluginContext, Plugins
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from carpark.dashboard.jobs import Job
 from carpark.errors import CarparkError
+from carpark.ops.dashboard.jobs import Job
 
 PAGE = 50
 """How many messages a page lists."""
@@ -120,7 +120,7 @@ class Interface(ABC):
 
     @abstractmethod
     def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
-        """List a page of messages; bodies may be cut to `carpark.dashboard.jobs.CUT` bytes.
+        """List a page of messages; bodies may be cut to `carpark.ops.dashboard.jobs.CUT` bytes.
 
         Args:
             queue_name: A queue or a companion.

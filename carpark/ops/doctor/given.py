@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from carpark.doctor.findings import Finding, ok, warning, wrong
 from carpark.errors import InvalidSetting
+from carpark.ops.doctor.findings import Finding, ok, warning, wrong
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import BY_NAME, PREFIX, SETTINGS
 

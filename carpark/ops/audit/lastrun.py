@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from carpark.audit.auditing import Sources
 from carpark.errors import InvalidSetting
+from carpark.ops.audit.auditing import Sources
 
 _NOTE = "run.json"
 _LOCK = "lock"

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from dramatiq.common import q_name, xq_name
 
-from carpark.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
-from carpark.dashboard.jobs import CUT, Job, job_of, of_job, read_job
+from carpark.ops.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
+from carpark.ops.dashboard.jobs import CUT, Job, job_of, of_job, read_job
 from carpark.rabbitmq.management import Connection, ManagementApi, QueueTotals
 from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import all_queues, with_companions

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from carpark.doctor.findings import Check, Finding, Level, run_checks, status_of
-from carpark.doctor.given import read_given
-from carpark.doctor.local import check_files, check_plugins, check_ports, check_python
-from carpark.doctor.servers import check_broker, check_management, check_redis, check_writer
+from carpark.ops.doctor.findings import Check, Finding, Level, run_checks, status_of
+from carpark.ops.doctor.given import read_given
+from carpark.ops.doctor.local import check_files, check_plugins, check_ports, check_python
+from carpark.ops.doctor.servers import check_broker, check_management, check_redis, check_writer
 from carpark.settings.model import SETTINGS
 from carpark.settings.options import CONTEXT, examples
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from carpark.dashboard.base import Interface, Queue
+from carpark.domain.report import Report
 from carpark.errors import BrokerUnavailable
+from carpark.ops.dashboard.base import Interface, Queue
+from carpark.ops.health import sink_problems
 from carpark.records import Backlog, Records
-from carpark.report import Report, sink_problems
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import logging
 
 import click
 
-from carpark.dashboard.server import DashboardServer
+from carpark.ops.dashboard.server import DashboardServer
 from carpark.settings import Settings
 from carpark.settings.model import mask_url
 from carpark.settings.options import CONTEXT, examples, settings_options

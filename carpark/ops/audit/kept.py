@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from carpark.audit.facts import INSIDE, Facts, under_way_to
 from carpark.domain.events import format_time
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.errors import RecordsUnavailable
+from carpark.ops.audit.facts import INSIDE, Facts, under_way_to
 from carpark.records import Backlog, Records, connect
 from carpark.records.store import INSIDE as PLATES_INSIDE
 from carpark.records.store import SEEN_ENTRIES, SEEN_EXITS

@@ -15,15 +15,15 @@ from pika.adapters.blocking_connection import BlockingConnection
 from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
-from carpark.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
 from carpark.domain.queues import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
+from carpark.ops.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
+from carpark.ops.health import sink_problems, span, summaries
 from carpark.rabbitmq.connection import explain, open_connection, server_version
 from carpark.rabbitmq.management import ManagementApi, QueueTotals
 from carpark.rabbitmq.topology import ASIDE, EXCHANGE, all_queues, queue_arguments, with_companions
 from carpark.records import Records, connect
 from carpark.records.store import SEEN_EXITS
-from carpark.report import sink_problems, span, summaries
 from carpark.settings import Settings
 from carpark.settings.model import management_url_of, mask_url
 from carpark.settings.values import mask_urls

@@ -17,11 +17,11 @@ from dramatiq_dashboard.application import queue_for_tab, tab_from_q_name
 from dramatiq_dashboard.csrf import csrf_protect, lookup_csrf_token
 from dramatiq_dashboard.http import HTTP_405, Response, handler, redirect, templated
 
-from carpark.dashboard.base import REACH, Interface, QueueUnknown, has_id, matches
-from carpark.dashboard.jobs import Job, check_mended
-from carpark.dashboard.park import CarPark
 from carpark.errors import InvalidBody, ServiceError
-from carpark.report import span
+from carpark.ops.dashboard.base import REACH, Interface, QueueUnknown, has_id, matches
+from carpark.ops.dashboard.jobs import Job, check_mended
+from carpark.ops.dashboard.park import CarPark
+from carpark.ops.health import span
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -102,7 +102,7 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
         super().__init__(_NoRedis(), prefix)
         self.iface = interface
         self._park = park
-        ours_first = ("carpark.dashboard", "dramatiq_dashboard")
+        ours_first = ("carpark.ops.dashboard", "dramatiq_dashboard")
         self.templates.loader = jinja2.ChoiceLoader([jinja2.PackageLoader(each, "templates") for each in ours_first])
         self.templates.filters.update(timeago=timeago, clock=clock, span=span, number="{:,}".format)
         self.templates.globals.update(links=links, broker=interface.title, reach=REACH)

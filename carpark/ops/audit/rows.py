@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from carpark.audit.facts import Facts, row_of
 from carpark.errors import InvalidSetting
+from carpark.ops.audit.facts import Facts, row_of
 
 COLUMNS = ("id", "vehicle_plate", "entry_date_time", "exit_date_time", "duration")
 _TYPICAL_LINE = 110

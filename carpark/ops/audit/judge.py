@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from carpark.audit.facts import INSIDE, Fact, row_of, under_way_to
-from carpark.audit.kept import Kept
-from carpark.audit.verdict import SinkVerdict, Verdict
 from carpark.domain.canonical import duration_between
 from carpark.domain.pairing import ENTRY, EXIT, PlateAccount, Seen, join
+from carpark.ops.audit.facts import INSIDE, Fact, row_of, under_way_to
+from carpark.ops.audit.kept import Kept
+from carpark.ops.audit.verdict import SinkVerdict, Verdict
 
 Each = Callable[[str, Seen, str], None]
 """Hears of every event: its plate, the event, what became of it."""

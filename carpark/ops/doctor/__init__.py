@@ -1,5 +1,5 @@
 """``carpark doctor``: checks each setting and server, says what it found and what to do, and changes nothing."""
 
-from carpark.doctor.command import doctor
+from carpark.ops.doctor.command import doctor
 
 __all__ = ["doctor"]

@@ -16,15 +16,15 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
 from carpark.broker import RabbitmqBroker
-from carpark.dashboard.base import Wanted, matches
-from carpark.dashboard.giving_up import give_up
-from carpark.dashboard.jobs import Job, check_mended, job_of, of_job
 from carpark.domain.queues import WORK
 from carpark.errors import BrokerUnavailable, InvalidSetting
+from carpark.ops.dashboard.base import Wanted, matches
+from carpark.ops.dashboard.giving_up import give_up
+from carpark.ops.dashboard.jobs import Job, check_mended, job_of, of_job
+from carpark.ops.health import span, summaries
 from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import all_queues
 from carpark.records import Backlog, Records, connect
-from carpark.report import span, summaries
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carpark.audit.facts import Facts, under_way_to
-from carpark.audit.journals import Published, read_journal
-from carpark.audit.judge import Each, Judge, Rules
-from carpark.audit.kept import Kept
-from carpark.audit.queued import Message, Queued, read_queues
-from carpark.audit.rows import read_rows
-from carpark.audit.verdict import SinkVerdict, Verdict
-from carpark.report import Report
+from carpark.domain.report import Report
+from carpark.ops.audit.facts import Facts, under_way_to
+from carpark.ops.audit.journals import Published, read_journal
+from carpark.ops.audit.judge import Each, Judge, Rules
+from carpark.ops.audit.kept import Kept
+from carpark.ops.audit.queued import Message, Queued, read_queues
+from carpark.ops.audit.rows import read_rows
+from carpark.ops.audit.verdict import SinkVerdict, Verdict
 from carpark.settings import Settings
 
 Progress = Callable[[str, int, int], None]
@@ -38,7 +38,7 @@ class Sources:
         queue_type: Of what kind they are (``CARPARK_QUEUE_TYPE``).
         partitions: How many of them there are for the events of a kind.
         messages: What is in the queues of an in-process broker, if that was the broker.
-        counts: The records' counts where the records themselves are gone (`carpark.report.Report` has the names).
+        counts: The records' counts where the records themselves are gone (`carpark.domain.report.Report` has the names).
     """
 
     journals: Sequence[Path]

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from carpark.audit.facts import DOUBTFUL, SURE, Fact, Facts
 from carpark.domain.events import VehicleEntered, VehicleExited, load_json
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.errors import InvalidSetting, MessageError
+from carpark.ops.audit.facts import DOUBTFUL, SURE, Fact, Facts
 
 # A line as the generators write it, which need not be decoded as JSON. What it lets through, the calendar apart, is
 # what `VehicleEntered.parse` would leave as it is.

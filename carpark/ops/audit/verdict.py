@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from carpark.ops.health import sink_problems
 from carpark.records import Backlog
-from carpark.report import sink_problems
 
 
 @dataclass

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from carpark.broker import STUB
-from carpark.dashboard.base import Interface
-from carpark.dashboard.park import CarPark, look
-from carpark.dashboard.safety import check_login, guarded
 from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
+from carpark.ops.dashboard.base import Interface
+from carpark.ops.dashboard.park import CarPark, look
+from carpark.ops.dashboard.safety import check_login, guarded
 from carpark.records import Records, connect
 from carpark.settings import Settings
 from carpark.web.ports import is_loopback, listen
@@ -19,7 +19,7 @@ from carpark.web.server import HttpServer
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from carpark.dashboard.app import Link
+    from carpark.ops.dashboard.app import Link
 
 _REMEDY = "pip install --no-deps dramatiq-dashboard==0.4.0"
 _THREADS = 8
@@ -49,7 +49,7 @@ def make_app(
         InvalidSetting: The broker is the in-process one, of which only its own process knows.
     """
     try:
-        from carpark.dashboard.app import Dashboard
+        from carpark.ops.dashboard.app import Dashboard
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "dramatiq_dashboard":
             raise
@@ -150,7 +150,7 @@ def _without_user(url: str) -> str:
 
 
 def _rabbitmq(settings: Settings) -> Interface:
-    from carpark.dashboard.rabbitmq import RabbitmqInterface
+    from carpark.ops.dashboard.rabbitmq import RabbitmqInterface
 
     if settings.broker_url.startswith(STUB):
         wanted = "RabbitMQ, amqp://user:password@host:port; `carpark run` shows its own broker"

@@ -1,0 +1,1 @@
+"""For who runs it: the audit, the dashboard, the doctor. Nothing on an event's way imports this."""
