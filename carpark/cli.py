@@ -11,7 +11,7 @@ from carpark import __version__
 from carpark.settings.options import CONTEXT, examples, run_command
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("carpark.embedded_cli:run", "Run the whole car park in this process."),
+    "run": ("carpark.embedded.command:run", "Run the whole car park in this process."),
     "generate": ("generators.cli:generate", "Run one camera: publish entries or exits."),
     "queues": ("carpark.rabbitmq.configurator:queues", "Declare the queues and keep them declared."),
     "worker": ("carpark.backend.worker:worker", "Run the backend: the actors on the queues, the relay to the sinks."),
@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dlq": ("carpark.ops.dashboard.dlq:dlq", "List, show, requeue or purge dead letters."),
     "verify": ("carpark.ops.audit.command:verify", "Audit what was published: nothing lost, nothing twice."),
     "metrics": ("carpark.telemetry.command:metrics", "Say where the pages of metrics are."),
-    "plugins": ("carpark.plugins_cli:plugins", "List sinks and plate generators."),
+    "plugins": ("carpark.plugins.command:plugins", "List sinks and plate generators."),
     "doctor": ("carpark.ops.doctor:doctor", "Check settings and servers, and say what to do."),
 }
 """Command to where it is, and what the list of commands says of it; it is imported when it is asked for."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from carpark.embedded import Embedded
+from carpark.embedded.system import Embedded
 from carpark.records import connect
 from carpark.settings import Settings
 from generators.build import Plan
@@ -175,7 +175,7 @@ def test_a_sink_that_gives_up_is_status_1(run: Callable[..., Process]) -> None:
 def test_a_sink_that_still_fails_is_not_waited_for_for_ever(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("carpark.embedded.GRACE", 0.5)
+    monkeypatch.setattr("carpark.embedded.system.GRACE", 0.5)
     with Recorder() as sink:
         sink.status = 503
         monkeypatch.setenv("CARPARK_WEBHOOK_URL", sink.url)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from carpark.embedded import Embedded
+from carpark.embedded.system import Embedded
 from carpark.errors import PortTaken
 from carpark.ops.doctor.findings import ok
 from carpark.ops.doctor.local import check_ports

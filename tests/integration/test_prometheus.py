@@ -18,7 +18,7 @@ import pika
 import pytest
 import redis
 
-from carpark.embedded import Embedded
+from carpark.embedded.system import Embedded
 from carpark.settings import Settings
 from generators.build import Plan
 from generators.wire import message_body

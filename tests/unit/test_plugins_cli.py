@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carpark import __version__
-from carpark.plugins_cli import plugins
+from carpark.plugins.command import plugins
 from carpark.settings.options import run_command
 
 

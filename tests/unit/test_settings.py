@@ -335,7 +335,7 @@ def test_any_text_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("where", "beginnings"),
     [
-        ("carpark.embedded_cli:run", ("sink", "webhook", "plates", "plugins")),
+        ("carpark.embedded.command:run", ("sink", "webhook", "plates", "plugins")),
         ("carpark.backend.worker:worker", ("sink", "webhook", "plugins")),
         ("generators.cli:entry", ("plates", "plugins")),
         ("generators.cli:exit_", ("plates", "plugins")),

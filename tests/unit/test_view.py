@@ -9,8 +9,8 @@ from rich.console import Console
 
 from carpark.domain.events import StaySummary
 from carpark.domain.report import Report
-from carpark.embedded import Snapshot
-from carpark.view import View
+from carpark.embedded.system import Snapshot
+from carpark.embedded.view import View
 from tests.stays import at
 
 

@@ -19,7 +19,7 @@ from carpark.broker import STUB, StubBroker
 from carpark.domain.events import Event, StaySummary, VehicleExited
 from carpark.domain.queues import event_queues, queue_for
 from carpark.domain.report import Report
-from carpark.embedded_metrics import EmbeddedMetrics
+from carpark.embedded.metrics import EmbeddedMetrics
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
 from carpark.settings import Settings

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from carpark.domain.events import format_duration
 from carpark.domain.report import Report
-from carpark.embedded import LATEST, Snapshot
+from carpark.embedded.system import LATEST, Snapshot
 from generators.lane import Lane
 from generators.service import Watcher
 

@@ -18,7 +18,8 @@ import click
 from rich.console import Console
 
 from carpark.domain.events import format_time
-from carpark.embedded import GRACE, Embedded
+from carpark.embedded.system import GRACE, Embedded
+from carpark.embedded.view import View
 from carpark.errors import ConfigurationError
 from carpark.ops.audit import LastRun, Verdict, audit, run_folder, sinks_of
 from carpark.ops.audit.command import progress_bar
@@ -28,7 +29,6 @@ from carpark.ops.dashboard.stub import StubInterface
 from carpark.rabbitmq.topology import with_companions
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
-from carpark.view import View
 from generators.build import Plan
 
 _SHOW = 10
