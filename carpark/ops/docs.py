@@ -1,4 +1,4 @@
-"""Writes what the docs take from the code: ``python -m carpark.ops.docs``, or with ``--check`` says what is out of date.
+"""Writes what the docs take from the code: ``python -m carpark.ops.docs``; with ``--check`` says what is out of date.
 
 A new table is one more line in `GENERATED`; in a page it stands between ``<!-- generated: name -->`` and
 ``<!-- end: name -->``, and what is outside of these is written by people.

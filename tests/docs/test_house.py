@@ -25,46 +25,25 @@ from tests.processes import ROOT
 
 LONGEST_MODULE = 400
 
-# What a module may import: what is in its own layer or below. What is not named is on top.
-LAYERS = (
-    (
-        *("carpark", "carpark.domain.canonical", "carpark.errors", "carpark.domain.events", "carpark.domain.queues"),
-        *("carpark.settings.sentinels", "carpark.settings", "carpark.settings.values"),
-    ),
-    (
-        *(
-            "carpark.failpoints",
-            "carpark.settings.options",
-            "carpark.web.ports",
-            "carpark.web.server",
-            "carpark.records",
-            "carpark.broker",
-            "carpark.rabbitmq.management",
-        ),
-        *("carpark.plugins", "carpark.metrics"),
-    ),
-    (
-        *(
-            "carpark.backend.processing",
-            "carpark.backend.gate",
-            "carpark.backend.relay",
-            "carpark.actors",
-            "carpark.rabbitmq.configurator",
-            "carpark.rabbitmq.migration",
-        ),
-        *(
-            "carpark.ops.dashboard",
-            "carpark.ops.audit",
-            "carpark.domain.report",
-            "carpark.testing",
-            "generators",
-            "writer",
-        ),
-    ),
+# What a room may import: itself, and what is on a lower floor. A room is a folder of carpark, a module beside them, or
+# one of the other two packages.
+FLOORS = (
+    ("errors",),
+    ("failpoints", "services"),
+    ("domain", "settings", "web"),
+    ("ledger", "telemetry", "records"),
+    ("rabbitmq", "plugins", "simulation", "writer"),
+    ("broker", "generators"),
+    ("backend",),
+    ("ops",),
+    ("embedded", "lab", "actors"),
+    ("cli", "testing"),
+    ("__main__",),
 )
-TOP = len(LAYERS)
-APART = ("generators", "writer")
-"""These import nothing of the second half, and nothing of each other."""
+BESIDE = {("simulation", "plugins")}
+"""Who may import whom on the same floor."""
+
+MOST_FOLDERS, MOST_MODULES = 18, 8
 
 MACHINE = re.compile(
     r"(?<![\w.])/(?:wor[k]|roo[t]|home/\w+|Users/\w+)/|--(?:extra-)?index-ur[l]|https?://[^\s'\"]*/simple\b"
@@ -75,17 +54,10 @@ UNDOCUMENTED = {"command", "group", "hookimpl", "overload", "override", "propert
 UNDOCUMENTED_BASES = {"ABC", "Protocol", "Exception", "Generic", "object"}
 
 
-def layer_of(name: str) -> int:
-    """Find a module's layer: that of the longest name in the table that it is, or is in."""
-    rank = {entry: rank for rank, layer in enumerate(LAYERS) for entry in layer}
-    parent = name
-    while parent != "carpark" or name == "carpark":
-        if parent in rank:
-            return rank[parent]
-        if "." not in parent:
-            break
-        parent = parent.rpartition(".")[0]
-    return TOP
+def room_of(name: str) -> str:
+    """Find a module's room; that of `carpark` itself is nowhere, as it has nothing but the version and the face."""
+    first, _, rest = name.partition(".")
+    return rest.partition(".")[0] if first == "carpark" else first
 
 
 def test_no_module_is_too_long() -> None:
@@ -96,16 +68,25 @@ def test_no_module_is_too_long() -> None:
     assert {path: lines for path, lines in lengths.items() if lines > LONGEST_MODULE} == {}
 
 
-def test_imports_run_one_way() -> None:
+def test_imports_run_down_the_floors() -> None:
     known = {module.name for module in modules(*PACKAGES)}
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
     wrong = []
     for module in modules(*PACKAGES):
-        room = module.name.partition(".")[0]
-        for name in imported_by(module, known):
-            apart = room in APART and name.partition(".")[0] != room
-            if layer_of(name) > layer_of(module.name) or (apart and layer_of(name) >= layer_of(room)):
+        room = room_of(module.name)
+        for name in imported_by(module, known) if room else ():
+            other = room_of(name)
+            if other and other != room and (room, other) not in BESIDE and floor[other] >= floor[room]:
                 wrong.append(f"{module.name} imports {name}")
     assert wrong == []
+
+
+def test_the_front_of_the_house_is_small() -> None:
+    tracked = {path.relative_to(ROOT).parts[1:] for path in tracked_files() if path.is_relative_to(ROOT / "carpark")}
+    folders = {parts[0] for parts in tracked if len(parts) > 1}
+    shown = {parts[0] for parts in tracked if len(parts) == 1 and parts[0].endswith(".py")}
+    assert len(folders) <= MOST_FOLDERS
+    assert len(shown) <= MOST_MODULES
 
 
 def test_the_source_imports_nothing_of_the_tests() -> None:

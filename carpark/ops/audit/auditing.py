@@ -38,7 +38,7 @@ class Sources:
         queue_type: Of what kind they are (``CARPARK_QUEUE_TYPE``).
         partitions: How many of them there are for the events of a kind.
         messages: What is in the queues of an in-process broker, if that was the broker.
-        counts: The records' counts where the records themselves are gone (`carpark.domain.report.Report` has the names).
+        counts: The counts of records that are gone themselves (`carpark.domain.report.Report` has the names).
     """
 
     journals: Sequence[Path]
