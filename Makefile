@@ -76,11 +76,11 @@ setup: $(READY) ## make .venv with the pinned dependencies; the other targets do
 	@:
 
 test: $(READY) ## all tests; brings its own RabbitMQ and Redis
-	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m tests.support.servers
 	@$(BIN)/pytest --numprocesses auto $(ARGS)
 
 faults: $(READY) ## every fault under load, then random rounds; a quarter of an hour
-	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m tests.support.servers
 	@$(BIN)/python -m tests.faults $(call flag,ROUNDS,rounds) $(call flag,SEED,seed) $(ARGS)
 
 lint: $(READY) ## linter, formatter check, type checker
@@ -89,11 +89,11 @@ lint: $(READY) ## linter, formatter check, type checker
 	@$(BIN)/mypy
 
 bench: $(READY) $(BENCH) ## benchmarks beside bare pika, Dramatiq and Celery; QUICK=1 for two or three minutes
-	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m tests.support.servers
 	@$(BIN)/python -m benchmarks $(if $(strip $(QUICK)),--quick) $(ARGS)
 
 bench-check: $(READY) $(BENCH) ## a quick benchmark; status 1 if a ratio got worse than the committed one
-	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m tests.support.servers
 	@$(BIN)/python -m benchmarks --quick --check $(ARGS)
 
 lock: $(READY) ## pin the newest dependencies that fit in requirements.lock

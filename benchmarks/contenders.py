@@ -16,7 +16,7 @@ from benchmarks.stage import Site
 from carpark.domain.events import EVENT_OF_QUEUE, Event
 from carpark.rabbitmq.topology import SINGLE_ACTIVE, declare_queues, queue_arguments, with_companions
 from generators.wire import message_body
-from tests.processes import ROOT, Process
+from tests.support.processes import ROOT, Process
 
 CELERY = ROOT / ".venv" / "bench"
 PROCESSES, THREADS = 2, 2

@@ -20,7 +20,7 @@ from benchmarks.work import SINK
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.ops.audit import Sources, audit
 from carpark.records import Records, connect
-from tests.processes import Process
+from tests.support.processes import Process
 
 MATCHED = 8  # of ten exits
 BEHIND = 50

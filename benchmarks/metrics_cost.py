@@ -15,8 +15,8 @@ from benchmarks.load import Load, fill, watch
 from benchmarks.stage import Site, Stage
 from carpark.rabbitmq.topology import declare_queues
 from generators.wire import message_body
-from tests.processes import Process
-from tests.scraping import PAGE
+from tests.support.processes import Process
+from tests.support.scraping import PAGE
 
 PROCESSES = 2
 FETCHES = 50

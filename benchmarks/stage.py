@@ -12,8 +12,8 @@ import pika
 import redis
 
 from carpark.rabbitmq.connection import server_version
-from tests.processes import Processes
-from tests.servers import RabbitmqServer, RedisServer, VirtualHost
+from tests.support.processes import Processes
+from tests.support.servers import RabbitmqServer, RedisServer, VirtualHost
 
 READY = "Worker process is ready for action"
 

@@ -19,10 +19,10 @@ from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import management_url_of
-from tests.guard import GUARD
-from tests.helpers import find_free_port
-from tests.processes import Processes
-from tests.servers import (
+from tests.support.guard import GUARD
+from tests.support.helpers import find_free_port
+from tests.support.processes import Processes
+from tests.support.servers import (
     BROKER_VARIABLE,
     REDIS_VARIABLE,
     RabbitmqServer,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from tests.guard import GUARD
-from tests.servers import BROWSER, find_program
+from tests.support.guard import GUARD
+from tests.support.servers import BROWSER, find_program
 
 ARGUMENTS = (
     "--headless=new",

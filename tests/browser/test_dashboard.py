@@ -17,12 +17,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.browser.looking import WIDTHS, faults
-from tests.dashboard_service import start_dashboard
-from tests.garbage import GARBAGE
-from tests.helpers import eventually, find_free_port
-from tests.mailbox import bodies, count
-from tests.processes import Process, Processes
-from tests.writer_service import READY as WRITER_READY
+from tests.support.dashboard_service import start_dashboard
+from tests.support.garbage import GARBAGE
+from tests.support.helpers import eventually, find_free_port
+from tests.support.mailbox import bodies, count
+from tests.support.processes import Process, Processes
+from tests.support.writer_service import READY as WRITER_READY
 
 pytestmark = pytest.mark.timeout(300)  # a browser needs a processor, and others may have it
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 COMPOSE = ROOT / "deploy" / "compose"
 KUSTOMIZE = ROOT / "deploy" / "kustomize"

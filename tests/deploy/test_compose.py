@@ -18,7 +18,7 @@ from carpark.settings import load_settings
 from carpark.settings.model import BY_NAME, MOST_PARTITIONS, SETTINGS
 from carpark.web.ports import METRICS_PORTS
 from tests.deploy.files import COMPOSE, SERVICES, compose, filled, mebibytes, redis_conf, variables, with_overlay
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 STACK = compose()["services"]
 ALL = with_overlay()

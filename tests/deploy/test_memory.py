@@ -11,7 +11,7 @@ import yaml
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import BY_NAME
 from tests.deploy.files import KUSTOMIZE, compose, filled, mebibytes, redis_conf, with_overlay
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 MEBIBYTE = 2**20
 PACKED = "1024"

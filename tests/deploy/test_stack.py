@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from tests.deploy.files import COMPOSE, compose
-from tests.processes import Processes
+from tests.support.processes import Processes
 
 FAKE = """#!/bin/sh
 echo "$SCALE $COMPOSE_PROFILES $*" >> "$CALLS"

@@ -14,8 +14,8 @@ import pytest
 
 from tests.deploy.files import COMPOSE, compose
 from tests.docs.source import tracked_files
-from tests.helpers import eventually, is_listening
-from tests.processes import ROOT
+from tests.support.helpers import eventually, is_listening
+from tests.support.processes import ROOT
 
 PROJECT = "carpark-test"
 MINIMAL = {name: service for name, service in compose()["services"].items() if "profiles" not in service}

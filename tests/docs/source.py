@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 PACKAGES = ("carpark", "generators", "writer")
 Function = ast.FunctionDef | ast.AsyncFunctionDef

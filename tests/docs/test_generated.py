@@ -17,7 +17,7 @@ from carpark.ops.docs import GENERATED, Generated, markdown_table, outdated
 from carpark.settings import load_settings
 from carpark.settings.model import BY_NAME, SETTINGS
 from carpark.settings.options import EXIT_FAILED, EXIT_OK, run_command, settings_options
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 SETTINGS_PAGE = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
 OF_THE_TESTS = "CARPARK_TEST_"

@@ -11,7 +11,7 @@ from carpark import plugins
 from carpark.plugins import spec
 from carpark.plugins.manager import HOOKS
 from carpark.plugins.reference import reference
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "hooks.md"
 

@@ -21,7 +21,7 @@ from tests.docs.source import (
     modules,
     tracked_files,
 )
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 LONGEST_MODULE = 400
 

@@ -20,9 +20,9 @@ import redis
 from carpark.broker.reading import EventMessage, RejectedMessage, read_body
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, load_json
 from carpark.domain.schemas import schema_of
-from tests.helpers import eventually
-from tests.processes import ROOT, Processes
-from tests.recorder import Recorder
+from tests.support.helpers import eventually
+from tests.support.processes import ROOT, Processes
+from tests.support.recorder import Recorder
 
 PAGE = (ROOT / "docs/messages.md").read_text(encoding="utf-8")
 

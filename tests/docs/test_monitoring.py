@@ -14,11 +14,11 @@ import pytest
 
 from carpark.settings.model import BY_NAME
 from carpark.web.ports import METRICS_PORTS
-from tests.metrics_docs import PAGE as DOCS
-from tests.metrics_docs import documented
-from tests.processes import ROOT
-from tests.servers import find_program
-from tests.system import DASHBOARDS, LOCAL, RULES, panels, queries, quickened, read_yaml, rules
+from tests.support.metrics_docs import PAGE as DOCS
+from tests.support.metrics_docs import documented
+from tests.support.processes import ROOT
+from tests.support.servers import find_program
+from tests.support.system import DASHBOARDS, LOCAL, RULES, panels, queries, quickened, read_yaml, rules
 
 DEPLOY = ROOT / "deploy"
 STACK = DEPLOY / "prometheus" / "prometheus.yml"

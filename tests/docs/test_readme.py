@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carpark.cli import COMMANDS
-from tests.processes import ROOT, Processes
+from tests.support.processes import ROOT, Processes
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

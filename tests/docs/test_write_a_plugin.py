@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from carpark.plugins import Plugins
-from tests.outside import Outside
-from tests.processes import ROOT
+from tests.support.outside import Outside
+from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "plugins.md"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -28,8 +28,8 @@ from tests.faults.page import forget, note
 from tests.faults.replicas import NODES_DIE, PRIMARY_DIES, cluster_rig, failover_rig, nodes_die_in_turn, primary_dies
 from tests.faults.rig import Rig
 from tests.faults.rounds import Round, alone
-from tests.guard import GUARD
-from tests.servers import RabbitmqServer, RedisServer
+from tests.support.guard import GUARD
+from tests.support.servers import RabbitmqServer, RedisServer
 
 TABLE, HEAD = "faults", ("fault", "took", "the audit's verdict")
 CONSOLE = Console(highlight=False, soft_wrap=True)

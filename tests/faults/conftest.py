@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import PROCESSES
 from tests.faults.rig import Rig
-from tests.servers import RabbitmqServer, RedisServer, VirtualHost
+from tests.support.servers import RabbitmqServer, RedisServer, VirtualHost
 
 
 class HostedBroker:

@@ -15,8 +15,8 @@ import redis
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.failpoints import VARIABLE
 from tests.faults.rig import Rig, wait
-from tests.garbage import GARBAGE
-from tests.helpers import eventually
+from tests.support.garbage import GARBAGE
+from tests.support.helpers import eventually
 
 Harm = Callable[[Rig], None]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from carpark.ops.audit import Verdict
 from tests.faults.rig import RATE, Rig
 from tests.faults.service import group_mib
-from tests.helpers import eventually
+from tests.support.helpers import eventually
 
 TIMES = 10
 """How many times the ordinary rate the cameras work at."""

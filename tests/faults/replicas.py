@@ -14,11 +14,11 @@ from typing import cast
 
 from carpark.ops.audit import Verdict
 from carpark.records import connect
-from tests.clustered import RabbitmqCluster, rabbitmq_cluster
 from tests.faults.rig import Broker, Rig
-from tests.helpers import eventually
-from tests.replicated import ReplicatedRedis, replicated_redis
-from tests.servers import RedisServer
+from tests.support.clustered import RabbitmqCluster, rabbitmq_cluster
+from tests.support.helpers import eventually
+from tests.support.replicated import ReplicatedRedis, replicated_redis
+from tests.support.servers import RedisServer
 
 NODES_DIE = "one of three RabbitMQ nodes SIGKILL, then another when the first is back"
 PRIMARY_DIES = "Redis primary SIGKILL under Sentinel, its replica seconds behind: lost is what it never heard"

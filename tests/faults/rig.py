@@ -35,10 +35,10 @@ from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_
 from carpark.records import connect
 from tests.faults.proxy import TcpProxy, WriterGateway
 from tests.faults.service import Service
-from tests.helpers import eventually, find_free_port
-from tests.processes import Processes
-from tests.servers import RedisServer
-from tests.stores import undelivered
+from tests.support.helpers import eventually, find_free_port
+from tests.support.processes import Processes
+from tests.support.servers import RedisServer
+from tests.support.stores import undelivered
 
 RATE = 30
 """Events per second of each camera."""

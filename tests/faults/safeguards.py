@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from tests.faults.page import note
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 HEAD = ("safeguard", "where", "fault that notices", "without it")
 COPIED = ("carpark", "generators", "writer", "tests", "docs")

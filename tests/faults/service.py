@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.helpers import eventually
-from tests.processes import Process, Processes
+from tests.support.helpers import eventually
+from tests.support.processes import Process, Processes
 
 _GLANCE = 0.1
 _BEGIN_SECONDS = 60.0

@@ -13,12 +13,12 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.rabbitmq.moving import BATCH
 from carpark.rabbitmq.topology import declare_queues
-from tests.dashboard_service import post, start_dashboard
 from tests.faults.proxy import TcpProxy
-from tests.helpers import eventually
-from tests.mailbox import bodies, count, dead_letters, fill
-from tests.processes import Processes
-from tests.servers import RabbitmqServer
+from tests.support.dashboard_service import post, start_dashboard
+from tests.support.helpers import eventually
+from tests.support.mailbox import bodies, count, dead_letters, fill
+from tests.support.processes import Processes
+from tests.support.servers import RabbitmqServer
 
 MESSAGES = 1000
 FORM = {"queue": "vehicle_exit.XQ", "match": "", "count": MESSAGES}

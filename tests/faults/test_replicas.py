@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import PROCESSES
 from tests.faults.conftest import HostedBroker
 from tests.faults.replicas import cluster_rig, failover_rig, nodes_die_in_turn, primary_dies
-from tests.servers import RabbitmqServer
+from tests.support.servers import RabbitmqServer
 
 pytestmark = pytest.mark.servers
 

@@ -14,9 +14,9 @@ from carpark.domain.events import VehicleExited, format_time
 from carpark.ops.audit.queued import read_queues
 from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Records, connect
-from tests.audited import Day, stay, summaries_of
-from tests.mailbox import bodies, dead_letters, fill
-from tests.processes import OTHER_CLOCK, Process, Processes
+from tests.support.audited import Day, stay, summaries_of
+from tests.support.mailbox import bodies, dead_letters, fill
+from tests.support.processes import OTHER_CLOCK, Process, Processes
 
 
 def run(processes: Processes, csv: Path, *options: str, **environ: str) -> Process:

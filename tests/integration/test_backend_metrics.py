@@ -14,12 +14,12 @@ import pytest
 import redis
 
 from generators.wire import message_body
-from tests.garbage import bare, dramatiq_body
-from tests.helpers import eventually, find_free_port, is_listening
-from tests.processes import Process, Processes
-from tests.recorder import Recorder
-from tests.scraping import PAGE, Page
-from tests.stays import entered, exited
+from tests.support.garbage import bare, dramatiq_body
+from tests.support.helpers import eventually, find_free_port, is_listening
+from tests.support.processes import Process, Processes
+from tests.support.recorder import Recorder
+from tests.support.scraping import PAGE, Page
+from tests.support.stays import entered, exited
 
 TWO = ("--processes", "2", "--threads", "4")
 ONE = ("--processes", "1", "--threads", "2")

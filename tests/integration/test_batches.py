@@ -14,11 +14,11 @@ import requests
 
 from carpark.broker import RabbitmqBroker, consumer
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
-from tests.garbage import bare
-from tests.helpers import eventually
-from tests.processes import Process, Processes
-from tests.recorder import Recorder
-from tests.stores import undelivered
+from tests.support.garbage import bare
+from tests.support.helpers import eventually
+from tests.support.processes import Process, Processes
+from tests.support.recorder import Recorder
+from tests.support.stores import undelivered
 
 READY = "Worker process is ready for action"
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)

@@ -8,9 +8,9 @@ import socket
 import pytest
 import requests
 
-from tests.dashboard_service import start_dashboard
-from tests.helpers import is_listening
-from tests.processes import Processes
+from tests.support.dashboard_service import start_dashboard
+from tests.support.helpers import is_listening
+from tests.support.processes import Processes
 
 FREE = {f"CARPARK_{name}_PORT": "0" for name in ("WRITER", "METRICS", "DASHBOARD")}
 

@@ -16,9 +16,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.cli import carpark
 from carpark.errors import CarparkError, InvalidBody, InvalidSetting
-from tests.garbage import bare
-from tests.helpers import eventually
-from tests.mailbox import bodies, count, dead_letters, drain, fill
+from tests.support.garbage import bare
+from tests.support.helpers import eventually
+from tests.support.mailbox import bodies, count, dead_letters, drain, fill
 
 MANY = 10_050
 

@@ -17,9 +17,9 @@ import requests
 from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Batch, Records, Settlement, connect
-from tests.audited import stay
-from tests.processes import OTHER_CLOCK, Processes
-from tests.servers import RedisServer
+from tests.support.audited import stay
+from tests.support.processes import OTHER_CLOCK, Processes
+from tests.support.servers import RedisServer
 
 Report = dict[str, list[dict[str, Any]]]
 

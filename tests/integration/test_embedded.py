@@ -20,9 +20,9 @@ from carpark.embedded.system import Embedded
 from carpark.records import connect
 from carpark.settings import Settings
 from generators.build import Plan
-from tests.helpers import eventually
-from tests.processes import ROOT, Process, Processes
-from tests.recorder import Recorder
+from tests.support.helpers import eventually
+from tests.support.processes import ROOT, Process, Processes
+from tests.support.recorder import Recorder
 
 NUMBERS = (
     *("published", "duplicates", "rejected", "recorded", "matched", "unmatched", "abandoned", "inside"),

@@ -16,8 +16,8 @@ from carpark.ops.doctor.findings import ok
 from carpark.ops.doctor.local import check_ports
 from carpark.settings import Settings
 from generators.build import Plan
-from tests.helpers import is_listening
-from tests.scraping import Page
+from tests.support.helpers import is_listening
+from tests.support.scraping import Page
 
 
 def run(settings: Settings, events: int) -> tuple[Page, Page, dict[str, int]]:

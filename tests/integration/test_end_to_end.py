@@ -12,12 +12,12 @@ import pika
 import pytest
 import redis
 
-from tests.garbage import GARBAGE
-from tests.helpers import eventually
-from tests.processes import Processes
-from tests.stays import at
-from tests.stores import undelivered
-from tests.writer_service import READY as WRITER_READY
+from tests.support.garbage import GARBAGE
+from tests.support.helpers import eventually
+from tests.support.processes import Processes
+from tests.support.stays import at
+from tests.support.stores import undelivered
+from tests.support.writer_service import READY as WRITER_READY
 
 STAYS = 1_000
 PIECES = 200

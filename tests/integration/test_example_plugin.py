@@ -10,9 +10,9 @@ from pathlib import Path
 import pika
 import pytest
 
-from tests.helpers import eventually
-from tests.outside import Outside
-from tests.processes import ROOT, Processes
+from tests.support.helpers import eventually
+from tests.support.outside import Outside
+from tests.support.processes import ROOT, Processes
 
 EXAMPLE = ROOT / "examples" / "carpark-example-plugin"
 

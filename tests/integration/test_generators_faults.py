@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.generating import Wire, confirmed_in, events_of
-from tests.helpers import eventually
-from tests.processes import Process, Processes
-from tests.servers import RabbitmqServer, RedisServer
+from tests.support.generating import Wire, confirmed_in, events_of
+from tests.support.helpers import eventually
+from tests.support.processes import Process, Processes
+from tests.support.servers import RabbitmqServer, RedisServer
 
 
 @pytest.fixture

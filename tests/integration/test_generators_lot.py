@@ -11,9 +11,9 @@ from carpark.errors import RecordsUnavailable
 from carpark.records import Records, connect
 from generators.clock import Clock
 from generators.redis_lot import RedisLot
-from tests.generating import HandClock
-from tests.helpers import find_free_port
-from tests.lots import RETENTION, EverySharedLot, World
+from tests.support.generating import HandClock
+from tests.support.helpers import find_free_port
+from tests.support.lots import RETENTION, EverySharedLot, World
 
 
 class TestRedisLot(EverySharedLot):

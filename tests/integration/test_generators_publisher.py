@@ -16,8 +16,8 @@ from carpark.errors import ExchangeMismatch
 from carpark.rabbitmq.topology import EXCHANGE, declare_exchange, declare_queues
 from generators.link import Link, connection_parameters
 from generators.publisher import RabbitmqPublisher
-from tests.generating import Wire, entered, numbered
-from tests.helpers import eventually, find_free_port
+from tests.support.generating import Wire, entered, numbered
+from tests.support.helpers import eventually, find_free_port
 
 TIME = "2026-11-23T12:00:00.000000Z"
 

@@ -14,9 +14,9 @@ import requests
 from carpark.domain.events import EVENT_OF_QUEUE
 from carpark.rabbitmq.topology import declare_queues, queue_arguments
 from carpark.records import Records, connect
-from tests.generating import Wire, confirmed_in, entered, events_of, numbered
-from tests.helpers import eventually, find_free_port
-from tests.processes import Process, Processes
+from tests.support.generating import Wire, confirmed_in, entered, events_of, numbered
+from tests.support.helpers import eventually, find_free_port
+from tests.support.processes import Process, Processes
 
 PAST = "2026-01-01T00:00:00.000000Z"
 
@@ -147,7 +147,7 @@ def test_a_plate_leaves_after_it_entered_and_enters_after_it_left(
 ) -> None:
     (tmp_path / "few_plates.py").write_text(
         "from carpark.plugins import PlatesType, hookimpl\n"
-        "from tests.generating import ListPlates, numbered\n"
+        "from tests.support.generating import ListPlates, numbered\n"
         "@hookimpl\n"
         "def carpark_register_plates():\n"
         "    return [PlatesType('few', lambda context, chance: ListPlates(numbered(5)))]\n"

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from carpark.records import Records, connect
-from tests.generating import confirmed_in, events_of
-from tests.helpers import eventually
-from tests.processes import Processes
+from tests.support.generating import confirmed_in, events_of
+from tests.support.helpers import eventually
+from tests.support.processes import Processes
 
 EVENTS = 500
 

@@ -11,10 +11,10 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.records import Backlog, Records, connect
-from tests.audited import stay
-from tests.helpers import eventually
-from tests.mailbox import count, drain
-from tests.processes import Process, Processes
+from tests.support.audited import stay
+from tests.support.helpers import eventually
+from tests.support.mailbox import count, drain
+from tests.support.processes import Process, Processes
 
 DEAD = "carpark_work.XQ"
 

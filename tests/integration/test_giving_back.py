@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from carpark.broker import RabbitmqBroker, consumer
-from tests.garbage import GARBAGE, bare
-from tests.helpers import eventually
+from tests.support.garbage import GARBAGE, bare
+from tests.support.helpers import eventually
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from carpark.broker import RabbitmqBroker
 from carpark.broker.reading import MARKER, Marker
 from carpark.domain.queues import partition_queue
 from tests.faults.proxy import TcpProxy
-from tests.helpers import eventually
+from tests.support.helpers import eventually
 
 
 def test_a_connection_that_was_closed_meanwhile_is_replaced_without_a_word(channel: Any, broker_url: str) -> None:

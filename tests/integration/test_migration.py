@@ -29,10 +29,10 @@ from carpark.rabbitmq.topology import (
 from carpark.records import Records
 from carpark.settings import Settings
 from carpark.testing import make_summary
-from tests.garbage import bare, dramatiq_body
-from tests.helpers import eventually
-from tests.mailbox import drain
-from tests.processes import Processes
+from tests.support.garbage import bare, dramatiq_body
+from tests.support.helpers import eventually
+from tests.support.mailbox import drain
+from tests.support.processes import Processes
 
 KINDS = ("classic", "quorum")
 NAMES = [name for queue in event_queues(1) for name in with_companions(queue)]

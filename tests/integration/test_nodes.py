@@ -7,8 +7,8 @@ import redis
 
 from carpark.rabbitmq.connection import resolvable
 from generators.link import connection_parameters
-from tests.helpers import eventually
-from tests.processes import Processes
+from tests.support.helpers import eventually
+from tests.support.processes import Processes
 
 GONE = "amqp://guest:guest@no-such-host.invalid:5672"
 EVENTS = 20

@@ -19,10 +19,10 @@ from carpark.broker import RabbitmqBroker
 from carpark.broker.consumer import EventConsumer
 from carpark.cli import carpark
 from carpark.rabbitmq.headers import NOTE
-from tests.garbage import bare
-from tests.helpers import eventually
-from tests.mailbox import count, drain
-from tests.processes import Processes
+from tests.support.garbage import bare
+from tests.support.helpers import eventually
+from tests.support.mailbox import count, drain
+from tests.support.processes import Processes
 
 READY = "Worker process is ready for action"
 

@@ -28,11 +28,11 @@ from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, with
 from carpark.records import Records, connect
 from carpark.settings import Settings
 from generators.wire import message_body
-from tests.dashboards import Pages, text_of
-from tests.helpers import eventually
-from tests.mailbox import dead_letters, fill
-from tests.processes import Processes
-from tests.stays import entered, exited
+from tests.support.dashboards import Pages, text_of
+from tests.support.helpers import eventually
+from tests.support.mailbox import dead_letters, fill
+from tests.support.processes import Processes
+from tests.support.stays import entered, exited
 
 FOUR = {"CARPARK_PARTITIONS": "4"}
 

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from carpark.domain.events import format_time
-from tests.generating import Wire
-from tests.helpers import eventually
-from tests.processes import Processes
+from tests.support.generating import Wire
+from tests.support.helpers import eventually
+from tests.support.processes import Processes
 
 PLATES = {"AB123", "CD456", "ÄÖ789"}
 SAID = r"entry camera waits: every plate of the list is inside \(3\)"

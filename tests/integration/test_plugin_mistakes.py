@@ -10,7 +10,7 @@ import pytest
 
 from carpark.cli import carpark
 from carpark.settings.options import run_command
-from tests.processes import Process, Processes
+from tests.support.processes import Process, Processes
 
 COMMANDS = {
     "run": ["run", "--writer-port", "0", "--events", "1"],

@@ -22,14 +22,14 @@ from carpark.embedded.system import Embedded
 from carpark.settings import Settings
 from generators.build import Plan
 from generators.wire import message_body
-from tests.helpers import eventually
-from tests.metrics_docs import Row, documented
-from tests.processes import Process, Processes
-from tests.prometheus import PrometheusServer
-from tests.scraping import Page
-from tests.stays import entered, exited
-from tests.stores import undelivered
-from tests.system import RULES, System, config_for, queries, quickened, read_yaml, rules
+from tests.support.helpers import eventually
+from tests.support.metrics_docs import Row, documented
+from tests.support.processes import Process, Processes
+from tests.support.prometheus import PrometheusServer
+from tests.support.scraping import Page
+from tests.support.stays import entered, exited
+from tests.support.stores import undelivered
+from tests.support.system import RULES, System, config_for, queries, quickened, read_yaml, rules
 
 RATE = "20"
 LABEL = re.compile(r"[a-z_-]+(\.DQ)?|(GET|POST) /[a-z.]*|other|\d{3}|[\d.]+|\+Inf")

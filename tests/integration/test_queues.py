@@ -18,9 +18,9 @@ from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, queue_arguments, with_companions
 from carpark.settings import Settings
-from tests.helpers import eventually
-from tests.processes import Process, Processes
-from tests.servers import RabbitmqServer
+from tests.support.helpers import eventually
+from tests.support.processes import Process, Processes
+from tests.support.servers import RabbitmqServer
 
 ALL = [name for queue in all_queues(1) for name in with_companions(queue)]
 SHORT = ["--interval", "0.2"]

@@ -13,9 +13,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import all_queues, declare_queues, queue_arguments, with_companions
-from tests.helpers import eventually
-from tests.processes import Processes
-from tests.recorder import Recorder
+from tests.support.helpers import eventually
+from tests.support.processes import Processes
+from tests.support.recorder import Recorder
 
 EVENTS = 100
 WORKER = ["carpark", "worker", "--processes", "1", "--threads", "2"]

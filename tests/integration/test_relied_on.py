@@ -16,10 +16,10 @@ import pytest
 import redis
 
 from carpark.records import Records, connect
-from tests.helpers import eventually
-from tests.processes import OTHER_CLOCK, Process, Processes
-from tests.recorder import Recorder
-from tests.stores import undelivered
+from tests.support.helpers import eventually
+from tests.support.processes import OTHER_CLOCK, Process, Processes
+from tests.support.recorder import Recorder
+from tests.support.stores import undelivered
 
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
 HOUR = 3600

@@ -11,9 +11,9 @@ from carpark.errors import RecordsUnavailable
 from carpark.records import Outcome, Records, connect
 from generators.clock import Clock
 from generators.redis_lot import RedisLot
-from tests.helpers import eventually, find_free_port
-from tests.replicated import ReplicatedRedis, replicated_redis
-from tests.stays import entered, exited
+from tests.support.helpers import eventually, find_free_port
+from tests.support.replicated import ReplicatedRedis, replicated_redis
+from tests.support.stays import entered, exited
 
 pytestmark = pytest.mark.servers
 

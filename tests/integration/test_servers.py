@@ -10,9 +10,9 @@ import pika
 import pytest
 import redis
 
-from tests.helpers import eventually, is_listening
-from tests.processes import ROOT, Processes
-from tests.servers import RabbitmqServer, RedisServer
+from tests.support.helpers import eventually, is_listening
+from tests.support.processes import ROOT, Processes
+from tests.support.servers import RabbitmqServer, RedisServer
 
 PUBLISHED = pika.BasicProperties(delivery_mode=2)
 
@@ -64,7 +64,7 @@ def test_each_test_has_empty_databases(redis_url: str, _: int) -> None:
 @pytest.mark.parametrize("server", ["RabbitmqServer", "RedisServer"])
 def test_nothing_of_a_server_outlives_a_killed_test_run(processes: Processes, server: str) -> None:
     script = (
-        f"from tests.servers import {server}; import signal; s = {server}(); s.start(); "
+        f"from tests.support.servers import {server}; import signal; s = {server}(); s.start(); "
         "print('up', s.folder, s.port, flush=True); signal.pause()"
     )
     run = processes.start(["python", "-c", script])
@@ -78,7 +78,7 @@ def test_nothing_of_a_server_outlives_a_killed_test_run(processes: Processes, se
 
 
 def test_an_unanswerable_need_for_servers_is_one_line_and_status_2() -> None:
-    script = "import sys, tests.servers as s; s.find_program = lambda name: None; sys.exit(s.main())"
+    script = "import sys, tests.support.servers as s; s.find_program = lambda name: None; sys.exit(s.main())"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CARPARK_TEST_")}
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, cwd=ROOT)
     assert ended.returncode == 2
@@ -89,7 +89,7 @@ def test_an_unanswerable_need_for_servers_is_one_line_and_status_2() -> None:
 
 def test_named_servers_need_no_programs_of_servers() -> None:
     script = (
-        "import sys, tests.servers as s; tools = sum(s.TOOLS.values(), ()); "
+        "import sys, tests.support.servers as s; tools = sum(s.TOOLS.values(), ()); "
         "s.find_program = lambda name: name if name in tools else None; sys.exit(s.main())"
     )
     environ = {**os.environ, "CARPARK_TEST_BROKER_URL": "amqp://there", "CARPARK_TEST_REDIS_URL": "redis://there"}

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.endpoint import Endpoint, Request
-from tests.helpers import eventually
-from tests.processes import Process, Processes
-from tests.stores import undelivered
+from tests.support.endpoint import Endpoint, Request
+from tests.support.helpers import eventually
+from tests.support.processes import Process, Processes
+from tests.support.stores import undelivered
 
 OUTAGE = float(os.environ.get("CARPARK_TEST_OUTAGE", "3"))
 RATE = 20

@@ -16,11 +16,11 @@ import pika.exceptions
 import pytest
 import redis
 
-from tests.garbage import GARBAGE, ODD, bare
-from tests.helpers import eventually
-from tests.processes import Processes
-from tests.recorder import Recorder
-from tests.stores import undelivered
+from tests.support.garbage import GARBAGE, ODD, bare
+from tests.support.helpers import eventually
+from tests.support.processes import Processes
+from tests.support.recorder import Recorder
+from tests.support.stores import undelivered
 
 READY = "Worker process is ready for action"
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)

@@ -8,8 +8,8 @@ from pathlib import Path
 import requests
 
 from tests.deploy.files import COMPOSE, compose, mebibytes
-from tests.processes import Processes
-from tests.writer_service import Service
+from tests.support.processes import Processes
+from tests.support.writer_service import Service
 from writer.app import MAX_BODY
 
 SHORTEST = (

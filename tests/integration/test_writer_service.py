@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry
 
 from carpark.errors import FileInUse, InvalidSetting, PortTaken
 from carpark.settings import Settings
-from tests.helpers import eventually, is_listening
-from tests.processes import Processes
-from tests.summaries import ids_in, posted, summary
-from tests.writer_service import Service
+from tests.support.helpers import eventually, is_listening
+from tests.support.processes import Processes
+from tests.support.summaries import ids_in, posted, summary
+from tests.support.writer_service import Service
 from writer.csvfile import SummaryFile
 from writer.server import WriterServer
 

@@ -28,9 +28,9 @@ from tests.model.memo import Memo
 from tests.model.process import at_once, names_of_markers
 from tests.model.queues import Queue
 from tests.model.world import SINK, Model, World, Wrong
-from tests.reference import account_for
-from tests.stays import entered, exited
-from tests.stores import STORES, open_store
+from tests.support.reference import account_for
+from tests.support.stays import entered, exited
+from tests.support.stores import STORES, open_store
 
 MINUTE = 60_000_000
 LARGE = os.environ.get("CARPARK_TEST_MODEL") == "large"

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from carpark.settings.options import CONTEXT, examples
-from tests.guard import GUARD
 from tests.order.matrix import Outcome, Run, matrix, run
-from tests.servers import RabbitmqServer
+from tests.support.guard import GUARD
+from tests.support.servers import RabbitmqServer
 
 CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 

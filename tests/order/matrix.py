@@ -17,7 +17,7 @@ from tests.faults.rig import REST_SECONDS
 from tests.order.load import Load
 from tests.order.nemeses import CUT, HEARTBEAT, NEMESES, NONE
 from tests.order.stand import SETTLED_SECONDS, NotHit, Shape, Stand
-from tests.servers import RabbitmqServer, RedisServer
+from tests.support.servers import RabbitmqServer, RedisServer
 
 RETURNING = Load("800 stays", 800, 170)
 MANY = Load("8,000 stays", 8_000, 1_700)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from tests.faults.faults import refuse_writes
 from tests.faults.rig import wait
-from tests.helpers import eventually
 from tests.order.stand import Active, Stand
+from tests.support.helpers import eventually
 
 FROZEN_SECONDS = 20.0
 HEARTBEAT = 6

@@ -15,11 +15,11 @@ from dramatiq.common import xq_name
 from carpark.domain.events import Event
 from tests.faults.rig import Broker, Rig
 from tests.faults.service import Service, children_of
-from tests.helpers import eventually
 from tests.order import checker
 from tests.order.consumers import Consumer, Consumers
 from tests.order.load import publish
-from tests.servers import RedisServer
+from tests.support.helpers import eventually
+from tests.support.servers import RedisServer
 
 SETTLED_SECONDS = 300.0
 """Seconds after the last fault within which everything has to be done."""

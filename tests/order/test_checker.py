@@ -9,7 +9,7 @@ from carpark.records import Records
 from tests.order import checker
 from tests.order.checker import Order, compare
 from tests.order.load import Load
-from tests.stays import entered, exited
+from tests.support.stays import entered, exited
 
 QUEUE = [f"entry {number}" for number in range(5)]
 

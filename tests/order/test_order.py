@@ -10,7 +10,7 @@ from carpark.rabbitmq.topology import CLASSIC, QUORUM
 from tests.order.matrix import BEHIND, FEW, MANY, RETURNING, Run, run
 from tests.order.nemeses import NONE
 from tests.order.stand import Shape
-from tests.servers import RabbitmqServer
+from tests.support.servers import RabbitmqServer
 
 RUNS = (
     Run(RETURNING, Shape(1, 4), CLASSIC, NONE, 1),

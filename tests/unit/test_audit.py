@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from carpark.domain.events import Event, StaySummary
 from carpark.errors import InvalidSetting
 from carpark.ops.audit import Verdict
-from tests.audited import Day, stay, summaries_of, write_csv, write_database, write_lines, wrongs
-from tests.reference import account_for
-from tests.stays import any_events, at, entered, exited, mixed
+from tests.support.audited import Day, stay, summaries_of, write_csv, write_database, write_lines, wrongs
+from tests.support.reference import account_for
+from tests.support.stays import any_events, at, entered, exited, mixed
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from carpark.ops.audit import LastRun
-from tests.audited import Day, stay, summaries_of, write_lines
-from tests.processes import ROOT
-from tests.stays import at
+from tests.support.audited import Day, stay, summaries_of, write_lines
+from tests.support.processes import ROOT
+from tests.support.stays import at
 
 STAYS = 50_000
 

@@ -17,8 +17,8 @@ from carpark.backend.relay import letter
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
 from carpark.ops.audit.queued import Message
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
-from tests.audited import Day, stay, summaries_of, wrongs
-from tests.stays import entered, exited
+from tests.support.audited import Day, stay, summaries_of, wrongs
+from tests.support.stays import entered, exited
 
 URL = "memory://audited"
 

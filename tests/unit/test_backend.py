@@ -20,8 +20,8 @@ from carpark.errors import RecordsUnavailable
 from carpark.plugins import Plugins
 from carpark.records import Batch, Recorded, Settlement
 from carpark.settings import Settings
-from tests.helpers import eventually
-from tests.stays import entered, exited
+from tests.support.helpers import eventually
+from tests.support.stays import entered, exited
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from carpark.errors import RecordsUnavailable
 from carpark.plugins import Plugins
 from carpark.records import Recorded
 from carpark.settings import Settings
-from tests.garbage import bare
-from tests.helpers import eventually
+from tests.support.garbage import bare
+from tests.support.helpers import eventually
 
 
 def entry(number: int) -> Delivery:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import COMMITTED
 from benchmarks.report import compare, ratios
-from tests.processes import Processes
+from tests.support.processes import Processes
 
 RATES = {"carpark": [400.0, 500.0], "bare pika": [500.0, 500.0], "Dramatiq": [100.0, 50.0], "Celery": [50.0, 50.0],
          "carpark, each alone": [100.0, 100.0]}  # fmt: skip

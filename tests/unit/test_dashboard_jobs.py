@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from carpark.errors import InvalidBody
 from carpark.ops.dashboard.base import matches, page_of
 from carpark.ops.dashboard.jobs import CUT, SHOWN, Job, check_mended, read_job
-from tests.garbage import GARBAGE, ODD, bare, dramatiq_body
+from tests.support.garbage import GARBAGE, ODD, bare, dramatiq_body
 
 DEAD = {"x-carpark-error": "id: is missing", "x-carpark-dead-at": "2026-11-23T18:00:00.000001Z"}
 

@@ -15,10 +15,10 @@ from carpark.ops.dashboard import make_app, mount
 from carpark.ops.dashboard.stub import StubInterface
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
 from carpark.settings import Settings
-from tests.audited import stay
-from tests.dashboards import CSRF, Pages, broker_with, text_of
-from tests.garbage import GARBAGE, bare, dramatiq_body
-from tests.stays import entered, exited
+from tests.support.audited import stay
+from tests.support.dashboards import CSRF, Pages, broker_with, text_of
+from tests.support.garbage import GARBAGE, bare, dramatiq_body
+from tests.support.stays import entered, exited
 
 ACTIONS = ("requeue-message", "delete-message", "requeue-all", "delete-all", "send-message")
 FAILED = "/queues/vehicle_entry/failed"

@@ -15,7 +15,7 @@ from carpark.ops.dashboard import DashboardServer
 from carpark.ops.dashboard.server import links_of
 from carpark.ops.dashboard.stub import StubInterface
 from carpark.settings import Settings
-from tests.dashboards import broker_with
+from tests.support.dashboards import broker_with
 
 MakeSettings = Callable[..., Settings]
 LOGIN = "me:a secret:"

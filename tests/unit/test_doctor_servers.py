@@ -17,7 +17,7 @@ from carpark.ops.doctor.servers import (
 from carpark.rabbitmq.management import QueueTotals
 from carpark.rabbitmq.topology import CLASSIC, QUORUM, queue_arguments
 from carpark.settings import Settings
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 
 @pytest.mark.parametrize(

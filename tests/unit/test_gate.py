@@ -13,7 +13,7 @@ from carpark.broker.lanes import Held
 from carpark.domain.events import Event, VehicleExited
 from carpark.errors import RecordsUnavailable
 from carpark.records import ExitsHeld, Recorded, Records
-from tests.stays import exited
+from tests.support.stays import exited
 
 SECOND = 1_000_000
 

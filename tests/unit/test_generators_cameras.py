@@ -14,7 +14,7 @@ from generators.cameras import MOST_OWED, Camera, EntryCamera, ExitCamera, Seen,
 from generators.chance import MatchSequence
 from generators.clock import Stamps
 from generators.lot import LocalLot, Lot, Refusal
-from tests.generating import HandClock, ListPlates, numbered
+from tests.support.generating import HandClock, ListPlates, numbered
 
 
 def lot(capacity: int = 0) -> LocalLot:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.errors import FileInUse, InvalidSetting, ServiceError
 from generators.journal import Journal
-from tests.generating import entered, exited, numbered
+from tests.support.generating import entered, exited, numbered
 
 TIME = "2026-11-23T12:00:00.000000Z"
 EVENTS = [entered(plate, TIME, f"id-{plate}") for plate in numbered(6)]

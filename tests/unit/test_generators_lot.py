@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from carpark.records import Records, connect, forget_memory
 from generators.lot import LocalLot, Refusal
 from generators.redis_lot import RedisLot
-from tests.generating import HandClock
-from tests.lots import RETENTION, EveryLot, EverySharedLot, World
+from tests.support.generating import HandClock
+from tests.support.lots import RETENTION, EveryLot, EverySharedLot, World
 
 
 class TestLocalLot(EveryLot):

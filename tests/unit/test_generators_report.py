@@ -16,7 +16,7 @@ from generators.lane import Lane
 from generators.lot import LocalLot
 from generators.report import Console
 from generators.schedule import Schedule
-from tests.generating import HandClock, ListPlates
+from tests.support.generating import HandClock, ListPlates
 
 
 class Terminal(io.StringIO):

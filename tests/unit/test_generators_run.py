@@ -24,7 +24,7 @@ from generators.lane import Lane
 from generators.lot import LocalLot
 from generators.publisher import Publisher
 from generators.service import WINDOW, Run, Watcher
-from tests.generating import HandClock, ListPublisher
+from tests.support.generating import HandClock, ListPublisher
 
 
 class Listener(Watcher):

@@ -10,7 +10,7 @@ from dramatiq.message import Message
 
 from carpark.ops.dashboard.giving_up import BATCH, LEASE, give_up
 from carpark.records import Batch, Outbox, Records, Settlement, connect, forget_memory
-from tests.audited import stay
+from tests.support.audited import stay
 
 URL = "memory://giving-up"
 COUNT = 2 * BATCH + 50

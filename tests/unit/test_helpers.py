@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import eventually, find_free_port, is_listening
-from tests.processes import Processes
+from tests.support.helpers import eventually, find_free_port, is_listening
+from tests.support.processes import Processes
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
 

@@ -16,7 +16,7 @@ from carpark.broker.lanes import Lane, Lanes
 from carpark.broker.reading import read_body
 from carpark.broker.stub import Delivery, Letter
 from carpark.domain.queues import event_queues
-from tests.garbage import bare
+from tests.support.garbage import bare
 
 
 def delivery(body: bytes) -> Delivery:

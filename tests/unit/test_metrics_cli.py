@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from carpark.telemetry.command import SERVICES
 from carpark.web.ports import METRICS_PORTS, MetricsPage
-from tests.processes import Processes
+from tests.support.processes import Processes
 
 
 def test_every_service_has_a_name() -> None:

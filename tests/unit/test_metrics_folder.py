@@ -12,7 +12,7 @@ import pytest
 
 from carpark.errors import InvalidSetting
 from carpark.telemetry import folder
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 ENTER = """
 import sys

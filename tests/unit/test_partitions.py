@@ -17,7 +17,7 @@ from carpark.domain.queues import event_of, event_queues, is_event_queue, partit
 from carpark.rabbitmq.topology import SINGLE_ACTIVE, all_queues, queue_arguments, with_companions
 from carpark.settings.model import MOST_PARTITIONS
 from generators.wire import message_body
-from tests.stays import entered, exited
+from tests.support.stays import entered, exited
 
 
 def test_a_single_partition_is_the_two_queues_with_the_plain_names() -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from carpark.errors import InvalidSetting, PortTaken
 from carpark.web.ports import MetricsPage, in_url, listen, why
-from tests.helpers import is_listening
+from tests.support.helpers import is_listening
 
 
 @pytest.fixture

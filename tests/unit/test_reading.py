@@ -14,7 +14,7 @@ from carpark.broker.reading import EventMessage, RejectedMessage, read_body
 from carpark.domain.events import StaySummary, VehicleEntered, VehicleExited
 from carpark.domain.queues import DELIVER, WORK
 from carpark.testing import make_summary
-from tests.garbage import EVENT, GARBAGE, ODD, bare, dramatiq_body
+from tests.support.garbage import EVENT, GARBAGE, ODD, bare, dramatiq_body
 
 
 @pytest.mark.parametrize("name", GARBAGE)

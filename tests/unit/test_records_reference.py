@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from carpark.domain.events import Event
-from tests.reference import account_for
-from tests.stays import at, entered, exited
+from tests.support.reference import account_for
+from tests.support.stays import at, entered, exited
 
 
 def events_of(text: str) -> list[Event]:

@@ -17,8 +17,8 @@ from carpark.errors import SummaryRefused
 from carpark.plugins import Sink
 from carpark.records import Backlog, Batch, Outbox, Records, connect, forget_memory
 from carpark.settings import Settings
-from tests.helpers import eventually
-from tests.stays import entered, exited
+from tests.support.helpers import eventually
+from tests.support.stays import entered, exited
 
 RECORDS = "memory://relay"
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.faults import FAULTS
 from tests.faults.safeguards import SAFEGUARDS, Safeguard
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 
 @pytest.mark.parametrize("safeguard", SAFEGUARDS, ids=lambda safeguard: safeguard.what)

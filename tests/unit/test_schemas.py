@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered, VehicleExited, format_time
 from carpark.domain.schemas import MODELS, schema_of
 from carpark.errors import MessageError
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 PARSED_BY: dict[str, Any] = {
     "vehicle_entry": VehicleEntered,

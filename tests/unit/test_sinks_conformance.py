@@ -13,7 +13,7 @@ from pathlib import Path
 from carpark.plugins import Plugins, Sink
 from carpark.plugins.sinks.lines import JSON_LINES, StreamSink
 from carpark.testing import SinkConformance, make_context
-from tests.endpoint import Endpoint, Request
+from tests.support.endpoint import Endpoint, Request
 
 PLUGINS = Plugins()
 

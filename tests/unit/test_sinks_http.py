@@ -15,7 +15,7 @@ from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
 from carpark.plugins import Plugins, Sink
 from carpark.plugins.sinks.http import HttpSink
 from carpark.testing import make_context, make_summaries, make_summary
-from tests.endpoint import Endpoint, Request
+from tests.support.endpoint import Endpoint, Request
 
 PLUGINS = Plugins()
 

@@ -11,7 +11,7 @@ from carpark.domain.events import StaySummary
 from carpark.domain.report import Report
 from carpark.embedded.system import Snapshot
 from carpark.embedded.view import View
-from tests.stays import at
+from tests.support.stays import at
 
 
 def snapshot(seconds: float = 2.0, **counts: int) -> Snapshot:

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from carpark.settings import Settings
-from tests.summaries import HEADER, ids_in, posted, read_csv, summary
+from tests.support.summaries import HEADER, ids_in, posted, read_csv, summary
 from writer.app import MAX_BODY, make_app
 from writer.csvfile import SummaryFile
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.summaries import HEADER, ids_in, index_of, posted, summary
+from tests.support.summaries import HEADER, ids_in, index_of, posted, summary
 from writer import rawfile
 from writer.csvfile import SummaryFile
 from writer.index import Index

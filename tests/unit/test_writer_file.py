@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from carpark.errors import FileInUse, InvalidSetting, ServiceError
-from tests.summaries import HEADER, ids_in, index_of, read_csv, summary, write
+from tests.support.summaries import HEADER, ids_in, index_of, read_csv, summary, write
 from writer.csvfile import SummaryFile
 
 

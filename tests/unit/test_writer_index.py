@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.summaries import crash, ids_in, index_of, summary, write
+from tests.support.summaries import crash, ids_in, index_of, summary, write
 from writer import index
 from writer.csvfile import SummaryFile
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from werkzeug.test import TestResponse
 
 from carpark.settings import Settings
-from tests.summaries import posted
+from tests.support.summaries import posted
 from writer.app import make_app
 from writer.csvfile import SummaryFile
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from carpark.settings import Settings
-from tests.helpers import eventually
-from tests.summaries import NOON, summary
+from tests.support.helpers import eventually
+from tests.support.summaries import NOON, summary
 from writer import inside, page
 from writer.app import make_app
 from writer.csvfile import SummaryFile

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpark.domain.events import StaySummary
-from tests.summaries import stay, summary
+from tests.support.summaries import stay, summary
 from writer.rows import HEADER, is_whole, line_of, parse_line, parse_row, parse_summary
 
 IDS = st.text(min_size=1, max_size=128).filter(

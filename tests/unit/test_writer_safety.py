@@ -13,7 +13,7 @@ from carpark.ops.doctor.servers import check_writer
 from carpark.plugins.sinks.http import HttpSink
 from carpark.settings import Settings
 from carpark.web.ports import names_loopback
-from tests.summaries import HEADER, ids_in, posted, stay
+from tests.support.summaries import HEADER, ids_in, posted, stay
 from writer.app import make_app
 from writer.csvfile import SummaryFile
 from writer.server import WriterServer

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from carpark.records import Records
-from tests.stores import STORES, open_store
+from tests.support.stores import STORES, open_store
 
 RETENTION = 100.0
 SINKS = ("http-csv", "sqlite")

@@ -12,7 +12,7 @@ import redis
 from carpark.domain.events import Event, VehicleEntered, VehicleExited
 from carpark.records import Batch, Outcome, Recorded, Records, Settlement
 from tests.integration.records.conftest import RETENTION, SINKS, Clock
-from tests.stays import at, entered, exited
+from tests.support.stays import at, entered, exited
 
 NON_BMP = "\N{CARPENTRY SAW}"
 ODD_IDS = [

@@ -10,7 +10,7 @@ from typing import Any
 from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.records import Batch, Outcome, Records, Settlement, connect
 from tests.integration.records.conftest import Clock
-from tests.stays import entered, exited
+from tests.support.stays import entered, exited
 
 PAGE = (Path(__file__).parents[3] / "docs" / "records.md").read_text(encoding="utf-8")
 

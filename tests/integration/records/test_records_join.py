@@ -1,6 +1,6 @@
 """The join keeps its word: contract's guarantees, on the store in this process and on a real Redis.
 
-What must come of the events is computed by `tests.reference`, which knows nothing of the records.
+What must come of the events is computed by `tests.support.reference`, which knows nothing of the records.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from carpark.domain.events import Event, StaySummary
 from carpark.records import Outcome, Recorded, Records
-from tests.reference import Account, account_for
-from tests.stays import any_events, in_batches, incomplete, mixed, stays, two_queues, whole_stays
-from tests.stores import STORES, open_store, undelivered
+from tests.support.reference import Account, account_for
+from tests.support.stays import any_events, in_batches, incomplete, mixed, stays, two_queues, whole_stays
+from tests.support.stores import STORES, open_store, undelivered
 
 SINKS = ("http-csv", "sqlite")
 RETENTION = 172_800

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from carpark.domain.events import Event
 from carpark.records import Outcome, Recorded, Records
 from tests.integration.records.conftest import RETENTION, Clock
-from tests.stays import entered, exited
-from tests.stores import STORES, open_store
+from tests.support.stays import entered, exited
+from tests.support.stores import STORES, open_store
 
 PLATES = ("B1", "B2", "B3")
 events = st.builds(

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from carpark.domain.events import Event
 from carpark.records import Batch, ExitsHeld, Outcome, Records, Settlement, connect, forget_memory
 from tests.integration.records.conftest import RETENTION, SINKS, Clock
-from tests.stays import at, entered, exited
+from tests.support.stays import at, entered, exited
 
 
 def _take(records: Records, sink: str = "http-csv", lease: float = 10) -> Batch:

@@ -16,9 +16,9 @@ from carpark.domain.events import Event
 from carpark.errors import RecordsUnavailable
 from carpark.records import Batch, Outcome, Records, Settlement, connect
 from carpark.records import connection as connection_module
-from tests.helpers import eventually, find_free_port
-from tests.servers import RedisServer
-from tests.stays import entered, exited
+from tests.support.helpers import eventually, find_free_port
+from tests.support.servers import RedisServer
+from tests.support.stays import entered, exited
 
 RETENTION = 100.0
 OURS = ["entry_plates", "carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:sinks"]

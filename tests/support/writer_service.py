@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.processes import Process, Processes
+from tests.support.processes import Process, Processes
 
 READY = r"^writer: (http://\S+) appends to (.*)$"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import redis
 
-from tests.helpers import eventually
-from tests.servers import RedisServer, Server, find_program
+from tests.support.helpers import eventually
+from tests.support.servers import RedisServer, Server, find_program
 
 NAME = "stays"
 DOWN_AFTER_MS = 4000

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from tests.helpers import find_free_port
-from tests.processes import ROOT, Process, Processes
+from tests.support.helpers import find_free_port
+from tests.support.processes import ROOT, Process, Processes
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 LOCAL = ROOT / "deploy" / "prometheus" / "local.yml"

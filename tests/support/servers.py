@@ -1,4 +1,4 @@
-"""Private RabbitMQ and Redis for the tests, and `python -m tests.servers`, which sees to it that there can be any.
+"""Private RabbitMQ and Redis for the tests, and `python -m tests.support.servers`, which sees to it that there can be any.
 
 Servers that ``CARPARK_TEST_BROKER_URL`` and ``CARPARK_TEST_REDIS_URL`` name are used as they are. Otherwise the
 programs on this machine are started on free ports, in a temporary folder, touching no service that may be running.
@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import redis
 import requests
 
-from tests.guard import GUARD
-from tests.helpers import eventually, find_free_port, is_listening
+from tests.support.guard import GUARD
+from tests.support.helpers import eventually, find_free_port, is_listening
 
 BROKER_VARIABLE = "CARPARK_TEST_BROKER_URL"
 REDIS_VARIABLE = "CARPARK_TEST_REDIS_URL"

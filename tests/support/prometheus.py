@@ -8,7 +8,7 @@ from typing import Any
 import requests
 import yaml
 
-from tests.servers import Server, find_program
+from tests.support.servers import Server, find_program
 
 
 class PrometheusServer(Server):

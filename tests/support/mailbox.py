@@ -9,7 +9,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.broker.letters import headers_for
-from tests.helpers import eventually
+from tests.support.helpers import eventually
 
 
 def dead_letters(count: int, why: str = "not wanted", **properties: Any) -> list[tuple[bytes, pika.BasicProperties]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from carpark.domain.events import Event, StaySummary, VehicleEntered, format_duration
 from carpark.ops.audit import Sources, Verdict, audit
-from tests.reference import account_for
-from tests.stays import entered, exited
+from tests.support.reference import account_for
+from tests.support.stays import entered, exited
 
 COLUMNS = tuple(StaySummary.model_fields)
 

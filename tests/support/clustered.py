@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import requests
 
-from tests.guard import GUARD
-from tests.helpers import eventually, find_free_port, is_listening
-from tests.servers import RabbitmqServer, find_program
+from tests.support.guard import GUARD
+from tests.support.helpers import eventually, find_free_port, is_listening
+from tests.support.servers import RabbitmqServer, find_program
 
 
 class RabbitmqNode(RabbitmqServer):

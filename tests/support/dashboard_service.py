@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import requests
 
-from tests.dashboards import CSRF
-from tests.processes import Process, Processes
+from tests.support.dashboards import CSRF
+from tests.support.processes import Process, Processes
 
 READY = r"^dashboard: (http://\S+) shows "
 

@@ -9,7 +9,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 _PROGRAMS = {
     "carpark": "import sys; sys.argv[0] = 'carpark'; from carpark.cli import main; main()",

@@ -11,7 +11,7 @@ from carpark.records import Records
 from generators.clock import Stamps
 from generators.lot import Lot, Refusal
 from generators.redis_lot import RESERVED_SECONDS, RedisLot
-from tests.generating import HandClock, entered, exited, numbered
+from tests.support.generating import HandClock, entered, exited, numbered
 
 RETENTION = 3600.0
 

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.guard import GUARD
-from tests.helpers import eventually
+from tests.support.guard import GUARD
+from tests.support.helpers import eventually
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 OTHER_CLOCK = """
