@@ -10,7 +10,7 @@ import pytest
 from carpark.errors import SummaryRefused
 from carpark.records import forget_memory
 from carpark.settings import Settings
-from tests.unit.test_relay import RECORDS, Desk
+from tests.unit.backend.test_relay import RECORDS, Desk
 
 
 def test_it_counts_from_when_it_was_asked_for(
