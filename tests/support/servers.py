@@ -1,4 +1,4 @@
-"""Private RabbitMQ and Redis for the tests, and `python -m tests.support.servers`, which sees to it that there can be any.
+"""Private RabbitMQ and Redis for the tests; `python -m tests.support.servers` sees to it that there can be any.
 
 Servers that ``CARPARK_TEST_BROKER_URL`` and ``CARPARK_TEST_REDIS_URL`` name are used as they are. Otherwise the
 programs on this machine are started on free ports, in a temporary folder, touching no service that may be running.
