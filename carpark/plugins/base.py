@@ -78,7 +78,7 @@ class PlateGenerator(ABC):
         """Make up the next plate.
 
         Returns:
-            A plate as people write it; `carpark.domain.events.canonical_plate` takes it. It need not be new: whether a
+            A plate as people write it; `carpark.canonical_plate` takes it. It need not be new: whether a
             vehicle with this plate is inside is for the caller to find out.
         """
 

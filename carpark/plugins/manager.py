@@ -180,7 +180,7 @@ class Plugins:
             raise BrokenPlugin(name, f"there is no hook {wrong}; {hint} hooks are {known}") from None
         for hook in HOOKS:
             if hook not in implemented and inspect.isroutine(getattr(plugin, hook, None)):
-                raise BrokenPlugin(name, f"its {hook} is not marked; put @carpark.plugins.hookimpl above it")
+                raise BrokenPlugin(name, f"its {hook} is not marked; put @carpark.hookimpl above it")
         if not implemented:
             raise BrokenPlugin(name, f"implements no hook; the hooks are {known}")
 

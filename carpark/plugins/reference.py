@@ -18,7 +18,7 @@ _HEAD = """\
 <!-- Made from the docstrings by `python -m carpark.ops.docs`. -->
 
 A plugin is a module, or any object, with functions that are named as the hooks below and marked with
-`carpark.plugins.hookimpl`. It is found in one of two ways: through an entry point of the group `carpark` of an
+`carpark.hookimpl`. It is found in one of two ways: through an entry point of the group `carpark` of an
 installed package, or by its name in `CARPARK_PLUGINS`. [Write a plugin in ten minutes](plugins.md) shows both.
 `carpark plugins` lists what was found. A plugin that cannot be loaded, misspells a hook or raises ends the start with
 exit status 2 and one line that names it; two offers of one name do so too. A sink that fails later is retried on its
@@ -28,7 +28,7 @@ own, and no other sink waits for it.
 _MIDDLE = """\
 # What the hooks offer
 
-All of these are in `carpark.plugins`; the errors are in `carpark.errors`, the summary is in `carpark.domain.events`.
+All of these are in `carpark`: `from carpark import Sink, SinkType, hookimpl`.
 """
 
 _CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (

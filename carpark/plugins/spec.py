@@ -1,4 +1,4 @@
-"""The hooks. A plugin implements those that it wants with `carpark.plugins.hookimpl`."""
+"""The hooks. A plugin implements those that it wants with `carpark.hookimpl`."""
 
 from __future__ import annotations
 

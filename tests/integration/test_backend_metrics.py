@@ -192,7 +192,7 @@ def test_a_plugin_that_imports_prometheus_client_spoils_nothing(
     processes: Processes, environ: dict[str, str], channel: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "counting_plugin.py").write_text(
-        "from prometheus_client import Counter\nfrom carpark.plugins import hookimpl\n"
+        "from prometheus_client import Counter\nfrom carpark import hookimpl\n"
         "Counter('my_plugin_loads_total', 'Times it was loaded').inc()\n"
         "@hookimpl\ndef carpark_register_sinks():\n    return []\n",
         encoding="utf-8",

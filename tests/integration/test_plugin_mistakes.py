@@ -20,7 +20,7 @@ COMMANDS = {
 }
 
 SINK = """
-from carpark.plugins import SinkType, hookimpl
+from carpark import SinkType, hookimpl
 
 @hookimpl
 def {hook}():

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from carpark.ops.dashboard.server import DashboardServer, make_app, mount
+from carpark.ops.dashboard.server import DashboardServer, make_app, mount_dashboard
 
-__all__ = ["DashboardServer", "make_app", "mount"]
+__all__ = ["DashboardServer", "make_app", "mount_dashboard"]

@@ -66,7 +66,7 @@ def make_app(
     return Dashboard(broker, park, links_of(settings) if links is None else links, prefix)
 
 
-def mount(
+def mount_dashboard(
     app: WSGIApplication, settings: Settings, prefix: str = "/dashboard", interface: Interface | None = None
 ) -> WSGIApplication:
     """Mount the dashboard in another WSGI application.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 from carpark_example.plates import NetherlandsPlates
 from carpark_example.sink import JsonFolderSink, make_sink
 
-from carpark.errors import InvalidSetting
-from carpark.plugins import PlateGenerator, Plugins, Sink
+from carpark import InvalidSetting, PlateGenerator, Sink
 from carpark.testing import PlatesConformance, SinkConformance, make_context, make_summary
 
 
@@ -48,6 +49,6 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(tmp_pat
 
 
 def test_carpark_finds_both_once_the_package_is_installed():
-    plugins = Plugins()
-    assert plugins.sinks["json-folder"].origin.distribution == "carpark-example-plugin"
-    assert plugins.plates["netherlands"].plugin == "example"
+    listed = subprocess.run([sys.executable, "-m", "carpark", "plugins", "--json"], capture_output=True, check=True)
+    found = {(offer["name"], offer["plugin"], offer["distribution"]) for offer in json.loads(listed.stdout)}
+    assert {(name, "example", "carpark-example-plugin") for name in ("json-folder", "netherlands")} <= found

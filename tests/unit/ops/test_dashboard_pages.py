@@ -11,7 +11,7 @@ import pytest
 from carpark.broker import StubBroker
 from carpark.broker.stub import Letter
 from carpark.errors import BrokerUnavailable, InvalidSetting, RecordsUnavailable
-from carpark.ops.dashboard import make_app, mount
+from carpark.ops.dashboard import make_app, mount_dashboard
 from carpark.ops.dashboard.stub import StubInterface
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
 from carpark.settings import Settings
@@ -364,7 +364,7 @@ def test_one_call_mounts_it_in_another_application(make_settings: MakeSettings) 
         return [environ["PATH_INFO"].encode()]
 
     broker = broker_with(b"one", b"two")
-    pages = Pages(mount(other, make_settings(), "/dashboard", StubInterface(broker)), "/dashboard")
+    pages = Pages(mount_dashboard(other, make_settings(), "/dashboard", StubInterface(broker)), "/dashboard")
     assert pages.client.get("/dashboards").data == b"/dashboards"
     assert pages.client.get("/").data == b"/"
     assert "vehicle_entry 0 0 0 2" in pages.text("")

@@ -123,33 +123,33 @@ def test_an_object_can_be_a_plugin(folder: Path, install: Callable[..., None]) -
     ("source", "complaint"),
     [
         (
-            "from carpark.plugins import hookimpl\n@hookimpl\ndef carpark_register_sink(): return []",
+            "from carpark import hookimpl\n@hookimpl\ndef carpark_register_sink(): return []",
             "there is no hook carpark_register_sink; did you mean carpark_register_sinks? "
             "The hooks are carpark_register_sinks, carpark_register_plates",
         ),
         (
-            "from carpark.plugins import hookimpl\n@hookimpl\ndef unheard_of(): return []",
+            "from carpark import hookimpl\n@hookimpl\ndef unheard_of(): return []",
             "there is no hook unheard_of; the hooks are carpark_register_sinks, carpark_register_plates",
         ),
         (
             "def carpark_register_plates(): return []",
-            "its carpark_register_plates is not marked; put @carpark.plugins.hookimpl above it",
+            "its carpark_register_plates is not marked; put @carpark.hookimpl above it",
         ),
         ("", "implements no hook; the hooks are carpark_register_sinks, carpark_register_plates"),
         (
-            "from carpark.plugins import hookimpl\n@hookimpl\ndef carpark_register_sinks(context): return []",
+            "from carpark import hookimpl\n@hookimpl\ndef carpark_register_sinks(context): return []",
             "Argument(s) {'context'} are declared in the hookimpl but can not be found in the hookspec",
         ),
         (
-            "from carpark.plugins import hookimpl\n@hookimpl\ndef carpark_register_sinks(): return 1 / 0",
+            "from carpark import hookimpl\n@hookimpl\ndef carpark_register_sinks(): return 1 / 0",
             "carpark_register_sinks failed: ZeroDivisionError: division by zero; fix it, or remove the plugin",
         ),
         (
-            "from carpark.plugins import hookimpl\n@hookimpl\ndef carpark_register_sinks(): pass",
+            "from carpark import hookimpl\n@hookimpl\ndef carpark_register_sinks(): pass",
             "carpark_register_sinks returned None; wanted a list",
         ),
         (
-            "from carpark.plugins import hookimpl\n@hookimpl\ndef carpark_register_sinks(): return ['csv']",
+            "from carpark import hookimpl\n@hookimpl\ndef carpark_register_sinks(): return ['csv']",
             "carpark_register_sinks returned 'csv'; wanted a SinkType with a name like 'my-name'",
         ),
         (

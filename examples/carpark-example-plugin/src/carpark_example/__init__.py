@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from carpark.plugins import PlatesType, SinkType, hookimpl
+from carpark import PlatesType, SinkType, hookimpl
 from carpark_example.plates import make_plates
 from carpark_example.sink import make_sink
 

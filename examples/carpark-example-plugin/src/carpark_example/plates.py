@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from carpark.domain.events import canonical_plate
-from carpark.plugins import PlateGenerator, PluginContext
+from carpark import PlateGenerator, PluginContext, canonical_plate
 
 _LETTERS = "BDFGHJKLNPRSTVXZ"  # no vowels, so that no plate is a word
 _PATTERN = re.compile(f"[{_LETTERS}][0-9]{{3}}[{_LETTERS}]{{2}}")

@@ -9,9 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from carpark.domain.events import StaySummary
-from carpark.errors import InvalidSetting
-from carpark.plugins import PluginContext, Sink
+from carpark import InvalidSetting, PluginContext, Sink, StaySummary
 
 
 class JsonFolderSink(Sink):
