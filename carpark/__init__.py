@@ -2,10 +2,6 @@
 
 Start with ``make run``. What others may rely on is what this module names, and `carpark.testing`; where a name comes
 from may change. Each is imported when it is first asked for, so that importing this costs nothing.
-
-A house tour: the rule by which entries and exits become stays is `carpark.domain.pairing`; what happens to one event,
-`carpark.backend.processing`; where a sink is called, `carpark.backend.relay`; where a setting is added,
-`carpark.settings.model`.
 """
 
 from __future__ import annotations
