@@ -1,4 +1,4 @@
-"""The backend: actors on the queues, thin over the records, and the relay that brings summaries to the sinks."""
+"""The backend: actors on the queues, thin over the records. docs/design.md has an event's whole way, file by file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from carpark.backend.prometheus import Prometheus
 from carpark.backend.relay import Relay
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.batches import parts_of
+from carpark.broker.failures import Failures
 from carpark.broker.reading import Marker, RejectedMessage
-from carpark.broker.retries import Failures
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited
 from carpark.domain.queues import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable

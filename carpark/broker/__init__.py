@@ -1,4 +1,8 @@
-"""From a URL to a Dramatiq broker whose consumers read bodies: ours, bare events, and garbage."""
+"""Dramatiq's side: a broker whose consumers read bodies for their own queue, ours, bare events and garbage.
+
+Lanes keep each queue's order, batches fold what has arrived, failures decide what becomes of a message that failed, and
+what is given up becomes a dead letter.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""What a plate's events must come to: the rule of the join, written as plainly as it is said.
+"""The rule by which a plate's entries and exits become stays, as plainly as it is said.
 
-The events in the order of their times, an entry before an exit at equal times: an entry opens a stay and abandons the
-one that is open, an exit closes the open one or is unmatched. Nothing of the records is used here, nor may it be: this
-is what they are held against, by the audit and by their own tests.
+Take the events in the order of their times, an entry before an exit at equal times: an entry opens a stay and abandons
+the one that is open, an exit closes the open one or is unmatched. That is all, when all events are there.
+
+A running system sees them one by one, in two queues, late and twice; how it comes to the same result is
+``carpark/records/join.lua``. The audit and the tests hold it against this, so neither uses anything of the other.
 """
 
 from __future__ import annotations

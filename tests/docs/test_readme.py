@@ -12,6 +12,8 @@ from tests.support.processes import ROOT, Processes
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+MADE = ("deploy/compose/.env", "deploy/compose/secrets", "deploy/compose/compose.override.yaml")
+"""What users or commands make."""
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -37,6 +39,14 @@ def test_what_a_run_prints_is_what_the_readme_shows(processes: Processes, tmp_pa
 def test_links_lead_somewhere(page: Path) -> None:
     targets = [target for target, _ in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
+    first = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"data"}
+    named = re.findall(r"`([\w.-]+/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    wanted = [name for name in named if name.partition("/")[0] in first and not name.startswith(MADE)]
+    assert [name for name in wanted if not (ROOT / name).exists()] == []
 
 
 def test_every_page_of_the_docs_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""What the join must come to, for events of any number of plates: the audit's reference, which knows no records.
+"""What the join must come to, for events of any number of plates: the rule, which knows no records.
 
 The records' tests and the audit thus hold each other: a mistake in the rule of `carpark.domain.pairing` fails the
 tests of the records, and one in the records fails the audit.

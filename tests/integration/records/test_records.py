@@ -41,7 +41,7 @@ def outcomes(recorded: list[Recorded]) -> list[str]:
 
 
 class TestRecordOfAPlate:
-    """Contract §5: what people type to look inside."""
+    """What people type to look inside."""
 
     def test_while_inside_it_has_the_entry_and_never_expires(self, client: redis.Redis, records: Records) -> None:
         entry = entered("e1", microseconds=5)
@@ -149,7 +149,7 @@ class TestRecordOfAPlate:
 
 
 class TestTimes:
-    """Contract §6, case by case; in any number they are tests/integration/test_records_join.py."""
+    """The join, case by case; in any number they are in test_records_join.py."""
 
     def test_an_exit_at_the_time_of_its_entry_ends_a_stay_of_no_length(self, records: Records) -> None:
         pairs: list[list[Event]] = [[entered("a"), exited("a")], [exited("b"), entered("b")]]
@@ -284,7 +284,7 @@ class TestTimes:
 
 
 class TestKnownIds:
-    """Contract §4: the same id again is the same event."""
+    """The same id again is the same event."""
 
     def test_the_same_id_again_has_no_effect_whatever_else_it_says(self, client: redis.Redis, records: Records) -> None:
         records.record([entered("1", microseconds=5)])

@@ -1,4 +1,4 @@
-"""Contract section 4, the event objects and the summary: what is taken, what is kept, what is refused and how."""
+"""The event objects and the summary: what is taken, what is kept, what is refused and how."""
 
 from __future__ import annotations
 

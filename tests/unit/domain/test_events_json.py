@@ -1,4 +1,4 @@
-"""Contract section 4, bodies: up to 64 KiB of UTF-8 JSON, no NaN, no Infinity, the last of duplicate keys."""
+"""Bodies: up to 64 KiB of UTF-8 JSON, no NaN, no Infinity, the last of duplicate keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contract section 4, `vehicle_plate`: one spelling for every plate, over all of Unicode."""
+"""`vehicle_plate`: one spelling for every plate, over all of Unicode."""
 
 from __future__ import annotations
 

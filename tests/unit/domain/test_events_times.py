@@ -1,4 +1,4 @@
-"""Contract section 4, times: RFC 3339 to the letter, stored as UTC with six digits; and durations."""
+"""Times: RFC 3339 to the letter, stored as UTC with six digits; and durations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contract section 3: every setting, what it takes, what it refuses, and what is said then."""
+"""Every setting, what it takes, what it refuses, and what is said then."""
 
 from __future__ import annotations
 

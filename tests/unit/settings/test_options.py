@@ -1,4 +1,4 @@
-"""Flags from the table of settings, errors as one line, exit statuses: contract sections 2 and 3."""
+"""Flags from the table of settings, errors as one line, exit statuses."""
 
 from __future__ import annotations
 

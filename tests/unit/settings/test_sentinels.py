@@ -1,4 +1,4 @@
-"""Contract section 3: a Redis that Sentinels name; what its URL says, and what is shown of it."""
+"""A Redis that Sentinels name; what its URL says, and what is shown of it."""
 
 from carpark.records.connection import address, connect
 from carpark.settings.sentinels import Sentinels, is_sentinel_url, sentinels_of
