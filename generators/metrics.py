@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from carpark.domain.events import VehicleExited
+from carpark.services import SERVICES
 from carpark.telemetry.histograms import observe
 
 WAIT_REASONS = {"entry": ("full", "no_plate"), "exit": ("nobody", "no_plate")}
@@ -19,12 +20,12 @@ class CameraMetrics:
     """The numbers of one camera.
 
     Args:
-        kind: ``entry`` or ``exit``; the metrics begin with ``vehicle_entry_`` or ``vehicle_exit_``.
+        kind: ``entry`` or ``exit``.
         registry: Where they are registered.
     """
 
     def __init__(self, kind: str, registry: CollectorRegistry) -> None:
-        namespace = f"vehicle_{kind}"
+        namespace = SERVICES[kind].prefix
         self._exits = kind == VehicleExited.kind
         labels = ["outcome", "plate"] if self._exits else ["outcome"]
         self._events = Counter(

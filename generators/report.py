@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from carpark.domain.events import VehicleExited
+from carpark.services import SERVICES
 from generators.clock import Clock
 from generators.lane import Lane
 from generators.service import Watcher
@@ -83,7 +84,7 @@ class Console(Watcher):
 
     def _state(self, lane: Lane, *, final: bool = False) -> str:
         tally = lane.tally
-        parts = [f"{lane.camera.kind} generator: {tally.published} published"]
+        parts = [f"{SERVICES[lane.camera.kind].title}: {tally.published} published"]
         if lane.camera.kind == VehicleExited.kind and tally.published:
             parts.append(f"{tally.matched} matched ({tally.matched / tally.published:.1%})")
         if not final and tally.waiting:

@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
+from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
-from carpark.web.ports import MetricsPage, metrics_port
+from carpark.web.ports import MetricsPage
 from generators.build import Plan, make_lane
 from generators.clock import Clock
 from generators.publisher import RabbitmqPublisher
@@ -40,7 +41,7 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
     _refuse_in_process(settings)
     # The publisher says in one line what pika would say in twenty.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
-    clock, stop = Clock(), threading.Event()
+    service, clock, stop = SERVICES[kind], Clock(), threading.Event()
     console = Console(sys.stdout, clock)
     registry = CollectorRegistry()
     with ExitStack() as stack:
@@ -49,16 +50,16 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         stack.callback(lot.close)
         lane = make_lane(kind, settings, plan, plugins=plugins, lot=lot, clock=clock, registry=registry)
         stack.callback(lane.close)
-        port = metrics_port(kind, settings.metrics_port)
+        port = service.port_or(settings.metrics_port)
         page = MetricsPage(registry, settings.bind, port)
         stack.callback(page.close)
         stack.enter_context(_Signals(stop))
-        name = f"carpark {kind} generator"
+        name = f"carpark {service.title}"
         publisher = RabbitmqPublisher(
             settings.broker_url, stop, console.say, name, settings.queue_type, settings.partitions
         )
         stack.callback(publisher.close)
-        console.say(f"{kind} generator: {settings.rate:g} events/s; metrics at {page.url}")
+        console.say(f"{service.title}: {settings.rate:g} events/s; metrics at {page.url}")
         stack.callback(console.end, [lane])
         until = None if duration is None else clock.monotonic() + duration
         Run([lane], publisher, clock=clock, stop=stop, watcher=console, until=until).run()

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
+from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.web.ports import listen
 from carpark.web.server import HttpServer
@@ -17,7 +18,6 @@ from writer.app import make_app
 from writer.csvfile import SummaryFile
 from writer.inside import inside_of_redis
 
-_PORT_SETTING = "CARPARK_WRITER_PORT"
 _THREADS = 8
 _CONNECTIONS = 1000
 _READ_AND_REFUSED = 64 * 1024 * 1024  # up to here a too long body is read, so that its sender gets to see the answer
@@ -63,7 +63,7 @@ class WriterServer(HttpServer):
         inside: Callable[[], int | None] | None = None,
     ) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is what group commit lives on
-        listener = listen(settings.bind, settings.writer_port, _PORT_SETTING, _BACKLOG)
+        listener = listen(settings.bind, settings.writer_port, SERVICES["writer"].setting, _BACKLOG)
         try:
             self.summaries = SummaryFile(settings.csv)
         except BaseException:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from carpark.errors import ConfigurationError, RecordsUnavailable
 from carpark.records import Records, connect
+from carpark.services import SERVICES
 from carpark.settings import load_settings
 from carpark.telemetry import folder
-from carpark.web.ports import MetricsPage, metrics_port
+from carpark.web.ports import MetricsPage
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
@@ -84,7 +85,7 @@ def serve() -> int:
         MultiProcessCollector(registry, str(here))  # type: ignore[no-untyped-call]
         records = Records(connect(settings.redis_url, attempts=1, timeout=PATIENCE), settings.retention, settings.sinks)
         registry.register(RecordsNow(lambda: records))
-        port = metrics_port("backend", settings.metrics_port)
+        port = SERVICES["backend"].port_or(settings.metrics_port)
         page = MetricsPage(registry, settings.bind, port)
     except ConfigurationError as error:
         # The workers have found the port free; somebody took it since.

@@ -22,10 +22,11 @@ from carpark.broker.batches import parts_of
 from carpark.broker.lanes import Held
 from carpark.broker.reading import MarkerMessage
 from carpark.errors import ConfigurationError
+from carpark.services import METRICS_SETTING, SERVICES
 from carpark.settings import Settings
 from carpark.telemetry import folder
 from carpark.telemetry.histograms import observe
-from carpark.web.ports import METRICS_SETTING, listen, metrics_port
+from carpark.web.ports import listen
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -79,7 +80,7 @@ class Prometheus(base.Prometheus):
         here, is_first = folder.enter(folder.master_pid() or os.getpid())
         if is_first:
             try:
-                port = metrics_port("backend", self._settings.metrics_port)
+                port = SERVICES["backend"].port_or(self._settings.metrics_port)
                 listen(self._settings.bind, port, METRICS_SETTING).close()
             except ConfigurationError:
                 (here / folder.REFUSED).touch()

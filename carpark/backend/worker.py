@@ -9,10 +9,11 @@ import click
 
 from carpark.errors import InvalidSetting
 from carpark.plugins import PluginContext, Plugins
+from carpark.services import METRICS_SETTING, SERVICES
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
 from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples, settings_options
-from carpark.web.ports import METRICS_SETTING, listen, metrics_port
+from carpark.web.ports import listen
 
 _SETTINGS = (
     "broker_url",
@@ -55,8 +56,7 @@ def worker(ctx: click.Context, settings: Settings, dramatiq_options: tuple[str, 
         )
     for sink in Plugins(settings.plugins).make_sinks(PluginContext(settings)).values():
         sink.close()
-    port = metrics_port("backend", settings.metrics_port)
-    listen(settings.bind, port, METRICS_SETTING).close()
+    listen(settings.bind, SERVICES["backend"].port_or(settings.metrics_port), METRICS_SETTING).close()
     environ = {**os.environ, **_as_environ(ctx)}
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
     os.execve(sys.executable, command, environ)  # noqa: S606 - no shell is wanted

@@ -11,8 +11,9 @@ from carpark.backend.page import RecordsNow
 from carpark.backend.processing import Backend
 from carpark.broker import StubBroker
 from carpark.rabbitmq.metrics import QueueMetrics
+from carpark.services import SERVICES
 from carpark.settings import Settings
-from carpark.web.ports import MetricsPage, metrics_port
+from carpark.web.ports import MetricsPage
 
 
 class EmbeddedMetrics:
@@ -55,7 +56,7 @@ class EmbeddedMetrics:
         Raises:
             ConfigurationError: The port or the address cannot be used.
         """
-        return MetricsPage(self.registry, settings.bind, metrics_port("run", settings.metrics_port))
+        return MetricsPage(self.registry, settings.bind, SERVICES["run"].port_or(settings.metrics_port))
 
 
 class _QueuesNow:

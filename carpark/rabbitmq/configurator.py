@@ -24,11 +24,12 @@ from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.rabbitmq.migration import Migration
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_exchange, queue_arguments, with_companions
+from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, examples, seconds, settings_options
 from carpark.settings.values import mask_urls
-from carpark.web.ports import MetricsPage, metrics_port
+from carpark.web.ports import MetricsPage
 
 INTERVAL = 2.0
 """Seconds between two looks at the queues."""
@@ -389,7 +390,7 @@ def queues(settings: Settings, interval: float, once: bool, migrate: bool) -> No
         if once or migrate:
             _say(configurator.declared(configurator.declare()))
             return
-        port = metrics_port("queues", settings.metrics_port)
+        port = SERVICES["queues"].port_or(settings.metrics_port)
         with contextlib.closing(MetricsPage(registry, settings.bind, port)) as page, _until_signal():
             _say(f"queues: metrics at {page.url}")
             configurator.watch()

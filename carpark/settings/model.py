@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from carpark.errors import InvalidSetting
+from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import values
 from carpark.settings.sentinels import redis_url
 from carpark.settings.values import MASK as MASK
@@ -91,6 +92,7 @@ MOST_PARTITIONS = 64
 """How many there may be: each costs a worker process four connections to RabbitMQ, and at its start eight."""
 
 _PORT = "a port from 0 to 65535 (0 for a free one)"
+_port = values.integer(0, 65535)
 _PARTS = f"a whole number from 1 to {MOST_PARTITIONS}"
 _SECONDS = "a number of seconds from 0.001 to "
 
@@ -136,7 +138,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "writer_url",
-        "http://localhost:40000",
+        f"http://localhost:{SERVICES['writer'].port}",
         "http://host:port",
         values.url("http", "https"),
         "where the default sink posts summaries",
@@ -288,9 +290,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "bind", "127.0.0.1", "an address of this machine", values.word, "address that every port binds to", "ADDRESS"
     ),
-    Setting("writer_port", "40000", _PORT, values.integer(0, 65535), "the writer's port; 0 for a free one", "PORT"),
+    Setting("writer_port", str(SERVICES["writer"].port), _PORT, _port, "the writer's port; 0 for a free one", "PORT"),
     Setting(
-        "dashboard_port", "40001", _PORT, values.integer(0, 65535), "the dashboard's port; 0 for a free one", "PORT"
+        "dashboard_port",
+        str(SERVICES["dashboard"].port),
+        _PORT,
+        _port,
+        "the dashboard's port; 0 for a free one",
+        "PORT",
     ),
     Setting(
         "dashboard_login",
@@ -314,8 +321,8 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         _PORT,
         values.optional_port,
-        "port of a service's metrics; by default backend 9191, entry generator 9201, exit generator 9202, "
-        "queue configurator 9203, embedded run 9190; 0 for a free one",
+        "port of a service's metrics; by default "
+        f"{', '.join(f'{service.title} {service.port}' for service in ON_METRICS_PORT)}; 0 for a free one",
         "PORT",
     ),
 )

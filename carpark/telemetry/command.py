@@ -8,18 +8,10 @@ from dataclasses import asdict, dataclass
 
 import click
 
+from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
-from carpark.web.ports import METRICS_PORTS, in_url, metrics_port, why
-
-SERVICES = {
-    "backend": "backend",
-    "entry": "entry camera",
-    "exit": "exit camera",
-    "queues": "queue configurator",
-    "run": "carpark run",
-}
-"""What the services of `METRICS_PORTS` are called."""
+from carpark.web.ports import ANY_ADDRESS, in_url, why
 
 SERVERS = {"Prometheus": "http://127.0.0.1:9090", "Grafana": "http://127.0.0.1:3000"}
 """What draws the numbers, in deploy/compose and by default."""
@@ -27,7 +19,6 @@ SERVERS = {"Prometheus": "http://127.0.0.1:9090", "Grafana": "http://127.0.0.1:3
 LOCAL = "prometheus --config.file=deploy/prometheus/local.yml --storage.tsdb.path=data/prometheus"
 
 _TIMEOUT = 2.0
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask what is bound to every address
 
 
 @dataclass(frozen=True)
@@ -56,13 +47,11 @@ def look(settings: Settings) -> list[Found]:
     Returns:
         The services' pages, then what draws them.
     """
-    host = in_url(_EVERYWHERE.get(settings.bind, settings.bind))
+    host = in_url(ANY_ADDRESS.get(settings.bind, settings.bind))
     pages = {
-        name: f"http://{host}:{metrics_port(service, settings.metrics_port)}/metrics"
-        for service, name in SERVICES.items()
-        if service in METRICS_PORTS
+        service.title: f"http://{host}:{service.port_or(settings.metrics_port)}/metrics" for service in ON_METRICS_PORT
     }
-    pages["writer"] = f"{settings.writer_url.rstrip('/')}/metrics"
+    pages[SERVICES["writer"].title] = f"{settings.writer_url.rstrip('/')}/metrics"
     return [_ask(name, url) for name, url in {**pages, **SERVERS}.items()]
 
 

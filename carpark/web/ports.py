@@ -11,36 +11,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from carpark.errors import InvalidSetting, PortTaken
+from carpark.services import METRICS_SETTING
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-METRICS_SETTING = "CARPARK_METRICS_PORT"
-METRICS_PORTS = {"backend": 9191, "entry": 9201, "exit": 9202, "queues": 9203, "run": 9190}
-"""Where each service shows its metrics when ``CARPARK_METRICS_PORT`` is not set.
-
-The embedded run has a port that no service uses, so that it can be tried out beside them.
-"""
-
 IDENTITY = "carpark"
 """What our own pages say in the header ``Server``."""
+
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are looked up, not bound to
+"""Where to ask for what is bound to every address."""
 
 _BACKLOG = 64
 _CLOSE_SECONDS = 2.0
 _LOCAL_NAMES = {"localhost"}
-
-
-def metrics_port(service: str, given: int | None) -> int:
-    """Say on which port a service shows its metrics.
-
-    Args:
-        service: A service of `METRICS_PORTS`.
-        given: ``CARPARK_METRICS_PORT``, if it is set.
-
-    Returns:
-        The port; 0 for a free one.
-    """
-    return METRICS_PORTS[service] if given is None else given
 
 
 def listen(host: str, port: int, setting: str, backlog: int = _BACKLOG) -> socket.socket:

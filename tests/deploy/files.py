@@ -9,20 +9,14 @@ from typing import Any
 
 import yaml
 
+from carpark import services
 from tests.support.processes import ROOT
 
 COMPOSE = ROOT / "deploy" / "compose"
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 
-SERVICES = {
-    "queues": "queues",
-    "writer": "writer",
-    "worker": "worker",
-    "entry": "generate entry",
-    "exit": "generate exit",
-    "dashboard": "dashboard",
-}
-"""Our services, and the command of each."""
+SERVICES = {service.command.split()[-1]: service for service in services.SERVICES.values() if service.name != "run"}
+"""Our services; here each is called by the last word of its command."""
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::?-(?P<default>[^}]*)|:\?(?P<error>[^}]*))?\}")
 

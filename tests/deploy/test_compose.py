@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from carpark import cli
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, with_companions
 from carpark.records.connection import connect
 from carpark.settings import load_settings
-from carpark.settings.model import BY_NAME, MOST_PARTITIONS, SETTINGS
-from carpark.web.ports import METRICS_PORTS
+from carpark.settings.model import MOST_PARTITIONS, SETTINGS
 from tests.deploy.files import COMPOSE, SERVICES, compose, filled, mebibytes, redis_conf, variables, with_overlay
 from tests.support.processes import ROOT
 
@@ -33,11 +31,7 @@ VALUES = {
 DOCKERFILE = (COMPOSE / "Dockerfile").read_text(encoding="utf-8")
 PORTS = {
     "rabbitmq": {15762: 15672},
-    "queues": {9203: METRICS_PORTS["queues"]},
-    "entry": {9201: METRICS_PORTS["entry"]},
-    "exit": {9202: METRICS_PORTS["exit"]},
-    "writer": {40000: 40000},
-    "dashboard": {40001: 40001},
+    **{name: {service.port: service.port} for name, service in SERVICES.items() if name != "worker"},
     "prometheus": {9090: 9090},
     "grafana": {3000: 3000},
 }
@@ -92,12 +86,9 @@ def test_the_cluster_is_quorum_queues_and_a_primary_named_by_sentinels() -> None
 
 
 def test_each_service_is_a_command_of_the_one_image() -> None:
-    for name, command in SERVICES.items():
-        service = STACK[name]
-        words = service["command"]
-        assert " ".join(words).startswith(command)
-        assert service["image"].startswith("carpark:")
-        assert words[0] in cli.COMMANDS
+    for name, service in SERVICES.items():
+        assert " ".join(STACK[name]["command"]).startswith(service.command)
+        assert STACK[name]["image"].startswith("carpark:")
     assert 'ENTRYPOINT ["carpark"]' in DOCKERFILE
     assert [name for name, service in STACK.items() if "build" in service] == ["queues"]
 
@@ -110,8 +101,14 @@ def test_ports_are_the_contracts_on_the_address_of_the_setting() -> None:
             assert match, port
             published[int(match[1])] = int(match[2])
         assert published == PORTS.get(name, {}), name
-    assert (BY_NAME["writer_port"].default, BY_NAME["dashboard_port"].default) == ("40000", "40001")
-    assert STACK["worker"]["expose"] == [str(METRICS_PORTS["backend"])]
+    assert STACK["worker"]["expose"] == [str(SERVICES["worker"].port)]
+
+
+def test_what_make_up_says_is_where_the_ports_are() -> None:
+    source = (COMPOSE / "stack.py").read_text(encoding="utf-8")
+    places = re.findall(r'^    \("(\w+)", (\d+), ".*"\),$', source, re.MULTILINE)
+    assert {name for name, _ in places} == {"writer", "dashboard", "rabbitmq", "prometheus", "grafana"}
+    assert [name for name, port in places if int(port) not in PORTS[name]] == []
 
 
 def test_every_service_is_watched_limited_and_started_again() -> None:
@@ -120,10 +117,9 @@ def test_every_service_is_watched_limited_and_started_again() -> None:
         assert service["restart"] == "unless-stopped", name
         assert mebibytes(service["mem_limit"]), name
     checks = {name: STACK[name]["healthcheck"]["test"] for name in SERVICES}
-    ports = {**METRICS_PORTS, "worker": METRICS_PORTS["backend"], "writer": 40000, "dashboard": 40001}
-    assert f"'127.0.0.1', {ports['dashboard']}" in checks.pop("dashboard")
+    assert f"'127.0.0.1', {SERVICES['dashboard'].port}" in checks.pop("dashboard")
     for name, check in checks.items():
-        assert f"http://127.0.0.1:{ports[name]}/{'healthz' if name == 'writer' else 'metrics'}" in check
+        assert f"http://127.0.0.1:{SERVICES[name].port}/{'healthz' if name == 'writer' else 'metrics'}" in check
 
 
 def test_the_memory_limits_add_up_to_under_one_and_a_half_gigabytes() -> None:
@@ -251,8 +247,7 @@ def test_prometheus_asks_every_service_that_has_metrics_on_its_port() -> None:
         for each in job.get("dns_sd_configs", ()):
             asked |= dict.fromkeys(each["names"], each["port"])
             assert each["type"] == "A"
-    ports = {**METRICS_PORTS, "worker": METRICS_PORTS["backend"], "writer": 40000}
-    assert asked == {name: ports[name] for name in SERVICES if name != "dashboard"}
+    assert asked == {name: service.port for name, service in SERVICES.items() if name != "dashboard"}
     assert STACK["grafana"]["environment"]["PROMETHEUS_URL"] == "http://prometheus:9090"
 
 

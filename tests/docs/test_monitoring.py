@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from carpark.settings.model import BY_NAME
-from carpark.web.ports import METRICS_PORTS
+from carpark.services import ON_METRICS_PORT, SERVICES
 from tests.support.metrics_docs import PAGE as DOCS
 from tests.support.metrics_docs import documented
 from tests.support.processes import ROOT
@@ -82,7 +81,7 @@ def test_an_alert_says_what_to_do_and_has_its_panel(name: str) -> None:
 
 
 def test_jobs_are_asked_at_the_ports_that_the_services_have() -> None:
-    ports = {**METRICS_PORTS, "writer": int(BY_NAME["writer_port"].default)}
+    ports = {service.name: service.port for service in (*ON_METRICS_PORT, SERVICES["writer"])}
     found = {}
     for job in read_yaml(LOCAL)["scrape_configs"]:
         [[target]] = [static["targets"] for static in job["static_configs"]]
@@ -91,6 +90,8 @@ def test_jobs_are_asked_at_the_ports_that_the_services_have() -> None:
     text = STACK.read_text(encoding="utf-8")
     for name, port in ports.items():
         assert name == "run" or re.search(rf"job_name: {name}\n.*\b{port}\b", text), name
+    [alternatives] = re.findall(r'up{job=~"([^"]*)"}', RULES.read_text(encoding="utf-8"))
+    assert set(alternatives.split("|")) == ports.keys() - {"run"}
 
 
 def test_a_test_s_copy_of_the_rules_differs_in_its_durations_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from carpark.embedded.system import Embedded
 from carpark.errors import PortTaken
 from carpark.ops.doctor.findings import ok
 from carpark.ops.doctor.local import check_ports
+from carpark.services import SERVICES
 from carpark.settings import Settings
 from generators.build import Plan
 from tests.support.helpers import is_listening
@@ -82,6 +84,6 @@ def test_the_doctor_knows_the_page_of_a_run(
 ) -> None:
     with Embedded(make_settings(), Plan(events=0)) as park:
         port = int(park.metrics.url.split(":")[2].split("/")[0])
-        monkeypatch.setattr("carpark.ops.doctor.local.METRICS_PORTS", {"run": port})
+        monkeypatch.setattr("carpark.ops.doctor.local.ON_METRICS_PORT", [replace(SERVICES["run"], port=port)])
         finding = check_ports(make_settings(metrics_port=""))[2]
     assert finding == ok(f"port {port}", "held by the embedded run, which runs")

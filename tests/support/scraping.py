@@ -10,10 +10,12 @@ import requests
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from carpark.services import SERVICES
+
 PAGE = r"metrics at (http://\S+/metrics)"
 """What each service says about its page."""
 
-OURS = re.compile(r"(go_backend|web_backend|queue_configurator|vehicle_entry|vehicle_exit|dramatiq)_")
+OURS = re.compile(f"({'|'.join(filter(None, (service.prefix for service in SERVICES.values())))}|dramatiq)_")
 """The namespaces of the system; what else a page shows is about its process."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from carpark.services import SERVICES
 from tests.support.helpers import find_free_port
 from tests.support.processes import ROOT, Process, Processes
 
@@ -154,8 +155,7 @@ class System:
         Returns:
             The process.
         """
-        port = "CARPARK_WRITER_PORT" if name == "writer" else "CARPARK_METRICS_PORT"
-        environ = {**self._environ, port: str(self.ports[name]), **more}
+        environ = {**self._environ, SERVICES[name].setting: str(self.ports[name]), **more}
         self.running[name] = self._processes.start(COMMANDS[name], environ, name=name)
         return self.running[name]
 

@@ -12,6 +12,7 @@ from carpark.ops.dashboard.base import Interface
 from carpark.ops.dashboard.park import CarPark, look
 from carpark.ops.dashboard.safety import check_login, guarded
 from carpark.records import Records, connect
+from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.web.ports import is_loopback, listen
 from carpark.web.server import HttpServer
@@ -123,7 +124,7 @@ class DashboardServer(HttpServer):
         check_login(settings)
         app = make_app(settings, interface, records, links)
         safe = guarded(app, settings.dashboard_login, local=is_loopback(settings.bind))
-        listener = listen(settings.bind, settings.dashboard_port, "CARPARK_DASHBOARD_PORT")
+        listener = listen(settings.bind, settings.dashboard_port, SERVICES["dashboard"].setting)
         super().__init__(safe, listener, settings.bind, "dashboard", threads=_THREADS)
 
 

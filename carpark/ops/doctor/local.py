@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import random
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from carpark import __version__
 from carpark.errors import CarparkError, InvalidSetting, PortTaken, UnknownPlugin
 from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.plugins import PluginContext, Plugins
+from carpark.services import ON_METRICS_PORT, SERVICES, Service
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
-from carpark.web.ports import IDENTITY, METRICS_PORTS, METRICS_SETTING, in_url, listen
+from carpark.web.ports import ANY_ADDRESS, IDENTITY, in_url, listen
 
 PROBE_TIMEOUT = 1.5
 """Seconds that whoever holds a port may take to say who it is."""
@@ -28,21 +31,6 @@ LITTLE_SPACE = 200 * 1024 * 1024
 
 _PACKAGES = ("dramatiq", "pika", "redis")
 _SINK_FILES = {"csv": "sink_csv", "jsonl": "sink_jsonl", "sqlite": "sink_sqlite"}
-_MARKS = {
-    "writer": "web_backend_",
-    "backend": "go_backend_",
-    "entry": "vehicle_entry_",
-    "exit": "vehicle_exit_",
-    "queues": "queue_configurator_",
-}
-_TITLES = {
-    "entry": "entry generator",
-    "exit": "exit generator",
-    "queues": "queue configurator",
-    "run": "embedded run",
-    "metrics": "page of metrics",
-}
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are looked up, not bound to
 
 
 def check_python(settings: Settings) -> list[Finding]:
@@ -144,43 +132,42 @@ def check_ports(settings: Settings) -> list[Finding]:
         listen(settings.bind, 0, "CARPARK_BIND").close()
     except InvalidSetting as error:
         return [wrong("ports", f"{error.name}={error.value}", f"wanted {error.wanted}")]
-    return [_check_port(settings.bind, *each) for each in _ports(settings)]
+    return [_check_port(settings.bind, service) for service in _ports(settings)]
 
 
-def _ports(settings: Settings) -> Iterator[tuple[str, int, str]]:
-    yield "writer", settings.writer_port, "CARPARK_WRITER_PORT"
-    yield "dashboard", settings.dashboard_port, "CARPARK_DASHBOARD_PORT"
-    if settings.metrics_port is not None:
-        yield "metrics", settings.metrics_port, METRICS_SETTING
-        return
-    for service, port in METRICS_PORTS.items():
-        yield service, port, METRICS_SETTING
+def _ports(settings: Settings) -> Iterator[Service]:
+    """The services with the ports that they would take; one entry for all pages of metrics where the setting is set."""
+    yield replace(SERVICES["writer"], port=settings.writer_port)
+    yield replace(SERVICES["dashboard"], port=settings.dashboard_port)
+    if settings.metrics_port is None:
+        yield from ON_METRICS_PORT
+    else:
+        yield Service("metrics", "page of metrics", "", "", settings.metrics_port)
 
 
-def _check_port(host: str, service: str, port: int, setting: str) -> Finding:
+def _check_port(host: str, service: Service) -> Finding:
+    port, title = service.port, service.title
     check = f"port {port}" if port else "port"
-    title = _TITLES.get(service, service)
     if not port:
         return ok(check, f"the {title} takes a free one")
     try:
-        listen(host, port, setting).close()
+        listen(host, port, service.setting).close()
     except PortTaken:
-        return _judge_holder(check, service, title, setting, *_probe(_ANY_ADDRESS.get(host, host), port))
+        return _judge_holder(check, service, *_probe(ANY_ADDRESS.get(host, host), port))
     except InvalidSetting as error:
         return wrong(check, f"{error.name}={error.value} for the {title}", f"wanted {error.wanted}")
     return ok(check, f"free for the {title}")
 
 
-def _judge_holder(check: str, service: str, title: str, setting: str, holders: set[str], is_ours: bool) -> Finding:
-    if service in holders or (is_ours and (not holders or service == "metrics")):
-        return ok(
-            check, f"held by the {title}, which runs" if service in holders else f"held by carpark, for the {title}"
-        )
-    advice = f"end it, or choose another port in {setting}; 0 takes a free one"
-    if holders or is_ours:
-        others = " and ".join(sorted(_TITLES.get(each, each) for each in holders))
-        return wrong(check, f"meant for the {title}, held by carpark's {others}", advice)
-    return wrong(check, f"meant for the {title}, held by another program", advice)
+def _judge_holder(check: str, service: Service, holders: set[str], is_ours: bool) -> Finding:
+    if service.name in holders:
+        return ok(check, f"held by the {service.title}, which runs")
+    if is_ours and (not holders or service.name == "metrics"):
+        return ok(check, f"held by carpark, for the {service.title}")
+    advice = f"end it, or choose another port in {service.setting}; 0 takes a free one"
+    others = " and ".join(sorted(SERVICES[each].title for each in holders))
+    holder = f"carpark's {others}" if holders else "another program"
+    return wrong(check, f"meant for the {service.title}, held by {holder}", advice)
 
 
 def _probe(host: str, port: int) -> tuple[set[str], bool]:
@@ -193,7 +180,11 @@ def _probe(host: str, port: int) -> tuple[set[str], bool]:
             page = next(response.iter_content(256 * 1024), b"").decode("utf-8", "replace")
     except OSError:  # every error of requests is one
         return set(), False
-    holders = {service for service, mark in _MARKS.items() if f"\n{mark}" in f"\n{page}" or f" {mark}" in page}
+    holders = {
+        service.name
+        for service in SERVICES.values()
+        if service.prefix and re.search(rf"(^| ){service.prefix}_", page, re.MULTILINE)
+    }
     if "dramatiq_" in page:
         holders.add("backend")
     if {"backend", "entry", "exit", "queues"} <= holders:

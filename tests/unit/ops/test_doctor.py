@@ -5,6 +5,7 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from carpark.ops.doctor.findings import (
 from carpark.ops.doctor.given import read_given
 from carpark.ops.doctor.local import check_files, check_plugins, check_ports
 from carpark.rabbitmq.metrics import QueueMetrics
+from carpark.services import SERVICES
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import SETTINGS
 from carpark.web.ports import MetricsPage
@@ -309,7 +311,7 @@ def test_a_backend_that_has_counted_nothing_yet_is_not_a_stranger(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with foreign_server(_EmptyMetrics) as port:
-        monkeypatch.setattr("carpark.ops.doctor.local.METRICS_PORTS", {"backend": port})
+        monkeypatch.setattr("carpark.ops.doctor.local.ON_METRICS_PORT", [replace(SERVICES["backend"], port=port)])
         finding = check_ports(make_settings(metrics_port=""))[2]
     assert finding == ok(f"port {port}", "held by carpark, for the backend")
 
@@ -321,7 +323,7 @@ def test_a_port_held_by_the_service_it_is_meant_for_is_well(
     QueueMetrics(registry, [])
     with contextlib.closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
         port = int(page.url.split(":")[2].removesuffix("/metrics"))
-        monkeypatch.setattr("carpark.ops.doctor.local.METRICS_PORTS", {"queues": port})
+        monkeypatch.setattr("carpark.ops.doctor.local.ON_METRICS_PORT", [replace(SERVICES["queues"], port=port)])
         settings = make_settings(metrics_port="", writer_port=port)
         writer, _, queues = check_ports(settings)
     assert queues == ok(f"port {port}", "held by the queue configurator, which runs")

@@ -9,13 +9,8 @@ from contextlib import closing
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from carpark.telemetry.command import SERVICES
-from carpark.web.ports import METRICS_PORTS, MetricsPage
+from carpark.web.ports import MetricsPage
 from tests.support.processes import Processes
-
-
-def test_every_service_has_a_name() -> None:
-    assert SERVICES.keys() == METRICS_PORTS.keys()
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
@@ -44,5 +39,5 @@ def test_it_asks_each_page_and_says_what_it_answers(processes: Processes, bind: 
         "answers": False,
         "said": "connection refused",
     }
-    assert f"carpark run         {page.url}" in shown.output
+    assert f"embedded run        {page.url}" in shown.output
     assert "deploy/prometheus/local.yml" in shown.output
