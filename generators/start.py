@@ -17,6 +17,7 @@ from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
 from carpark.web.ports import MetricsPage
+from carpark.web.signals import on_signal
 from generators.build import Plan, make_lane
 from generators.clock import Clock
 from generators.publisher import RabbitmqPublisher
@@ -50,10 +51,9 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         stack.callback(lot.close)
         lane = make_lane(kind, settings, plan, plugins=plugins, lot=lot, clock=clock, registry=registry)
         stack.callback(lane.close)
-        port = service.port_or(settings.metrics_port)
-        page = MetricsPage(registry, settings.bind, port)
+        page = MetricsPage(registry, settings.bind, service.port_or(settings.metrics_port))
         stack.callback(page.close)
-        stack.enter_context(_Signals(stop))
+        stack.enter_context(on_signal(stop.set, _interrupt))
         name = f"carpark {service.title}"
         publisher = RabbitmqPublisher(
             settings.broker_url, stop, console.say, name, settings.queue_type, settings.partitions
@@ -65,23 +65,10 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         Run([lane], publisher, clock=clock, stop=stop, watcher=console, until=until).run()
 
 
-class _Signals:
-    """SIGTERM and Ctrl-C ask the run to finish what it has in hand; the second Ctrl-C ends it."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        if self._stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._stop.set()
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """Let a second Ctrl-C end what the first signal asked to end; who sends SIGTERM twice means the first."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
 
 
 def _refuse_in_process(settings: Settings) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Self
 
 import click
 from rich.console import Console
@@ -29,6 +26,7 @@ from carpark.ops.dashboard.stub import StubInterface
 from carpark.rabbitmq.topology import with_companions
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
+from carpark.web.signals import on_signal
 from generators.build import Plan
 
 _SHOW = 10
@@ -87,19 +85,20 @@ def _run(
     files = {name: str(path.absolute()) for name, path in sinks_of(settings).items()}
     last = LastRun(folder, format_time(datetime.now(UTC)), files)
     last.save()
+    stop, abort = threading.Event(), threading.Event()
     with (
         Embedded(settings, replace(plan, journals=last.journals)) as park,
         _dashboard(park) as where,
-        _Signals() as asked,
+        on_signal(stop.set, lambda *_: abort.set()),  # the second one stops the waiting too
     ):
         console.print(f"{_headline(park)}\nmetrics at {park.metrics.url}\n{where}", highlight=False, soft_wrap=True)
         with View(console, park.snapshot) as view:
-            park.run(asked.stop, duration, view)
-            done = _finish(park, asked.abort, view)
+            park.run(stop, duration, view)
+            done = _finish(park, abort, view)
         report = park.report()
         last = replace(last, counts=report.to_dict())
         last.save()
-        verdict = None if asked.abort.is_set() else _audit(park, last, console)
+        verdict = None if abort.is_set() else _audit(park, last, console)
     if as_json:
         click.echo(json.dumps({**report.to_dict(), "audit": verdict and verdict.to_dict()}))
     else:
@@ -115,7 +114,7 @@ def _run(
             soft_wrap=True,
         )
     if not done:
-        why = "stopped before everything was done" if asked.abort.is_set() else _unfinished(report.undelivered)
+        why = "stopped before everything was done" if abort.is_set() else _unfinished(report.undelivered)
         console.print(f"carpark run: {why}", style="bold red", markup=False, soft_wrap=True)
     return EXIT_OK if done and report.adds_up and (verdict is None or verdict.ok) else EXIT_FAILED
 
@@ -175,23 +174,3 @@ class _Waiter(threading.Thread):
 
     def run(self) -> None:
         self.done = self._park.finish(self._abort)
-
-
-class _Signals:
-    """The first Ctrl-C or SIGTERM stops the cameras, the second one the waiting too."""
-
-    def __init__(self) -> None:
-        self.stop, self.abort = threading.Event(), threading.Event()
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        if self.stop.is_set():
-            self.abort.set()
-        self.stop.set()

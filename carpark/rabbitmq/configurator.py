@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -30,6 +28,7 @@ from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, examples, seconds, settings_options
 from carpark.settings.values import mask_urls
 from carpark.web.ports import MetricsPage
+from carpark.web.signals import on_signal
 
 INTERVAL = 2.0
 """Seconds between two looks at the queues."""
@@ -334,25 +333,8 @@ class _Ended(BaseException):
     """A signal asked this process to end."""
 
 
-@contextlib.contextmanager
-def _until_signal() -> Iterator[None]:
-    """End the block when SIGTERM or SIGINT comes, whatever it waits for; a second signal ends the process at once."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        raise _Ended
-
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-    for each in before:
-        signal.signal(each, end)
-    try:
-        yield
-    except _Ended:
-        pass
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+def _end() -> None:
+    raise _Ended
 
 
 @click.command(
@@ -391,7 +373,8 @@ def queues(settings: Settings, interval: float, once: bool, migrate: bool) -> No
             _say(configurator.declared(configurator.declare()))
             return
         port = SERVICES["queues"].port_or(settings.metrics_port)
-        with contextlib.closing(MetricsPage(registry, settings.bind, port)) as page, _until_signal():
+        page = MetricsPage(registry, settings.bind, port)
+        with contextlib.closing(page), contextlib.suppress(_Ended), on_signal(_end):
             _say(f"queues: metrics at {page.url}")
             configurator.watch()
 

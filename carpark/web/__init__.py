@@ -1,1 +1,1 @@
-"""Ports, and an HTTP server on one."""
+"""Ports, an HTTP server on one, and the signals that end a process."""

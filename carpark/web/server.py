@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from waitress.server import create_server
 
 from carpark.web.ports import IDENTITY, in_url
+from carpark.web.signals import on_signal
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -42,8 +42,7 @@ class HttpServer:
     def __init__(self, app: WSGIApplication, listener: socket.socket, host: str, name: str, **options: Any) -> None:
         self._name = name
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._finished = False
+        self._stopping = self._finished = False
         self.port: int = listener.getsockname()[1]
         self.url = f"http://{in_url(host)}:{self.port}"
         self._server: Any = create_server(  # type: ignore[no-untyped-call]
@@ -64,7 +63,7 @@ class HttpServer:
         """Serve until `stop` or `ask_to_stop` is called; then finish the requests in hand."""
         server = self._server
         try:
-            while not self._stopping.is_set():
+            while not self._stopping:
                 server.asyncore.loop(timeout=1, map=server._map, use_poll=True, count=1)
             self._drain()
         finally:
@@ -76,26 +75,20 @@ class HttpServer:
         Args:
             ready: Called when a signal would be heeded: the time to say where the server is.
         """
-
-        def end(number: int, frame: FrameType | None) -> None:
-            signal.signal(number, signal.SIG_DFL)
-            self.ask_to_stop()
-
-        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
         gc.freeze()  # what is imported stays; to look through it again and again stops all requests for 20 ms each time
-        try:
-            ready()
-            self.run()
-        finally:
-            self.stop()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with on_signal(self.ask_to_stop):
+            try:
+                ready()
+                self.run()
+            finally:
+                self.stop()
 
     def ask_to_stop(self) -> None:
         """Say that it is time to end, and return at once. May be called by a signal's handler."""
-        self._stopping.set()
-        with contextlib.suppress(OSError):  # it has ended by itself meanwhile
-            self._server.pull_trigger()
+        if not self._stopping:
+            self._stopping = True
+            with contextlib.suppress(OSError):  # it has ended by itself meanwhile
+                self._server.pull_trigger()
 
     def stop(self) -> None:
         """Finish the requests in hand and close the port. May be called again."""
@@ -120,7 +113,7 @@ class HttpServer:
     def _finish(self) -> None:
         if self._finished:
             return
-        self._finished = True
+        self._stopping = self._finished = True  # from here on there is no trigger to pull
         self._server.task_dispatcher.shutdown()
         self._server.asyncore.close_all(self._server._map, ignore_all=True)
         self.close_behind()

@@ -53,6 +53,19 @@ def test_it_says_where_it_is_and_ends_with_status_0(service: Service, session: r
         assert process.output == f"writer: {url} appends to {service.path}\n"
 
 
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_with_requests_in_hand(service: Service, second: signal.Signals) -> None:
+    process, url = service.start()
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"POST /summaries HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n[")
+        requests.get(f"{url}/healthz", timeout=10)  # so it has read what came before
+        process.signal(signal.SIGTERM)
+        eventually(lambda: not is_listening(port))
+        process.signal(second)
+        assert process.wait() == -second
+
+
 def test_what_was_posted_is_there_after_a_restart(service: Service, session: requests.Session) -> None:
     process, url = service.start()
     assert session.post(f"{url}/summaries", json=[posted("a"), posted("b")], timeout=10).status_code == 201
