@@ -16,7 +16,7 @@ from carpark.plugins import Plugins
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.settings.model import BY_NAME
-from carpark.web.ports import MetricsPage
+from carpark.telemetry.page import MetricsPage
 from carpark.web.signals import on_signal
 from generators.build import Plan, make_lane
 from generators.clock import Clock
@@ -51,8 +51,7 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
         stack.callback(lot.close)
         lane = make_lane(kind, settings, plan, plugins=plugins, lot=lot, clock=clock, registry=registry)
         stack.callback(lane.close)
-        page = MetricsPage(registry, settings.bind, service.port_or(settings.metrics_port))
-        stack.callback(page.close)
+        page = stack.enter_context(MetricsPage(registry, settings.bind, service.port_or(settings.metrics_port)))
         stack.enter_context(on_signal(stop.set, _interrupt))
         name = f"carpark {service.title}"
         publisher = RabbitmqPublisher(

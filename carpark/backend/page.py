@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from carpark.errors import ConfigurationError, RecordsUnavailable
@@ -20,7 +19,7 @@ from carpark.records import Records, connect
 from carpark.services import SERVICES
 from carpark.settings import load_settings
 from carpark.telemetry import folder
-from carpark.web.ports import MetricsPage
+from carpark.telemetry.page import MetricsPage
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
@@ -85,14 +84,13 @@ def serve() -> int:
         MultiProcessCollector(registry, str(here))  # type: ignore[no-untyped-call]
         records = Records(connect(settings.redis_url, attempts=1, timeout=PATIENCE), settings.retention, settings.sinks)
         registry.register(RecordsNow(lambda: records))
-        port = SERVICES["backend"].port_or(settings.metrics_port)
-        page = MetricsPage(registry, settings.bind, port)
+        page = MetricsPage(registry, settings.bind, SERVICES["backend"].port_or(settings.metrics_port))
     except ConfigurationError as error:
         # The workers have found the port free; somebody took it since.
         print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - goes into the master's output
         os.kill(parent.pid, signal.SIGTERM)
         return 2
-    with closing(page):
+    with page:
         print(f"backend: metrics at {page.url}", file=sys.stderr)  # noqa: T201
         parent.join()
     return 0

@@ -13,7 +13,7 @@ from carpark.broker import StubBroker
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.services import SERVICES
 from carpark.settings import Settings
-from carpark.web.ports import MetricsPage
+from carpark.telemetry.page import MetricsPage
 
 
 class EmbeddedMetrics:
@@ -51,12 +51,12 @@ class EmbeddedMetrics:
             settings: Of these, ``bind`` and ``metrics_port`` are used.
 
         Returns:
-            The page, to be closed.
+            The page, to be stopped.
 
         Raises:
             ConfigurationError: The port or the address cannot be used.
         """
-        return MetricsPage(self.registry, settings.bind, SERVICES["run"].port_or(settings.metrics_port))
+        return MetricsPage(self.registry, settings.bind, SERVICES["run"].port_or(settings.metrics_port)).start()
 
 
 class _QueuesNow:

@@ -175,7 +175,7 @@ class Embedded:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._worker.stop(self._stop_millis)
-        self.metrics.close()
+        self.metrics.stop()
         if self.writer:
             self.writer.stop()
         forget_memory(self._memory)

@@ -27,7 +27,7 @@ from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, examples, seconds, settings_options
 from carpark.settings.values import mask_urls
-from carpark.web.ports import MetricsPage
+from carpark.telemetry.page import MetricsPage
 from carpark.web.signals import on_signal
 
 INTERVAL = 2.0
@@ -373,8 +373,7 @@ def queues(settings: Settings, interval: float, once: bool, migrate: bool) -> No
             _say(configurator.declared(configurator.declare()))
             return
         port = SERVICES["queues"].port_or(settings.metrics_port)
-        page = MetricsPage(registry, settings.bind, port)
-        with contextlib.closing(page), contextlib.suppress(_Ended), on_signal(_end):
+        with MetricsPage(registry, settings.bind, port) as page, contextlib.suppress(_Ended), on_signal(_end):
             _say(f"queues: metrics at {page.url}")
             configurator.watch()
 

@@ -1,4 +1,4 @@
-"""Ports: opening one with an error that says what to do, whose it is, a page of metrics, and why one is silent."""
+"""Ports: opening one with an error that says what to do, whose it is, and why one is silent."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import errno
 import ipaddress
 import socket
 import ssl
-import threading
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from carpark.errors import InvalidSetting, PortTaken
-from carpark.services import METRICS_SETTING
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
 
 IDENTITY = "carpark"
 """What our own pages say in the header ``Server``."""
@@ -23,7 +17,6 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are lo
 """Where to ask for what is bound to every address."""
 
 _BACKLOG = 64
-_CLOSE_SECONDS = 2.0
 _LOCAL_NAMES = {"localhost"}
 
 
@@ -102,52 +95,6 @@ def names_loopback(header: str) -> bool:
         return is_loopback(urlsplit(f"//{header}").hostname or "")
     except ValueError:
         return False
-
-
-class MetricsPage:
-    """The page ``/metrics`` of a service, served by a thread of its own until it is closed.
-
-    Args:
-        registry: What the page shows.
-        host: The address to bind to.
-        port: The port; 0 for a free one, which `url` then says.
-
-    Attributes:
-        url: Where the page is.
-
-    Raises:
-        PortTaken: The port is in use.
-        InvalidSetting: The address is not one of this machine, or this user may not open the port.
-    """
-
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        # Imported here: a worker must not import prometheus_client before it has booted (its numbers would be lost).
-        from prometheus_client import disable_created_metrics, make_wsgi_app
-        from waitress.server import create_server
-
-        disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each one, which nobody asks for
-        listener = listen(host, port, METRICS_SETTING)
-        self.url = f"http://{in_url(host)}:{listener.getsockname()[1]}/metrics"
-        self._ended = False
-        self._server: Any = create_server(  # type: ignore[no-untyped-call]
-            make_wsgi_app(registry), sockets=[listener], threads=1, asyncore_use_poll=True, ident=IDENTITY
-        )
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Close the port. May be called again."""
-        if not self._ended:
-            self._ended = True
-            self._server.pull_trigger()
-            self._thread.join(_CLOSE_SECONDS)
-
-    def _run(self) -> None:
-        server = self._server
-        while not self._ended:
-            server.asyncore.loop(timeout=1, map=server._map, use_poll=True, count=1)
-        server.task_dispatcher.shutdown()
-        server.asyncore.close_all(server._map, ignore_all=True)
 
 
 def why(error: BaseException) -> str:

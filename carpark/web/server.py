@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from waitress.channel import HTTPChannel
 
-_DRAIN_SECONDS = 8.0  # within the 10 s that container engines give after SIGTERM
-
 
 class HttpServer:
     """An HTTP server on a port that is open already. `start` or `run` it, then `stop` it.
@@ -38,6 +36,9 @@ class HttpServer:
         port: The port.
         url: Where it is.
     """
+
+    drain_seconds = 8.0
+    """How long requests in hand may take at the end: within the 10 s that container engines give after SIGTERM."""
 
     def __init__(self, app: WSGIApplication, listener: socket.socket, host: str, name: str, **options: Any) -> None:
         self._name = name
@@ -106,7 +107,7 @@ class HttpServer:
         server.accepting = False
         server.del_channel()
         server.socket.close()
-        deadline = time.monotonic() + _DRAIN_SECONDS
+        deadline = time.monotonic() + self.drain_seconds
         while time.monotonic() < deadline and any(_in_hand(one) for one in list(server.active_channels.values())):
             server.asyncore.loop(timeout=0.05, map=server._map, use_poll=True, count=1)
 

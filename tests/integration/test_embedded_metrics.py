@@ -30,7 +30,7 @@ def run(settings: Settings, events: int) -> tuple[Page, Page, dict[str, int]]:
         assert park.writer
         pages = Page.get(park.metrics.url), Page.get(f"{park.writer.url}/metrics")
         report = park.report().to_dict()
-    assert not is_listening(int(park.metrics.url.split(":")[2].split("/")[0]))
+    assert not is_listening(park.metrics.port)
     return *pages, {name: int(value) for name, value in report.items()}
 
 
@@ -83,7 +83,7 @@ def test_the_doctor_knows_the_page_of_a_run(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Embedded(make_settings(), Plan(events=0)) as park:
-        port = int(park.metrics.url.split(":")[2].split("/")[0])
+        port = park.metrics.port
         monkeypatch.setattr("carpark.ops.doctor.local.ON_METRICS_PORT", [replace(SERVICES["run"], port=port)])
         finding = check_ports(make_settings(metrics_port=""))[2]
     assert finding == ok(f"port {port}", "held by the embedded run, which runs")

@@ -219,9 +219,7 @@ def test_an_embedded_run_has_data_in_every_panel_too(
         run = threading.Thread(target=park.run, args=(stop,))
         run.start()
         try:
-            prometheus = start_prometheus(
-                run=int(park.metrics.url.split(":")[2].split("/")[0]), writer=park.writer.port
-            )
+            prometheus = start_prometheus(run=park.metrics.port, writer=park.writer.port)
             soon(lambda: without_data(prometheus) == [])
             assert prometheus.query("carpark:service:up")[0]["metric"]["job"] == "run"
             assert len(prometheus.query('web_backend_summaries_total{outcome="written"}')) == 1, "each counts once"

@@ -32,7 +32,7 @@ from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.services import SERVICES
 from carpark.settings import Settings, load_settings
 from carpark.settings.model import SETTINGS
-from carpark.web.ports import MetricsPage
+from carpark.telemetry.page import MetricsPage
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
@@ -321,8 +321,8 @@ def test_a_port_held_by_the_service_it_is_meant_for_is_well(
 ) -> None:
     registry = CollectorRegistry()
     QueueMetrics(registry, [])
-    with contextlib.closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
-        port = int(page.url.split(":")[2].removesuffix("/metrics"))
+    with MetricsPage(registry, "127.0.0.1", 0) as page:
+        port = page.port
         monkeypatch.setattr("carpark.ops.doctor.local.ON_METRICS_PORT", [replace(SERVICES["queues"], port=port)])
         settings = make_settings(metrics_port="", writer_port=port)
         writer, _, queues = check_ports(settings)
@@ -334,8 +334,8 @@ def test_a_port_held_by_the_service_it_is_meant_for_is_well(
 def test_a_metrics_port_of_ones_own_may_be_held_by_any_service(make_settings: Callable[..., Settings]) -> None:
     registry = CollectorRegistry()
     QueueMetrics(registry, [])
-    with contextlib.closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
-        finding = check_ports(make_settings(metrics_port=page.url.split(":")[2].removesuffix("/metrics")))[2]
+    with MetricsPage(registry, "127.0.0.1", 0) as page:
+        finding = check_ports(make_settings(metrics_port=page.port))[2]
     assert finding.level is Level.OK
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import closing
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from carpark.web.ports import MetricsPage
+from carpark.telemetry.page import MetricsPage
 from tests.support.processes import Processes
 
 
@@ -19,10 +18,10 @@ def test_it_asks_each_page_and_says_what_it_answers(processes: Processes, bind: 
     Counter("one_total", "one", registry=registry)
     with socket.create_server(("127.0.0.1", 0)) as held:
         nobody = held.getsockname()[1]
-    with closing(MetricsPage(registry, "127.0.0.1", 0)) as page:
+    with MetricsPage(registry, "127.0.0.1", 0) as page:
         environ = {
             "CARPARK_BIND": bind,
-            "CARPARK_METRICS_PORT": page.url.split(":")[2].split("/")[0],
+            "CARPARK_METRICS_PORT": str(page.port),
             "CARPARK_WRITER_URL": f"http://127.0.0.1:{nobody}",
         }
         process = processes.start(["carpark", "metrics", "--json"], environ)

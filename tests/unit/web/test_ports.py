@@ -1,4 +1,4 @@
-"""Opening ports, the page of metrics, and words for why a server does not answer."""
+"""Opening ports, and words for why a server does not answer."""
 
 import itertools
 import socket
@@ -6,18 +6,10 @@ import ssl
 
 import pytest
 import requests
-from prometheus_client import CollectorRegistry, Counter
 
 from carpark.errors import InvalidSetting, PortTaken
-from carpark.web.ports import MetricsPage, in_url, listen, why
+from carpark.web.ports import in_url, listen, why
 from tests.support.helpers import is_listening
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    Counter("visits", "Visits", registry=registry).inc(3)
-    return registry
 
 
 def test_a_port_of_zero_is_a_free_one() -> None:
@@ -37,33 +29,6 @@ def test_a_taken_port_is_an_error_that_names_the_setting_and_the_address() -> No
 def test_an_address_of_another_machine_is_an_error_that_names_bind(host: str) -> None:
     with pytest.raises(InvalidSetting, match=r"^CARPARK_BIND='.+': wanted an address of this machine"):
         listen(host, 0, "CARPARK_WRITER_PORT")
-
-
-def test_the_page_shows_the_registry_and_its_port_is_free_again_after_close(registry: CollectorRegistry) -> None:
-    page = MetricsPage(registry, "127.0.0.1", 0)
-    port = int(page.url.split(":")[2].removesuffix("/metrics"))
-    response = requests.get(page.url, timeout=5)
-    assert "visits_total 3.0" in response.text
-    assert response.headers["Server"] == "carpark"
-    assert response.headers["Content-Type"].startswith("text/plain; version=")
-    page.close()
-    page.close()
-    assert not is_listening(port)
-    MetricsPage(registry, "127.0.0.1", port).close()
-
-
-def test_a_page_on_a_taken_port_names_the_metrics_port(registry: CollectorRegistry) -> None:
-    with listen("127.0.0.1", 0, "CARPARK_WRITER_PORT") as held, pytest.raises(PortTaken, match="CARPARK_METRICS_PORT"):
-        MetricsPage(registry, "127.0.0.1", held.getsockname()[1])
-
-
-def test_a_client_that_says_nothing_holds_up_neither_the_page_nor_its_end(registry: CollectorRegistry) -> None:
-    page = MetricsPage(registry, "127.0.0.1", 0)
-    port = int(page.url.split(":")[2].removesuffix("/metrics"))
-    with socket.create_connection(("127.0.0.1", port)):
-        assert requests.get(page.url, timeout=5).ok
-        page.close()
-    assert not is_listening(port)
 
 
 def test_an_ipv6_address_is_in_brackets_in_a_url() -> None:

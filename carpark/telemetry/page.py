@@ -1,0 +1,36 @@
+"""The page on which a service shows its metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from carpark.services import METRICS_SETTING
+from carpark.web.ports import listen
+from carpark.web.server import HttpServer
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+class MetricsPage(HttpServer):
+    """The page ``/metrics`` of a service. Making one opens the port.
+
+    Args:
+        registry: What the page shows.
+        host: The address to bind to.
+        port: The port; 0 for a free one, which `url` then says.
+
+    Raises:
+        PortTaken: The port is in use.
+        InvalidSetting: The address is not one of this machine, or this user may not open the port.
+    """
+
+    drain_seconds = 2.0  # a scrape that takes longer is not worth waiting for
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        # Imported here: a worker must not import prometheus_client before it has booted (its numbers would be lost).
+        from prometheus_client import disable_created_metrics, make_wsgi_app
+
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each one, which nobody asks for
+        super().__init__(make_wsgi_app(registry), listen(host, port, METRICS_SETTING), host, "metrics", threads=1)
+        self.url += "/metrics"
