@@ -5,6 +5,7 @@
     CarparkError
     ├── ConfigurationError        the command or a setting is wrong: exit status 2
     │   ├── InvalidSetting
+    │   ├── SeveralMistakes
     │   ├── PortTaken
     │   ├── FileInUse
     │   ├── UnknownPlugin
@@ -79,7 +80,12 @@ class CarparkError(Exception):
 
 
 class ConfigurationError(CarparkError):
-    """The command or a setting was wrong. Commands end with status 2 and this line."""
+    """The command or a setting was wrong. Commands end with status 2 and a line for each finding."""
+
+    @property
+    def findings(self) -> tuple[ConfigurationError, ...]:
+        """Each thing that is wrong: this alone, but for `SeveralMistakes`."""
+        return (self,)
 
 
 class InvalidSetting(ConfigurationError):
@@ -94,6 +100,23 @@ class InvalidSetting(ConfigurationError):
     def __init__(self, name: str, value: str, wanted: str) -> None:
         super().__init__(f"{name}={shown(value)}: wanted {wanted}")
         self.name, self.value, self.wanted = name, value, wanted
+
+
+class SeveralMistakes(ConfigurationError):
+    """More than one thing is wrong.
+
+    Args:
+        findings: What is wrong, each with a line of its own.
+    """
+
+    def __init__(self, findings: Iterable[ConfigurationError]) -> None:
+        self._findings = tuple(findings)
+        super().__init__("; ".join(map(str, self._findings)))
+
+    @property
+    def findings(self) -> tuple[ConfigurationError, ...]:
+        """Each of them."""
+        return self._findings
 
 
 class PortTaken(ConfigurationError):

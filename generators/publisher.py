@@ -15,7 +15,7 @@ from carpark.domain.queues import queue_for
 from carpark.errors import BrokerUnavailable
 from carpark.rabbitmq.connection import NO_AMQP_ERRORS, resolvable
 from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, declare_queues
-from carpark.settings.model import mask_url
+from carpark.settings.values import mask_url
 from carpark.web.ports import why
 from generators.link import Letter, Link, connection_parameters
 from generators.wire import message_body

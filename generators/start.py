@@ -15,7 +15,7 @@ from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
 from carpark.services import SERVICES
 from carpark.settings import Settings
-from carpark.settings.model import BY_NAME
+from carpark.settings.fields import options_of
 from carpark.telemetry.page import MetricsPage
 from carpark.web.signals import on_signal
 from generators.build import Plan, make_lane
@@ -78,4 +78,4 @@ def _refuse_in_process(settings: Settings) -> None:
         value: str = getattr(settings, name)
         if value.startswith(f"{scheme}:"):
             wanted = f"{wanted}: a service of its own shares it with the others; `carpark run` has all in one process"
-            raise InvalidSetting(BY_NAME[name].variable, value, wanted)
+            raise InvalidSetting(options_of(Settings)[name].variable, value, wanted)

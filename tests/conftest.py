@@ -18,7 +18,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.settings import Settings, load_settings
-from carpark.settings.model import management_url_of
+from carpark.settings.values import management_url_of
 from tests.support.guard import GUARD
 from tests.support.helpers import find_free_port
 from tests.support.processes import Processes

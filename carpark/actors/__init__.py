@@ -1,8 +1,8 @@
 """The actors, for ``dramatiq carpark.actors``.
 
 Importing this module is what starts a backend: it reads the settings from the environment, sets Dramatiq's global
-broker and declares the actors. It connects to nothing; the worker does. A wrong setting ends the process with one
-line and status 2.
+broker and declares the actors. It connects to nothing; the worker does. Wrong settings end the process with a line
+each and status 2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def _start() -> Backend:
         join_master()  # before a plugin can import prometheus_client
         return Backend(settings, Plugins(settings.plugins))
     except ConfigurationError as error:
-        print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        for each in error.findings:
+            print(f"carpark: {each}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         raise SystemExit(2) from None
 
 

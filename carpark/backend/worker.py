@@ -11,7 +11,7 @@ from carpark.errors import InvalidSetting
 from carpark.plugins import PluginContext, Plugins
 from carpark.services import METRICS_SETTING, SERVICES
 from carpark.settings import Settings
-from carpark.settings.model import BY_NAME
+from carpark.settings.fields import options_of
 from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples, settings_options
 from carpark.web.ports import listen
 
@@ -64,6 +64,5 @@ def worker(ctx: click.Context, settings: Settings, dramatiq_options: tuple[str, 
 
 def _as_environ(ctx: click.Context) -> dict[str, str]:
     """Hand the flags on as variables: the actors read nothing else."""
-    return {
-        BY_NAME[name].variable: value for name, value in ctx.params.items() if name in BY_NAME and value is not None
-    }
+    given = {each.variable: ctx.params.get(each.argument) for each in options_of(Settings).values()}
+    return {variable: text for variable, text in given.items() if text is not None}

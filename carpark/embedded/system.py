@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -135,18 +135,18 @@ class Embedded:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self._memory = f"memory://{uuid.uuid4()}"
         plugins = Plugins(settings.plugins)
-        settings = replace(
-            settings,
-            broker_url=STUB,
-            redis_url=self._memory,
-            sink_retry_min=min(settings.sink_retry_min, RETRY_MAX),
-            sink_retry_max=min(settings.sink_retry_max, RETRY_MAX),
-        )
+        of_its_own = {
+            "broker_url": STUB,
+            "redis_url": self._memory,
+            "sink_retry_min": min(settings.sink_retry_min, RETRY_MAX),
+            "sink_retry_max": min(settings.sink_retry_max, RETRY_MAX),
+        }
+        settings = settings.model_copy(update=of_its_own)
         numbers = EmbeddedMetrics()
         self.writer: WriterServer | None = None
         if WRITER_SINK in settings.sinks:
             self.writer = WriterServer(settings, numbers.writer, inside=self._inside)
-            settings = replace(settings, writer_url=self.writer.url)
+            settings = settings.model_copy(update={"writer_url": self.writer.url})
         self.settings, self._plan, self._plugins = settings, plan, plugins
         self._latest: deque[StaySummary] = deque(maxlen=LATEST)
         self._clock = Clock()

@@ -17,7 +17,8 @@ import click
 from carpark.domain.schemas import MODELS, schema_of
 from carpark.errors import CarparkError
 from carpark.plugins.reference import reference
-from carpark.settings.model import SETTINGS, Setting
+from carpark.settings import Settings
+from carpark.settings.fields import Option, options_of
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,18 +81,18 @@ def settings_table() -> str:
         One row per setting: variable, flag, default, values, meaning.
     """
     rows = (
-        (f"`{setting.variable}`", f"`{setting.flag}`", _default(setting), _wanted(setting), setting.help)
-        for setting in SETTINGS
+        (f"`{option.variable}`", f"`{option.flag}`", _default(option), _wanted(option), option.help)
+        for option in options_of(Settings).values()
     )
     return markdown_table(("variable", "flag", "default", "value", "meaning"), rows)
 
 
-def _default(setting: Setting) -> str:
-    return f"`{setting.default}`" if setting.default else "none"
+def _default(option: Option) -> str:
+    return f"`{option.default}`" if option.default else "none"
 
 
-def _wanted(setting: Setting) -> str:
-    return re.sub(r"[a-z]+://[^\s,;)]*", r"`\g<0>`", setting.wanted)  # or a page would make links of them
+def _wanted(option: Option) -> str:
+    return re.sub(r"[a-z]+://[^\s,;)]*", r"`\g<0>`", option.text.wanted)  # or a page would make links of them
 
 
 def schema_text(name: str) -> str:

@@ -16,7 +16,7 @@ from requests.auth import HTTPBasicAuth
 
 from carpark.errors import BrokerUnavailable
 from carpark.settings import Settings
-from carpark.settings.model import mask_url
+from carpark.settings.values import mask_url
 from carpark.web.ports import why
 
 TIMEOUT = 5.0

@@ -1,4 +1,4 @@
-"""Turns the table of settings into flags, and errors into one line and an exit status."""
+"""Makes flags of the fields of any model, and of errors a line each and an exit status."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
+from pydantic import BaseModel
 
-from carpark.errors import CarparkError, ConfigurationError, InvalidSetting, one_line
-from carpark.settings import Settings, load_settings
-from carpark.settings.model import BY_NAME, SETTINGS
+from carpark.errors import CarparkError, ConfigurationError, one_line
+from carpark.settings.fields import PREFIX, Option, given_texts, options_of, read
+from carpark.settings.model import Settings
 from carpark.settings.values import number
 
 EXIT_OK = 0
@@ -40,37 +41,61 @@ SINK_SETTINGS = (
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def settings_options(*names: str, flags: Mapping[str, str] | None = None) -> Callable[[Callable[..., Any]], Any]:
+def settings_options(
+    *names: str, model: type[BaseModel] = Settings, prefix: str = PREFIX, flags: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., Any]], Any]:
     """Give a click command the flags of some settings; the command then takes the argument ``settings``.
 
     Args:
-        names: Names of settings, in the order in which ``--help`` shows them.
-        flags: Setting name to flag, where it is not the ordinary one (``{"writer_port": "--port"}``).
+        names: Fields of the model, in the order in which ``--help`` shows them.
+        model: The settings.
+        prefix: What their variables begin with.
+        flags: Field to flag, where it is not the ordinary one (``{"writer_port": "--port"}``).
 
     Returns:
-        A decorator. The command's ``settings`` is a `carpark.settings.Settings` read from flags and environment.
+        A decorator. The command's ``settings`` is the model, read from flags and environment.
     """
+    options = [options_of(model, prefix)[name] for name in names]
+    flag = {each.name: each.flag for each in options} | dict(flags or {})
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**arguments: Any) -> Any:
-            given = {name: arguments.pop(name) for name in names}
-            return command(settings=_load(given, flags or {}), **arguments)
+            given = {each.name: arguments.pop(each.argument) for each in options}
+            called = {
+                each.name: f"{flag[each.name]} ({each.variable})" for each in options if given[each.name] is not None
+            }
+            settings = read(model, given_texts(model, os.environ, given, prefix), prefix, called)
+            return command(settings=settings, **arguments)
 
-        decorated: Callable[..., Any] = run
-        for name in reversed(names):
-            setting = BY_NAME[name]
-            default = f"; default {setting.shown(setting.default)}" if setting.default else ""
-            text = setting.help.replace("`", "")
-            decorated = click.option(
-                (flags or {}).get(name, setting.flag),
-                name,
-                metavar=setting.metavar,
-                help=f"{text[0].upper()}{text[1:]}  [{setting.variable}{default}]",
-            )(decorated)
-        return decorated
+        return add_flags(run, options, flag)
 
     return decorate
+
+
+def add_flags(
+    command: Callable[..., Any], options: Iterable[Option], flags: Mapping[str, str] | None = None
+) -> Callable[..., Any]:
+    """Give a click command flags that are text.
+
+    Args:
+        command: The command; it takes an argument for each, None where it is not given.
+        options: What the flags are of, in the order in which ``--help`` shows them.
+        flags: Field to flag, where it is not the ordinary one.
+
+    Returns:
+        The command with the flags.
+    """
+    for each in reversed(list(options)):
+        default = f"; default {each.text.shown(each.default)}" if each.default else ""
+        text = each.help.replace("`", "")
+        command = click.option(
+            (flags or {}).get(each.name, each.flag),
+            each.argument,
+            metavar=each.text.metavar,
+            help=f"{text[:1].upper()}{text[1:]}  [{each.variable}{default}]",
+        )(command)
+    return command
 
 
 def seconds(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
@@ -84,27 +109,15 @@ def seconds(low: float, high: float = math.inf) -> Callable[[click.Context, clic
         The callback; an option that is not given stays None.
     """
 
-    def read(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    kind = number(low, high, "a number of seconds")
+
+    def convert(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
         try:
-            return None if text is None else number(low, high)(text)
+            return None if text is None else kind.parse(text)
         except ValueError:
-            most = "" if high == math.inf else f" to {high:g}"
-            raise click.BadParameter(
-                f"{text!r}: wanted a number of seconds from {low:g}{most}", ctx, parameter
-            ) from None
+            raise click.BadParameter(f"{text!r}: wanted {kind.wanted}", ctx, parameter) from None
 
-    return read
-
-
-def _load(given: Mapping[str, str | None], flags: Mapping[str, str]) -> Settings:
-    try:
-        return load_settings(os.environ, given)
-    except InvalidSetting as error:
-        for setting in SETTINGS:
-            if setting.variable == error.name and given.get(setting.name) is not None:
-                flag = flags.get(setting.name, setting.flag)
-                raise InvalidSetting(f"{flag} ({error.name})", error.value, error.wanted) from None
-        raise
+    return convert
 
 
 def examples(*lines: str) -> str:
@@ -120,7 +133,7 @@ def examples(*lines: str) -> str:
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None, name: str = "carpark") -> NoReturn:
-    """Run a command as a program: an expected error becomes one line on stderr and an exit status, no traceback.
+    """Run a command as a program: an expected error becomes a line or more on stderr and an exit status, no traceback.
 
     Args:
         command: The click command or group.
@@ -138,11 +151,11 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None, 
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
-        fail(f"{where}: {one_line(error.format_message())} (see: {where} --help)", EXIT_USAGE)
+        fail(EXIT_USAGE, f"{where}: {one_line(error.format_message())} (see: {where} --help)")
     except ConfigurationError as error:
-        fail(f"{name}: {error}", EXIT_USAGE)
+        fail(EXIT_USAGE, *(f"{name}: {each}" for each in error.findings))
     except CarparkError as error:
-        fail(f"{name}: {error}", EXIT_FAILED)
+        fail(EXIT_FAILED, f"{name}: {error}")
     except (KeyboardInterrupt, click.Abort):
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -152,15 +165,16 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None, 
     sys.exit(status if isinstance(status, int) else EXIT_OK)
 
 
-def fail(line: str, status: int) -> NoReturn:
-    """End the process with one line on stderr.
+def fail(status: int, *lines: str) -> NoReturn:
+    """End the process with lines on stderr.
 
     Args:
-        line: What went wrong.
         status: The exit status.
+        lines: What went wrong.
 
     Raises:
         SystemExit: Always.
     """
-    click.echo(one_line(line), err=True)
+    for line in lines:
+        click.echo(one_line(line), err=True)
     sys.exit(status)

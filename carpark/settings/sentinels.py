@@ -11,6 +11,7 @@ from carpark.settings.values import split_url, url
 _SCHEME = re.compile(r"rediss?\+sentinel")
 _PRIMARY = re.compile(r"/([\w.-]{1,128})(/[0-9]{0,4})?")  # a primary's name as Sentinel takes it, then the database
 _PORT = 26379
+_DIRECT = url("", "redis", "rediss", "unix", "memory")
 
 
 def redis_url(text: str) -> str:
@@ -30,7 +31,7 @@ def redis_url(text: str) -> str:
     if is_sentinel_url(text):
         sentinels_of(text)
         return text
-    return url("redis", "rediss", "unix", "memory")(text)
+    return str(_DIRECT.parse(text))
 
 
 @dataclass(frozen=True)

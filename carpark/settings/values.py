@@ -1,15 +1,20 @@
 """From the text of a flag or a variable to a value, and from a value that may hold a password to text for people.
 
-Each function that makes a parser checks strictly: what Python would take (``1_000``, ``٣``, ``nan``) is no number here.
-A parser raises ValueError without words; the table of settings knows what was wanted.
+Each parser checks strictly: what Python would take (``1_000``, ``٣``, ``nan``) is no number here. It raises ValueError
+without words; the `Text` that it belongs to knows what was wanted.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 MASK = "***"
 
@@ -22,15 +27,68 @@ _LONGEST_NUMBER = 40
 _NO_HOST = {"stub", "memory", "unix"}
 
 
-def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """Make a parser of numbers.
+@dataclass(frozen=True)
+class Text:
+    """How a kind of value is written: ``rate: Annotated[float, Text(...)]`` makes it that of a pydantic model's field.
+
+    Args:
+        parse: From text to value; raises ValueError when the text is not a right value.
+        wanted: What a right value is, for help and errors.
+        metavar: What the help shows for the value.
+        mask: What is hidden when the value is shown: nothing, all of it, or the password in a URL.
+    """
+
+    parse: Callable[[str], Any]
+    wanted: str
+    metavar: str = "TEXT"
+    mask: Literal["", "all", "url"] = ""
+
+    def optional(self, nothing: object = None) -> Text:
+        """Let the value be left out.
+
+        Args:
+            nothing: What no text is then.
+
+        Returns:
+            The same otherwise.
+        """
+        return replace(self, parse=lambda text: self.parse(text) if text.strip() else nothing)
+
+    def shown(self, text: str) -> str:
+        """Mask what is secret in a value.
+
+        Args:
+            text: The value as text.
+
+        Returns:
+            The text that may be printed.
+        """
+        if self.mask == "all" and text:
+            return MASK
+        return mask_urls(text) if self.mask == "url" else text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def _read(self, value: object) -> object:
+        """Read the field's value; what is no text, as a default, is as good as the text that it would be given by."""
+        try:
+            return self.parse(as_text(value))
+        except ValueError:  # of which a library's words may have a part of a password in them
+            raise ValueError(self.wanted) from None
+
+
+def number(low: float, high: float = float("inf"), what: str = "a number", metavar: str = "N") -> Text:
+    """Say how a number is written.
 
     Args:
         low: The least that is right.
         high: The most that is right.
+        what: What it is called.
+        metavar: What the help shows for it.
 
     Returns:
-        The parser; it takes ``2``, ``0.5`` and ``1e3``.
+        Text that is a float: ``2``, ``0.5``, ``1e3``.
     """
 
     def parse(text: str) -> float:
@@ -42,18 +100,22 @@ def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
             raise ValueError
         return value + 0.0  # no negative zero
 
-    return parse
+    least, most = (f"{each:f}".rstrip("0").rstrip(".") for each in (low, high))
+    return Text(parse, f"{what} from {least}" + (f" to {most}" if high < float("inf") else ""), metavar)
 
 
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """Make a parser of whole numbers.
+def integer(low: int, high: int, what: str = "a whole number", note: str = "", metavar: str = "N") -> Text:
+    """Say how a whole number is written.
 
     Args:
         low: The least that is right.
         high: The most that is right.
+        what: What it is called.
+        note: What there is to say of one of them.
+        metavar: What the help shows for it.
 
     Returns:
-        The parser.
+        Text that is an int.
     """
 
     def parse(text: str) -> int:
@@ -64,33 +126,19 @@ def integer(low: int, high: int) -> Callable[[str], int]:
             raise ValueError
         return value
 
-    return parse
+    return Text(parse, f"{what} from {low} to {high}{note}", metavar)
 
 
-def optional_port(text: str) -> int | None:
-    """Read a port that need not be given.
-
-    Args:
-        text: A port from 0 to 65535, or nothing.
-
-    Returns:
-        The port, or None.
-
-    Raises:
-        ValueError: It is not a port.
-    """
-    return integer(0, 65535)(text) if text.strip() else None
-
-
-def url(*schemes: str, several: bool = False) -> Callable[[str], str]:
-    """Make a parser of URLs.
+def url(wanted: str, *schemes: str, several: bool = False) -> Text:
+    """Say how a URL is written.
 
     Args:
+        wanted: What a right one looks like.
         schemes: The schemes that are right.
         several: Whether there may be more than one, separated by ``;``.
 
     Returns:
-        The parser. Among several, none may be that of the in-process broker.
+        Text with a password that is masked. Among several, none may be that of the in-process broker.
     """
 
     def parse(text: str) -> str:
@@ -102,20 +150,7 @@ def url(*schemes: str, several: bool = False) -> Callable[[str], str]:
                 raise ValueError
         return ";".join(parts)
 
-    return parse
-
-
-def optional_url(*schemes: str) -> Callable[[str], str]:
-    """Make a parser of a URL that need not be given.
-
-    Args:
-        schemes: The schemes that are right.
-
-    Returns:
-        The parser; nothing stays nothing.
-    """
-    parse = url(*schemes)
-    return lambda text: parse(text) if text.strip() else ""
+    return Text(parse, wanted, "URL", "url")
 
 
 def split_url(text: str) -> SplitResult:
@@ -193,14 +228,15 @@ def word(text: str) -> str:
     return text
 
 
-def one_of(*words: str) -> Callable[[str], str]:
-    """Make a parser of one of some words.
+def one_of(*words: str, metavar: str) -> Text:
+    """Say how one of some words is written.
 
     Args:
         words: The words that are right.
+        metavar: What the help shows for it.
 
     Returns:
-        The parser; upper case is as good as lower case.
+        Text in which upper case is as good as lower case.
     """
 
     def parse(text: str) -> str:
@@ -209,7 +245,7 @@ def one_of(*words: str) -> Callable[[str], str]:
             raise ValueError
         return found
 
-    return parse
+    return Text(parse, " or ".join(words), metavar)
 
 
 def path(text: str) -> Path:
@@ -231,21 +267,6 @@ def path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError from None
-
-
-def optional_path(text: str) -> Path | None:
-    """Read a file name that need not be given.
-
-    Args:
-        text: The name, or nothing.
-
-    Returns:
-        The path, or None.
-
-    Raises:
-        ValueError: As `path` does.
-    """
-    return path(text) if text.strip() else None
 
 
 def login(text: str) -> str:
@@ -278,7 +299,7 @@ def links(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: A name is missing, or a URL is not one for a browser.
     """
-    parse = url("http", "https")
+    parse = url("", "http", "https").parse
     found = []
     for part in names(text):
         name, equals, address = part.partition("=")
@@ -394,3 +415,12 @@ def as_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+_PORT = integer(0, 65535, "a port", " (0 for a free one)", "PORT")
+_FILE = Text(path, "a file name", "FILE")
+
+Port = Annotated[int, _PORT]
+OptionalPort = Annotated[int | None, _PORT.optional()]
+File = Annotated[Path, _FILE]
+OptionalFile = Annotated[Path | None, _FILE.optional()]

@@ -13,14 +13,15 @@ import yaml
 
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, with_companions
 from carpark.records.connection import connect
-from carpark.settings import load_settings
-from carpark.settings.model import MOST_PARTITIONS, SETTINGS
+from carpark.settings import Settings, load_settings
+from carpark.settings.fields import options_of, shown
+from carpark.settings.model import MOST_PARTITIONS
 from tests.deploy.files import COMPOSE, SERVICES, compose, filled, mebibytes, redis_conf, variables, with_overlay
 from tests.support.processes import ROOT
 
 STACK = compose()["services"]
 ALL = with_overlay()
-OURS = {setting.variable: setting for setting in SETTINGS}
+OURS = {option.variable: option for option in options_of(Settings).values()}
 VALUES = {
     "RABBITMQ_PASSWORD": "r-_1",
     "RABBITMQ_CAMERAS_PASSWORD": "c-_5",
@@ -43,7 +44,7 @@ def test_every_variable_of_a_service_is_a_setting_with_a_right_value(services: d
         environ = {key: filled(value, VALUES) for key, value in services[name]["environment"].items()}
         assert environ.keys() <= OURS.keys()
         settings = load_settings(environ)
-        for value in settings.shown().values():
+        for value in shown(settings).values():
             assert not any(secret in value for secret in VALUES.values())
         assert settings.bind == "0.0.0.0"
         assert settings.writer_url == "http://writer:40000"
@@ -185,7 +186,7 @@ def test_the_image_says_what_it_is_and_runs_without_root() -> None:
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
     assert STACK["queues"]["image"] == f"{project['name']}:{project['version']}"
     environ = dict(re.findall(r"(CARPARK_\w+)=(\S+)", DOCKERFILE))
-    assert load_settings(environ).shown().items() >= environ.items()
+    assert shown(load_settings(environ)).items() >= environ.items()
 
 
 def test_the_image_is_built_of_the_three_packages_and_what_they_need() -> None:

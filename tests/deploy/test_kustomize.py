@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from carpark.domain.queues import event_queues
-from carpark.settings import load_settings
-from carpark.settings.model import BY_NAME, SETTINGS
+from carpark.settings import Settings, load_settings
+from carpark.settings.fields import options_of
 from tests.deploy.files import KUSTOMIZE, SERVICES, compose, mebibytes
 
-OURS = {setting.variable for setting in SETTINGS}
+OURS = {option.variable for option in options_of(Settings).values()}
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((KUSTOMIZE / "kustomization.yaml").read_text(encoding="utf-8"))
 OBJECTS: list[dict[str, Any]] = [
     each
@@ -150,7 +150,7 @@ def test_workers_are_scaled_by_the_depth_of_the_event_queues_alone() -> None:
         assert trigger["metadata"]["mode"] == "QueueLength"
         assert trigger["authenticationRef"]["name"] == login["metadata"]["name"]
     (secret,) = login["spec"]["secretTargetRef"]
-    broker = next(each for each in container("worker")["env"] if each["name"] == BY_NAME["broker_url"].variable)
+    broker = next(each for each in container("worker")["env"] if each["name"] == "CARPARK_BROKER_URL")
     assert (secret["name"], secret["key"]) == tuple(broker["valueFrom"]["secretKeyRef"][key] for key in ("name", "key"))
 
 

@@ -7,16 +7,16 @@ import shlex
 import shutil
 from pathlib import Path
 
-import click
 import pytest
 
+from carpark.cli import carpark
 from carpark.domain.schemas import MODELS
 from carpark.errors import CarparkError
 from carpark.ops import docs
 from carpark.ops.docs import GENERATED, Generated, markdown_table, outdated
-from carpark.settings import load_settings
-from carpark.settings.model import BY_NAME, SETTINGS
-from carpark.settings.options import EXIT_FAILED, EXIT_OK, run_command, settings_options
+from carpark.settings import Settings, load_settings
+from carpark.settings.fields import options_of, shown
+from carpark.settings.options import EXIT_FAILED, EXIT_OK, run_command
 from tests.support.processes import ROOT
 
 SETTINGS_PAGE = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
@@ -116,11 +116,11 @@ def test_a_table_keeps_bars_inside_its_cells() -> None:
 
 def test_the_table_of_settings_has_a_row_for_each() -> None:
     rows = re.findall(r"^\| `(CARPARK_\w+)` \| `(--[\w-]+)` \| (?:`(.+?)`|none) \|", SETTINGS_PAGE, re.MULTILINE)
-    assert rows == [(setting.variable, setting.flag, setting.default) for setting in SETTINGS]
+    assert rows == [(option.variable, option.flag, option.default) for option in options_of(Settings).values()]
 
 
 def test_pages_speak_only_of_variables_that_there_are() -> None:
-    known = {setting.variable for setting in SETTINGS}
+    known = {option.variable for option in options_of(Settings).values()}
     for path in (ROOT / "docs").rglob("*.md"):
         named = set(re.findall(r"\bCARPARK_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8")))
         assert {name for name in named - known if not name.startswith(OF_THE_TESTS)} == set(), path
@@ -130,26 +130,20 @@ def test_the_values_that_the_settings_page_shows_are_right() -> None:
     given: list[tuple[str, str]] = re.findall(r"\b(CARPARK_\w+)=([^\s$]+)", SETTINGS_PAGE)
     assert len(given) > 10
     for variable, value in given:
-        assert load_settings({variable: value, "CARPARK_WRITER_PORT": "0"}).shown()[variable] != "", variable
+        assert shown(load_settings({variable: value, "CARPARK_WRITER_PORT": "0"}))[variable] != "", variable
     flags = re.findall(r"^\$ carpark run (.+)$", SETTINGS_PAGE, re.MULTILINE)
     words = shlex.split(flags[0])
     pairs = {
         flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)
     }
-    ours = {name: value for name, value in pairs.items() if name in BY_NAME}
+    ours = {name: value for name, value in pairs.items() if name in Settings.model_fields}
     assert set(pairs) - set(ours) == {"events", "seed"}
     assert load_settings({}, ours).rate == 200
 
 
-def test_the_error_that_the_settings_page_shows_is_the_one_that_comes(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = re.search(r"^\$ carpark generate entry (--rate \w+)\n(carpark: .+)\n", SETTINGS_PAGE, re.MULTILINE)
-    assert shown is not None
-
-    @click.command()
-    @settings_options("rate")
-    def entry(settings: object) -> None:
-        pytest.fail(f"took {settings}")
-
+def test_the_errors_that_the_settings_page_shows_are_those_that_come(capsys: pytest.CaptureFixture[str]) -> None:
+    on_page = re.search(r"^\$ carpark (generate exit .+)\n((?:carpark: .+\n){2})", SETTINGS_PAGE, re.MULTILINE)
+    assert on_page is not None
     with pytest.raises(SystemExit, match="2"):
-        run_command(entry, shown[1].split())
-    assert capsys.readouterr().err == shown[2] + "\n"
+        run_command(carpark, on_page[1].split())
+    assert capsys.readouterr().err == on_page[2]

@@ -238,13 +238,27 @@ def test_sigterm_ends_the_worker_within_ten_seconds_and_loses_nothing(
     eventually(lambda: undelivered(store) == 0)
 
 
-def test_a_wrong_setting_is_one_line_and_status_2(processes: Processes, server_environ: dict[str, str]) -> None:
-    worker = processes.start(
-        ["dramatiq", "carpark.actors", "--processes", "1"], env={**server_environ, "CARPARK_SINK_RETRIES": "many"}
-    )
+@pytest.mark.parametrize("command", [["dramatiq", "carpark.actors"], ["carpark", "worker"]])
+def test_wrong_settings_are_a_line_each_and_status_2(
+    command: list[str], processes: Processes, server_environ: dict[str, str]
+) -> None:
+    wrong = {
+        "CARPARK_SINK_RETRIES": "many",
+        "CARPARK_REDIS_URL": "redis://:hunter2@",
+        "CARPARK_WRITER_TOKEN": "hunter2 hunter2",
+        "CARPARK_METRICS_PORT": "99999",
+    }
+    worker = processes.start([*command, "--processes", "1"], env={**server_environ, **wrong})
     assert worker.wait(20) == 2
-    assert "CARPARK_SINK_RETRIES='many'" in worker.output
+    said = [line.partition(": wanted ")[0] for line in worker.output.splitlines() if line.startswith("carpark: ")]
+    assert said == [
+        "carpark: CARPARK_REDIS_URL='redis://:***@'",
+        "carpark: CARPARK_WRITER_TOKEN='***'",
+        "carpark: CARPARK_SINK_RETRIES='many'",
+        "carpark: CARPARK_METRICS_PORT='99999'",
+    ]
     assert "Traceback" not in worker.output
+    assert "hunter2" not in worker.output
 
 
 def test_carpark_worker_becomes_dramatiq(

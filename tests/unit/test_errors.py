@@ -24,6 +24,7 @@ from carpark.errors import (
     PortTaken,
     QueueInUse,
     QueueMismatch,
+    SeveralMistakes,
     SummaryRefused,
     UnknownPlugin,
     one_line,
@@ -104,6 +105,13 @@ def test_errors_carry_what_they_speak_of() -> None:
     assert BrokenPlugin("mine", "why").plugin == "mine"
     assert QueueMismatch("q", "why").queue == "q"
     assert SummaryRefused("why", ("a", "b")).ids == ("a", "b")
+
+
+def test_several_mistakes_are_found_one_by_one_and_anything_else_finds_itself() -> None:
+    one, two = InvalidSetting("CARPARK_RATE", "x", "a number"), BrokenPlugin("mine", "cannot be imported")
+    both = SeveralMistakes(iter([one, two]))
+    assert (one.findings, two.findings, both.findings) == ((one,), (two,), (one, two))
+    assert str(both) == f"{one}; {two}"
 
 
 def test_what_ends_a_command_with_status_2_is_not_what_dead_letters_a_message() -> None:

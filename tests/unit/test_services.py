@@ -7,10 +7,11 @@ import pytest
 
 from carpark.cli import carpark
 from carpark.services import ON_METRICS_PORT, SERVICES, Service
-from carpark.settings.model import SETTINGS
+from carpark.settings import Settings
+from carpark.settings.fields import options_of
 from tests.support.metrics_docs import PAGE, documented
 
-DEFAULTS = {setting.variable: setting.default for setting in SETTINGS}
+DEFAULTS = {option.variable: option.default for option in options_of(Settings).values()}
 
 
 def test_ports_and_namespaces_are_those_that_users_know() -> None:

@@ -23,8 +23,7 @@ from carpark.ops.audit.auditing import Sources, audit, sinks_of
 from carpark.ops.audit.judge import Each
 from carpark.ops.audit.lastrun import LastRun
 from carpark.ops.audit.verdict import Verdict
-from carpark.settings import Settings
-from carpark.settings.model import BY_NAME
+from carpark.settings import Settings, load_settings
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 
 PATIENCE = 1.0
@@ -45,11 +44,11 @@ class _Url(click.ParamType[str]):
     name = "url"
 
     def __init__(self, setting: str) -> None:
-        self._setting = BY_NAME[setting]
+        self._setting = setting
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check it, and refuse what lives in another process."""
-        url: str = self._setting.read(value)
+        url: str = getattr(load_settings({}, {self._setting: value}), self._setting)
         if url.startswith(("memory:", "stub:")):
             raise click.BadParameter(f"{value} is in another process, which alone can look into it", ctx, param)
         return url

@@ -162,7 +162,7 @@ class Kept:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> RecordsUnavailable:
-        from carpark.settings.model import mask_url
+        from carpark.settings.values import mask_url
 
         return RecordsUnavailable(f"Redis at {mask_url(self._url)}: {error}; start it, or name another one in --redis")
 

@@ -9,8 +9,8 @@ import click
 
 from carpark.ops.dashboard.server import DashboardServer
 from carpark.settings import Settings
-from carpark.settings.model import mask_url
 from carpark.settings.options import CONTEXT, examples, settings_options
+from carpark.settings.values import mask_url
 
 
 @click.command(

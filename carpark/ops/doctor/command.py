@@ -18,8 +18,9 @@ from carpark.ops.doctor.findings import Check, Finding, Level, run_checks, statu
 from carpark.ops.doctor.given import read_given
 from carpark.ops.doctor.local import check_files, check_plugins, check_ports, check_python
 from carpark.ops.doctor.servers import check_broker, check_management, check_redis, check_writer
-from carpark.settings.model import SETTINGS
-from carpark.settings.options import CONTEXT, examples
+from carpark.settings import Settings
+from carpark.settings.fields import options_of
+from carpark.settings.options import CONTEXT, add_flags, examples
 
 SECONDS = 4.0
 """How long all checks together may take."""
@@ -55,11 +56,8 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 
 def _setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    # Not `settings_options`, which stops at the first value that is wrong.
-    for setting in reversed(SETTINGS):
-        text = f"{setting.help[0].upper()}{setting.help[1:]}  [{setting.variable}]".replace("`", "")
-        command = click.option(setting.flag, setting.name, metavar=setting.metavar, help=text)(command)
-    return command
+    # Not `settings_options`, which takes no value that is wrong.
+    return add_flags(command, options_of(Settings).values())
 
 
 @click.command(

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from carpark.errors import one_line
 from carpark.settings import Settings
-from carpark.settings.model import BY_NAME, MASK
+from carpark.settings.fields import options_of
 from carpark.settings.options import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from carpark.settings.values import MASK
 
 T = TypeVar("T")
 
@@ -192,7 +193,7 @@ def run_checks(checks: Sequence[Check], settings: Settings, unusable: set[str], 
     for check in checks:
         future = futures.get(check.name)
         if future is None:
-            names = ", ".join(BY_NAME[name].variable for name in check.needs if name in unusable)
+            names = ", ".join(options_of(Settings)[name].variable for name in check.needs if name in unusable)
             findings.append(warning(check.name, "not checked", f"correct {names} first"))
             continue
         wait([future], max(0.0, deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Reads the settings for the doctor: all that are wrong at once, where a command stops at the first."""
+"""Reads the settings for the doctor, which works on with those that are right."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from carpark.errors import InvalidSetting
+from carpark.errors import ConfigurationError, InvalidSetting
 from carpark.ops.doctor.findings import Finding, ok, warning, wrong
-from carpark.settings import Settings, load_settings
-from carpark.settings.model import BY_NAME, PREFIX, SETTINGS
+from carpark.settings import Settings
+from carpark.settings.fields import PREFIX, given_texts, options_of, read
 
 _CHECK = "settings"
 _LIKE = 0.8
@@ -41,41 +41,39 @@ def read_given(environ: Mapping[str, str], flags: Mapping[str, str | None]) -> G
     Returns:
         The settings and what is wrong with them.
     """
-    texts = {name: text for name, text in flags.items() if text is not None}
-    named = {name: BY_NAME[name].flag for name in texts}
-    for setting in SETTINGS:
-        if setting.name not in texts and environ.get(setting.variable):
-            texts[setting.name] = environ[setting.variable]
-            named[setting.name] = setting.variable
-    unusable: set[str] = set()
-    findings: list[Finding] = []
-    for name, text in list(texts.items()):
-        try:
-            BY_NAME[name].read(text)
-        except InvalidSetting as error:
-            findings.append(wrong(_CHECK, f"{named[name]}={error.value!r}", f"wanted {error.wanted}"))
-            unusable.add(name)
-            del texts[name]
-    try:
-        settings = load_settings({}, texts)
-    except InvalidSetting as error:  # each is right by itself, but two do not fit each other
-        findings.append(wrong(_CHECK, f"{error.name}={error.value!r}", f"wanted {error.wanted}"))
-        settings = load_settings({}, {name: text for name, text in texts.items() if "sink_retry" not in name})
+    options = options_of(Settings)
+    texts = given_texts(Settings, environ, flags)
+    called = {name: options[name].flag if flags.get(name) is not None else options[name].variable for name in options}
+    found = _mistakes(texts, called)
+    unusable = {name for name, call in called.items() if any(each.name == call for each in found)}
+    findings = [wrong(_CHECK, f"{each.name}={each.value!r}", f"wanted {each.wanted}") for each in found]
+    # What is left may not fit the default of what was taken out.
+    right = {name: text for name, text in texts.items() if name not in unusable and not _mistakes({name: text}, called)}
+    settings = read(Settings, right if found else texts)
     if "broker_url" in unusable and "management_url" not in texts:
         unusable.add("management_url")
     findings += _slips(environ)
     if not unusable and not findings:
-        findings.append(ok(_CHECK, f"{len(SETTINGS)} are right; {_told(texts)}"))
+        findings.append(ok(_CHECK, f"{len(options)} are right; {_told(texts)}"))
     return Given(settings, unusable, findings)
 
 
+def _mistakes(texts: Mapping[str, str], called: Mapping[str, str]) -> list[InvalidSetting]:
+    try:
+        read(Settings, texts, called=called)
+    except ConfigurationError as error:
+        return [each for each in error.findings if isinstance(each, InvalidSetting)]
+    return []
+
+
 def _told(texts: Mapping[str, str]) -> str:
-    told = ", ".join(f"{BY_NAME[name].variable}={BY_NAME[name].shown(text)}" for name, text in sorted(texts.items()))
+    options = options_of(Settings)
+    told = ", ".join(f"{options[name].variable}={options[name].text.shown(texts[name])}" for name in sorted(texts))
     return f"given are {told}" if told else "all by default"
 
 
 def _slips(environ: Mapping[str, str]) -> list[Finding]:
-    known = [setting.variable for setting in SETTINGS]
+    known = [option.variable for option in options_of(Settings).values()]
     findings = []
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name not in known:

@@ -20,7 +20,7 @@ from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.plugins import PluginContext, Plugins
 from carpark.services import ON_METRICS_PORT, SERVICES, Service
 from carpark.settings import Settings
-from carpark.settings.model import BY_NAME
+from carpark.settings.fields import options_of
 from carpark.web.ports import ANY_ADDRESS, IDENTITY, in_url, listen
 
 PROBE_TIMEOUT = 1.5
@@ -56,7 +56,7 @@ def check_files(settings: Settings) -> list[Finding]:
         A finding per file: the writer's, and those of the sinks in use.
     """
     names = ["csv", *(name for sink, name in _SINK_FILES.items() if sink in settings.sinks)]
-    return [_check_file(BY_NAME[name].variable, getattr(settings, name)) for name in names]
+    return [_check_file(options_of(Settings)[name].variable, getattr(settings, name)) for name in names]
 
 
 def _check_file(variable: str, path: Path) -> Finding:

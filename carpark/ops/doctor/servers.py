@@ -25,8 +25,7 @@ from carpark.rabbitmq.topology import ASIDE, EXCHANGE, all_queues, queue_argumen
 from carpark.records import Records, connect
 from carpark.records.store import SEEN_EXITS
 from carpark.settings import Settings
-from carpark.settings.model import management_url_of, mask_url
-from carpark.settings.values import mask_urls
+from carpark.settings.values import management_url_of, mask_url, mask_urls
 from carpark.web.ports import why
 
 TIMEOUT = 2.5

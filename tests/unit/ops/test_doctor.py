@@ -31,7 +31,7 @@ from carpark.ops.doctor.local import check_files, check_plugins, check_ports
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.services import SERVICES
 from carpark.settings import Settings, load_settings
-from carpark.settings.model import SETTINGS
+from carpark.settings.fields import options_of
 from carpark.telemetry.page import MetricsPage
 
 
@@ -65,7 +65,7 @@ def test_right_settings_are_one_line_that_shows_what_was_given_without_secrets()
     environ = {"CARPARK_WRITER_TOKEN": "hidden", "CARPARK_BROKER_URL": "amqp://me:hidden@host", "CARPARK_RATE": "2"}
     (finding,) = read_given(environ, {}).findings
     assert finding.level is Level.OK
-    assert f"{len(SETTINGS)} are right" in finding.found
+    assert f"{len(Settings.model_fields)} are right" in finding.found
     assert "CARPARK_RATE=2" in finding.found
     assert "hidden" not in finding.found
 
@@ -185,7 +185,7 @@ def test_the_report_is_a_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_setting_has_a_flag() -> None:
     flags = {option for parameter in doctor.params for option in parameter.opts}
-    assert {setting.flag for setting in SETTINGS} <= flags
+    assert {option.flag for option in options_of(Settings).values()} <= flags
 
 
 # Files and plugins.

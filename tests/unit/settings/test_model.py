@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from importlib import import_module
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from carpark.errors import InvalidSetting
 from carpark.settings import Settings, load_settings
-from carpark.settings.model import BY_NAME, MASK, SETTINGS
-from carpark.settings.values import as_text
+from carpark.settings.fields import Option, options_of, shown
+from carpark.settings.values import MASK, as_text
 
+OPTIONS = options_of(Settings)
+EACH = pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
 PORTS = [("0", 0), ("40000", 40000), (" 65535 ", 65535)]
 NO_PORTS = [
     "",
@@ -144,10 +146,8 @@ def rows(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
     return [(name, value) for name, each in table.items() for value in each]
 
 
-def test_every_setting_is_tested_and_every_field_has_its_row() -> None:
-    names = [setting.name for setting in SETTINGS]
-    assert names == list(GOOD) == list(BAD) == [field.name for field in dataclasses.fields(Settings)]
-    assert len(set(names)) == len(names)
+def test_every_setting_is_tested() -> None:
+    assert list(Settings.model_fields) == list(OPTIONS) == list(GOOD) == list(BAD)
 
 
 @pytest.mark.parametrize(("name", "row"), rows(GOOD))
@@ -157,39 +157,39 @@ def test_a_right_value_is_taken_as_a_flag_and_as_a_variable(name: str, row: tupl
     read = getattr(load_settings(room, {name: text}), name)
     assert (read, type(read)) == (value, type(value))
     if text:
-        assert getattr(load_settings({**room, BY_NAME[name].variable: text}), name) == value
+        assert getattr(load_settings({**room, OPTIONS[name].variable: text}), name) == value
 
 
 @pytest.mark.parametrize(("name", "text"), rows(BAD))
 def test_a_wrong_value_is_refused_with_the_variable_the_value_and_what_was_wanted(name: str, text: str) -> None:
-    setting = BY_NAME[name]
+    option = OPTIONS[name]
     with pytest.raises(InvalidSetting) as caught:
         load_settings({}, {name: text})
     line = str(caught.value)
-    assert line.startswith(f"{setting.variable}=")
+    assert line.startswith(f"{option.variable}=")
     assert ": wanted " in line
     assert line.isprintable()
     assert len(line) < 250
-    assert caught.value.name == setting.variable
+    assert caught.value.name == option.variable
     if text != "0.5":  # which is right for sink_retry_max, and less than sink_retry_min
-        assert line.endswith(f": wanted {setting.wanted}")
+        assert line.endswith(f": wanted {option.text.wanted}")
     if text:
         with pytest.raises(InvalidSetting):
-            load_settings({setting.variable: text})
+            load_settings({option.variable: text})
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_the_defaults_are_those_of_the_contract_and_right_by_their_own_rules(setting: Any) -> None:
-    assert getattr(load_settings({}), setting.name) == setting.read(setting.default) or setting.name == "management_url"
-    assert setting.variable == f"CARPARK_{setting.name.upper()}"
-    assert setting.flag == "--" + setting.name.replace("_", "-")
-    assert setting.help
-    assert setting.wanted
-    assert setting.metavar.isupper()
+@EACH
+def test_a_default_is_right_by_its_own_rule_and_every_setting_is_explained(option: Option) -> None:
+    assert load_settings({}, {option.name: option.default}) == load_settings({})
+    assert option.variable == f"CARPARK_{option.name.upper()}"
+    assert option.flag == "--" + option.name.replace("_", "-")
+    assert option.help
+    assert option.text.wanted
+    assert option.text.metavar.isupper()
 
 
 def test_the_contracts_defaults() -> None:
-    assert load_settings({}).shown() == {
+    assert shown(load_settings({})) == {
         "CARPARK_BROKER_URL": "amqp://guest:***@localhost:5672",
         "CARPARK_QUEUE_TYPE": "classic",
         "CARPARK_PARTITIONS": "1",
@@ -235,9 +235,9 @@ def test_a_wrong_variable_under_a_right_flag_does_no_harm() -> None:
     assert load_settings({"CARPARK_RATE": "x"}, {"rate": "9"}).rate == 9
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_an_empty_variable_counts_as_not_set(setting: Any) -> None:
-    assert load_settings({setting.variable: ""}) == load_settings({})
+@EACH
+def test_an_empty_variable_counts_as_not_set(option: Option) -> None:
+    assert load_settings({option.variable: ""}) == load_settings({})
 
 
 def test_variables_of_others_are_not_looked_at() -> None:
@@ -251,7 +251,7 @@ def test_the_processs_own_environment_is_the_default(monkeypatch: pytest.MonkeyP
 
 
 def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         load_settings({}).rate = 1  # type: ignore[misc]
 
 
@@ -261,6 +261,21 @@ def test_the_longest_wait_between_retries_is_not_shorter_than_the_first() -> Non
         load_settings({"CARPARK_SINK_RETRY_MIN": "300.5"})
     line = "CARPARK_SINK_RETRY_MAX='300': wanted at least CARPARK_SINK_RETRY_MIN, which is 300.5"
     assert str(caught.value) == line
+
+
+def test_a_wrong_first_wait_is_not_held_against_the_longest_too() -> None:
+    with pytest.raises(InvalidSetting, match=r"^CARPARK_SINK_RETRY_MIN='many'"):
+        load_settings({"CARPARK_SINK_RETRY_MIN": "many", "CARPARK_SINK_RETRY_MAX": "0.5"})
+
+
+def test_settings_are_made_in_python_by_the_same_rules() -> None:
+    assert Settings(rate=7, csv=Path("a.csv"), sinks=("csv",)) == load_settings(
+        {"CARPARK_RATE": "7", "CARPARK_CSV": "a.csv", "CARPARK_SINKS": "csv"}
+    )
+    with pytest.raises(ValidationError) as caught:
+        Settings(rate=-7, writer_token="hunter2 hunter2")
+    assert "a number from 0.000001 to 100000" in str(caught.value)
+    assert SECRET not in str(caught.value)
 
 
 def test_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -292,8 +307,8 @@ def test_a_secret_is_kept_but_never_shown(name: str) -> None:
     text = HOLDERS[name].replace("{}", SECRET)
     read = load_settings({}, {name: text})
     assert SECRET in getattr(read, name)
-    assert all(SECRET not in value for value in read.shown().values())
-    assert MASK in read.shown()[BY_NAME[name].variable]
+    assert all(SECRET not in value for value in shown(read).values())
+    assert MASK in shown(read)[OPTIONS[name].variable]
 
 
 @pytest.mark.parametrize("name", HOLDERS)
@@ -305,19 +320,19 @@ def test_a_secret_is_not_shown_by_an_error_either(name: str, damage: str) -> Non
         except InvalidSetting as error:
             assert SECRET not in str(error) + error.value + repr(error)  # noqa: PT017
         else:
-            assert all(SECRET not in value for value in read.shown().values())
+            assert all(SECRET not in value for value in shown(read).values())
 
 
 def test_every_setting_that_may_hold_a_secret_is_masked() -> None:
-    for setting in SETTINGS:
-        held = any(word in setting.name for word in ("url", "token", "secret", "login"))
-        assert bool(setting.secret) == held
-        assert (setting.name in HOLDERS) == held
+    for name, option in OPTIONS.items():
+        held = any(word in name for word in ("url", "token", "secret", "login"))
+        assert bool(option.text.mask) == held
+        assert (name in HOLDERS) == held
 
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.sampled_from([setting.name for setting in SETTINGS]),
+    st.sampled_from(list(OPTIONS)),
     st.text(st.characters()) | st.text("0123456789.eE+- ") | st.floats().map(repr) | st.integers().map(str),
 )
 def test_any_text_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
@@ -344,4 +359,4 @@ def test_any_text_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
 def test_what_plugins_are_told_is_a_flag_wherever_they_run(where: str, beginnings: tuple[str, ...]) -> None:
     module, _, name = where.partition(":")
     flags = {parameter.name for parameter in getattr(import_module(module), name).params}
-    assert {setting.name for setting in SETTINGS if setting.name.startswith(beginnings)} <= flags
+    assert {name for name in OPTIONS if name.startswith(beginnings)} <= flags

@@ -1,4 +1,4 @@
-"""Flags from the table of settings, errors as one line, exit statuses."""
+"""Flags from the fields of settings, errors as lines, exit statuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from carpark.errors import BrokerUnavailable, CarparkError, InvalidSetting, PortTaken
 from carpark.settings import Settings
-from carpark.settings.model import BY_NAME, SETTINGS
+from carpark.settings.fields import options_of
 from carpark.settings.options import (
     CONTEXT,
     EXIT_FAILED,
@@ -27,7 +27,8 @@ from carpark.settings.options import (
     settings_options,
 )
 
-NAMES = [setting.name for setting in SETTINGS]
+OPTIONS = options_of(Settings)
+NAMES = list(OPTIONS)
 Command = Callable[[], object]
 
 
@@ -89,11 +90,11 @@ def test_help_shows_each_flag_with_what_it_means_its_variable_and_its_default() 
     result = CliRunner().invoke(command, ["--help"])
     text = "".join(result.output.split())  # lines are broken at hyphens too
     assert result.exit_code == 0
-    for setting in SETTINGS:
-        flag = "--port" if setting.name == "writer_port" else setting.flag
-        default = f"; default {setting.shown(setting.default)}" if setting.default else ""
-        meaning = setting.help[0].upper() + setting.help[1:].replace("`", "")
-        row = f"{flag} {setting.metavar} {meaning} [{setting.variable}{default}]"
+    for option in OPTIONS.values():
+        flag = "--port" if option.name == "writer_port" else option.flag
+        default = f"; default {option.text.shown(option.default)}" if option.default else ""
+        meaning = option.help[0].upper() + option.help[1:].replace("`", "")
+        row = f"{flag} {option.text.metavar} {meaning} [{option.variable}{default}]"
         assert "".join(row.split()) in text
     assert "--writer-port" not in text
     assert "guest:guest" not in text
@@ -109,9 +110,9 @@ def test_help_lists_flags_in_the_order_in_which_they_were_named() -> None:
 
 def test_every_setting_can_be_given_as_a_flag() -> None:
     command, seen = make_command(*NAMES)
-    arguments = [f"{BY_NAME[name].flag}={BY_NAME[name].default}" for name in NAMES if BY_NAME[name].default]
+    arguments = [f"{option.flag}={option.default}" for option in OPTIONS.values() if option.default]
     assert status_of(command, *arguments) == EXIT_OK
-    assert seen[0].shown()["CARPARK_RATE"] == "5"
+    assert seen == [Settings()]
 
 
 def test_a_wrong_flag_is_named_as_it_was_typed_and_beside_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,6 +130,31 @@ def test_a_wrong_variable_is_named_alone(monkeypatch: pytest.MonkeyPatch, capsys
     assert output.err.startswith("carpark: CARPARK_BROKER_URL='amqp://guest:***@': wanted amqp://")
     assert output.err.count("\n") == 1
     assert output.out == ""
+
+
+def test_all_that_is_wrong_is_said_at_once_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, seen = make_command("redis_url", "sink_retry_min", "dashboard_port", flags={"dashboard_port": "--port"})
+    monkeypatch.setenv("CARPARK_BROKER_URL", "amqp://guest:hunter2@")
+    monkeypatch.setenv("CARPARK_REDIS_URL", "wrong, but there is a flag")
+    monkeypatch.setenv("CARPARK_WRITER_TOKEN", "hunter2 hunter2")
+    monkeypatch.setenv("CARPARK_CAPACITY", "1_000")
+    arguments = ["--redis-url", "http://:hunter2@h", "--port", "٣", "--sink-retry-min", "301"]
+    assert status_of(command, *arguments) == EXIT_USAGE
+    output = capsys.readouterr()
+    lines = [
+        "CARPARK_BROKER_URL='amqp://guest:***@': wanted amqp://user:password@host:port/vhost (several separated by ;), "
+        "or stub://",
+        "--redis-url (CARPARK_REDIS_URL)='http://:***@h': wanted redis://host:port/0, "
+        "redis+sentinel://host:port,host:port/name/0, or memory://",
+        "CARPARK_WRITER_TOKEN='***': wanted printable ASCII characters without spaces",
+        "CARPARK_SINK_RETRY_MAX='300': wanted at least CARPARK_SINK_RETRY_MIN, which is 301",
+        "CARPARK_CAPACITY='1_000': wanted a whole number from 0 to 1000000000 (0 for none)",
+        "--port (CARPARK_DASHBOARD_PORT)='٣': wanted a port from 0 to 65535 (0 for a free one)",
+    ]
+    assert output.err.splitlines() == [f"carpark: {line}" for line in lines]
+    assert (output.out, seen) == ("", [])
 
 
 @pytest.mark.parametrize(
@@ -197,10 +223,10 @@ def test_an_error_that_nobody_expected_keeps_its_traceback() -> None:
         run_command(command_that(raising(ZeroDivisionError())), [])
 
 
-def test_fail_ends_the_process_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fail_ends_the_process_with_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
-        fail("first\nsecond \x1b[31m", EXIT_FAILED)
-    assert capsys.readouterr().err == "first second \\x1b[31m\n"
+        fail(EXIT_FAILED, "first\nsecond \x1b[31m", "third")
+    assert capsys.readouterr().err == "first second \\x1b[31m\nthird\n"
 
 
 PROGRAM = """

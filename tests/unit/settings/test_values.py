@@ -10,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from carpark.settings import load_settings
-from carpark.settings.model import management_url_of
-from carpark.settings.values import as_text, mask_url, mask_urls, url
+from carpark.settings.values import as_text, management_url_of, mask_url, mask_urls, url
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_the_management_api_is_guessed_from_the_first_broker_url(broker: str, ma
     assert management_url_of(broker) == management
     assert load_settings({"CARPARK_BROKER_URL": broker}).management_url == management
     if management:
-        assert url("http")(management) == management
+        assert url("", "http").parse(management) == management
         password = urlsplit(broker.split(";")[0].strip()).password
         assert unquote(urlsplit(management).password or "") == unquote("guest" if password is None else password)
 

@@ -1,0 +1,147 @@
+"""The fields of any pydantic model as settings: each is a variable, a flag and a line of help.
+
+A value is taken from the flag, else from the variable, else from the field's default. How it is written is said by the
+`Text` of the field; without one it is what pydantic makes of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from carpark.errors import InvalidSetting, SeveralMistakes
+from carpark.settings.values import Text, as_text
+
+PREFIX = "CARPARK_"
+
+_PLAIN = Text(str, "")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field as users meet it.
+
+    Args:
+        name: The field.
+        variable: The environment variable.
+        help: What it means.
+        default: The default as text.
+        text: How its value is written.
+    """
+
+    name: str
+    variable: str
+    help: str
+    default: str
+    text: Text
+
+    @property
+    def flag(self) -> str:
+        """The command line flag."""
+        return "--" + self.argument.replace("_", "-")
+
+    @property
+    def argument(self) -> str:
+        """What the flag is called among the arguments of a command."""
+        return self.variable.removeprefix(PREFIX).lower()
+
+
+@cache
+def options_of(model: type[BaseModel], prefix: str = PREFIX) -> Mapping[str, Option]:
+    """Look at the fields of a model.
+
+    Args:
+        model: The model.
+        prefix: What its variables begin with.
+
+    Returns:
+        Field to option, in the model's order.
+    """
+    return {
+        name: Option(
+            name,
+            prefix + name.upper(),
+            field.description or "",
+            "" if field.default is PydanticUndefined else as_text(field.default),
+            next((each for each in field.metadata if isinstance(each, Text)), _PLAIN),
+        )
+        for name, field in model.model_fields.items()
+    }
+
+
+def given_texts(
+    model: type[BaseModel], environ: Mapping[str, str], flags: Mapping[str, str | None], prefix: str = PREFIX
+) -> dict[str, str]:
+    """Find out what is given.
+
+    Args:
+        model: The model.
+        environ: The variables. An empty one counts as not set.
+        flags: Field to the text given on the command line; None for one that was not given.
+        prefix: What the model's variables begin with.
+
+    Returns:
+        Field to text, without those that are left to their defaults.
+    """
+    variables = {name: environ.get(option.variable, "") for name, option in options_of(model, prefix).items()}
+    return {name: text for name, text in variables.items() if text} | {
+        name: text for name, text in flags.items() if text is not None
+    }
+
+
+def read(model: type[M], texts: Mapping[str, str], prefix: str = PREFIX, called: Mapping[str, str] | None = None) -> M:
+    """Make a model of text.
+
+    Args:
+        model: The model.
+        texts: Field to text, as `given_texts` finds it.
+        prefix: What its variables begin with.
+        called: Field to what an error calls it, where that is not the variable.
+
+    Returns:
+        The model with its values.
+
+    Raises:
+        ConfigurationError: A value is wrong, or two do not fit each other; it holds all that is wrong.
+    """
+    try:
+        return model.model_validate(texts)
+    except ValidationError as error:
+        found = [_mistake(each, options_of(model, prefix), texts, called or {}, prefix) for each in error.errors()]
+    raise found[0] if len(found) == 1 else SeveralMistakes(found)
+
+
+def _mistake(
+    details: ErrorDetails,
+    options: Mapping[str, Option],
+    texts: Mapping[str, str],
+    called: Mapping[str, str],
+    prefix: str,
+) -> InvalidSetting:
+    """Say it in the words of our own ValueErrors, which are what is wanted, and without what is secret."""
+    name = str(details["loc"][0]) if details["loc"] else "*"
+    words = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
+    option = options.get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
+    wanted = words or option.text.wanted or details["msg"].removeprefix("Input should be ")
+    return InvalidSetting(called.get(name, option.variable), option.text.shown(texts.get(name, option.default)), wanted)
+
+
+def shown(settings: BaseModel, prefix: str = PREFIX) -> dict[str, str]:
+    """Give every value as text that may be printed.
+
+    Args:
+        settings: A model with its values.
+        prefix: What its variables begin with.
+
+    Returns:
+        Variable to value, secrets masked.
+    """
+    options = options_of(type(settings), prefix).values()
+    return {each.variable: each.text.shown(as_text(getattr(settings, each.name))) for each in options}
