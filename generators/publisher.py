@@ -11,7 +11,7 @@ import pika
 import pika.exceptions
 
 from carpark.domain.events import Event
-from carpark.domain.queues import queue_for
+from carpark.domain.routing import queue_for
 from carpark.errors import BrokerUnavailable
 from carpark.rabbitmq.connection import NO_AMQP_ERRORS, resolvable
 from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, declare_queues

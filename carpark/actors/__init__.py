@@ -13,7 +13,7 @@ import dramatiq
 
 from carpark.backend.processing import Backend
 from carpark.domain.events import VehicleEntered, VehicleExited
-from carpark.domain.queues import DELIVER
+from carpark.domain.routing import DELIVER
 from carpark.errors import ConfigurationError
 from carpark.plugins import Plugins
 from carpark.settings import load_settings

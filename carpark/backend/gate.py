@@ -18,7 +18,7 @@ from dramatiq.errors import BrokerConnectionError
 
 from carpark.broker.lanes import Held
 from carpark.domain.events import Event, VehicleEntered, format_time, parse_time
-from carpark.domain.queues import partition_queue
+from carpark.domain.routing import partition_queue
 from carpark.records import ExitsHeld, Recorded, Records
 
 log = logging.getLogger(__name__)

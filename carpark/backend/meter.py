@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from carpark.domain.queues import event_of
+from carpark.domain.routing import event_of
 from carpark.records import Outcome, Recorded, Settled
 from carpark.telemetry.histograms import observe
 

@@ -24,7 +24,7 @@ from carpark.broker.batches import parts_of
 from carpark.broker.failures import Failures
 from carpark.broker.reading import Marker, RejectedMessage
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited
-from carpark.domain.queues import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
+from carpark.domain.routing import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
 from carpark.plugins import PluginContext, Plugins

@@ -20,7 +20,7 @@ from dramatiq.message import Message
 
 from carpark.backend.meter import Meter
 from carpark.domain.events import StaySummary
-from carpark.domain.queues import DELIVER, WORK
+from carpark.domain.routing import DELIVER, WORK
 from carpark.errors import DeliveryError, RecordsUnavailable, SummaryRefused, one_line
 from carpark.failpoints import Failpoint
 from carpark.plugins.base import Sink

@@ -21,7 +21,7 @@ from carpark.broker.batches import parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lanes
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.domain.events import VehicleEntered
-from carpark.domain.queues import event_of
+from carpark.domain.routing import event_of
 from carpark.rabbitmq.connection import NO_AMQP_ERRORS, close_in_place
 from carpark.rabbitmq.properties import dead_properties
 

@@ -20,7 +20,7 @@ from carpark.broker.batches import PREFETCHED_BATCHES
 from carpark.broker.consumer import EventConsumer
 from carpark.broker.lanes import Lanes
 from carpark.broker.reading import MARKER
-from carpark.domain.queues import is_event_queue
+from carpark.domain.routing import is_event_queue
 from carpark.errors import ExchangeMismatch, QueueMismatch
 from carpark.rabbitmq import topology
 from carpark.rabbitmq.connection import HEARTBEAT, NO_AMQP_ERRORS, resolvable

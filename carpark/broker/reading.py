@@ -16,7 +16,7 @@ from dramatiq.common import q_name
 from dramatiq.message import Message
 
 from carpark.domain.events import Event, StaySummary, kind_of, load_json
-from carpark.domain.queues import DELIVER, WORK, event_of
+from carpark.domain.routing import DELIVER, WORK, event_of
 from carpark.errors import InvalidBody, MessageError
 
 ENVELOPE = {"queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp"}

@@ -23,7 +23,7 @@ from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.domain.events import VehicleEntered
-from carpark.domain.queues import event_of, is_event_queue
+from carpark.domain.routing import event_of, is_event_queue
 from carpark.rabbitmq.properties import without_reason
 
 

@@ -17,8 +17,8 @@ from dramatiq.errors import QueueNotFound
 from carpark.backend.processing import Backend
 from carpark.broker import STUB, StubBroker
 from carpark.domain.events import Event, StaySummary, VehicleExited
-from carpark.domain.queues import event_queues, queue_for
 from carpark.domain.report import Report
+from carpark.domain.routing import event_queues, queue_for
 from carpark.embedded.metrics import EmbeddedMetrics
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carpark.domain.queues import WORK
+from carpark.domain.routing import WORK
 from carpark.records import Backlog
 
 

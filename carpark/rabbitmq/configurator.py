@@ -15,7 +15,7 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from carpark.domain.queues import event_queues, is_event_queue, partition_of
+from carpark.domain.routing import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
 from carpark.rabbitmq.connection import explain, is_refusal, open_connection
 from carpark.rabbitmq.management import ManagementApi

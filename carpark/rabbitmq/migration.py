@@ -19,7 +19,7 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 
 from carpark.domain.events import VehicleExited
-from carpark.domain.queues import DELIVER, is_event_queue
+from carpark.domain.routing import DELIVER, is_event_queue
 from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, RecordsUnavailable
 from carpark.rabbitmq.connection import explain, open_connection
 from carpark.rabbitmq.management import ManagementApi

@@ -10,7 +10,7 @@ from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
 from pika.exceptions import ChannelClosedByBroker
 
-from carpark.domain.queues import WORK, event_queues, is_event_queue
+from carpark.domain.routing import WORK, event_queues, is_event_queue
 from carpark.errors import ExchangeMismatch, QueueMismatch
 from carpark.rabbitmq.connection import explain
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from carpark.domain.queues import event_queues
+from carpark.domain.routing import event_queues
 from carpark.settings import Settings, load_settings
 from carpark.settings.fields import options_of
 from tests.deploy.files import KUSTOMIZE, SERVICES, compose, mebibytes

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.files import COMPOSE, compose
-from tests.docs.source import tracked_files
 from tests.support.helpers import eventually, is_listening
 from tests.support.processes import ROOT
+from tests.support.source import tracked_files
 
 PROJECT = "carpark-test"
 MINIMAL = {name: service for name, service in compose()["services"].items() if "profiles" not in service}

@@ -11,7 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 import pytest
 
 from carpark import errors
-from tests.docs.source import (
+from tests.support.processes import ROOT
+from tests.support.source import (
     PACKAGES,
     Function,
     Module,
@@ -21,7 +22,6 @@ from tests.docs.source import (
     modules,
     tracked_files,
 )
-from tests.support.processes import ROOT
 
 LONGEST_MODULE = 500
 

@@ -26,17 +26,17 @@ import pika.exceptions
 import redis
 
 from carpark.domain.events import Event
-from carpark.domain.queues import event_queues
+from carpark.domain.routing import event_queues
 from carpark.errors import BrokerUnavailable
 from carpark.ops.audit import Sources, Verdict, audit
 from carpark.ops.audit.queued import read_queues
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_companions
 from carpark.records import connect
-from tests.faults.proxy import TcpProxy, WriterGateway
 from tests.faults.service import Service
 from tests.support.helpers import eventually, find_free_port
 from tests.support.processes import Processes
+from tests.support.proxy import TcpProxy, WriterGateway
 from tests.support.servers import RedisServer
 from tests.support.stores import undelivered
 

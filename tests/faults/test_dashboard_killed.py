@@ -13,11 +13,11 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.rabbitmq.moving import BATCH
 from carpark.rabbitmq.topology import declare_queues
-from tests.faults.proxy import TcpProxy
 from tests.support.dashboard_service import post, start_dashboard
 from tests.support.helpers import eventually
 from tests.support.mailbox import bodies, count, dead_letters, fill
 from tests.support.processes import Processes
+from tests.support.proxy import TcpProxy
 from tests.support.servers import RabbitmqServer
 
 MESSAGES = 1000

@@ -22,12 +22,12 @@ from carpark.ops.dashboard.rabbitmq import RabbitmqInterface
 from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import declare_queues
 from carpark.settings import Settings
-from tests.faults.proxy import TcpProxy
 from tests.support.dashboards import Pages, text_of
 from tests.support.garbage import dramatiq_body
 from tests.support.helpers import eventually, find_free_port
 from tests.support.mailbox import bodies, count, dead_letters, drain, fill
 from tests.support.processes import Processes
+from tests.support.proxy import TcpProxy
 
 ALL = matches("")
 LOOKS = 100

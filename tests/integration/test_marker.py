@@ -9,9 +9,9 @@ import pytest
 
 from carpark.broker import RabbitmqBroker
 from carpark.broker.reading import MARKER, Marker
-from carpark.domain.queues import partition_queue
-from tests.faults.proxy import TcpProxy
+from carpark.domain.routing import partition_queue
 from tests.support.helpers import eventually
+from tests.support.proxy import TcpProxy
 
 
 def test_a_connection_that_was_closed_meanwhile_is_replaced_without_a_word(channel: Any, broker_url: str) -> None:

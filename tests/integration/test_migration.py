@@ -13,7 +13,7 @@ import pytest
 import redis
 from dramatiq.common import dq_name, xq_name
 
-from carpark.domain.queues import DELIVER, event_queues
+from carpark.domain.routing import DELIVER, event_queues
 from carpark.errors import QueueInUse
 from carpark.ops.doctor.servers import check_broker
 from carpark.rabbitmq.migration import Migration

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from carpark.broker.reading import EventMessage, read_body
 from carpark.cli import carpark
-from carpark.domain.queues import event_queues, partition_of, queue_for
+from carpark.domain.routing import event_queues, partition_of, queue_for
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.queued import read_queues
 from carpark.ops.dashboard import make_app

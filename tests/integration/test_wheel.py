@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.source import tracked_files
 from tests.support.outside import Outside
 from tests.support.processes import ROOT
+from tests.support.source import tracked_files
 
 
 @pytest.mark.timeout(300)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
-from carpark.domain.queues import queue_for
+from carpark.domain.routing import queue_for
 from generators.build import KINDS
 from generators.journal import Journal
 from generators.publisher import RabbitmqPublisher

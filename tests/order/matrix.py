@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from carpark.domain.events import VehicleEntered
-from carpark.domain.queues import event_queues
+from carpark.domain.routing import event_queues
 from carpark.rabbitmq.topology import CLASSIC, QUORUM
 from tests.faults.conftest import HostedBroker
 from tests.faults.rig import REST_SECONDS

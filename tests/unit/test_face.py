@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import carpark
-from tests.docs.source import tracked_files
 from tests.support.processes import ROOT
+from tests.support.source import tracked_files
 
 PROMISED = {"carpark", "carpark.testing"}
 

@@ -13,7 +13,7 @@ from dramatiq.common import q_name, xq_name
 from carpark.broker.reading import EventMessage, read_body
 from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
 from carpark.domain.pairing import ENTRY, EXIT
-from carpark.domain.queues import DELIVER, partition_queue
+from carpark.domain.routing import DELIVER, partition_queue
 from carpark.errors import BrokerUnavailable
 from carpark.rabbitmq.connection import open_connection
 from carpark.rabbitmq.topology import CLASSIC, all_queues, with_companions

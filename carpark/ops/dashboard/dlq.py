@@ -16,7 +16,7 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
 from carpark.broker import RabbitmqBroker
-from carpark.domain.queues import WORK
+from carpark.domain.routing import WORK
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.ops.dashboard.base import Wanted, matches
 from carpark.ops.dashboard.giving_up import give_up

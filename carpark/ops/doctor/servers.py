@@ -15,7 +15,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
-from carpark.domain.queues import event_queues, is_event_queue, partition_of
+from carpark.domain.routing import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.ops.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
 from carpark.ops.health import sink_problems, span, summaries

@@ -15,7 +15,7 @@ from carpark.broker import StubBroker
 from carpark.broker.lanes import Held
 from carpark.broker.reading import Marker
 from carpark.domain.events import Event
-from carpark.domain.queues import event_queues
+from carpark.domain.routing import event_queues
 from carpark.errors import RecordsUnavailable
 from carpark.plugins import Plugins
 from carpark.records import Batch, Recorded, Settlement

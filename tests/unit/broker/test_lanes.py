@@ -15,7 +15,7 @@ from carpark.broker.batches import Batch, parts_of
 from carpark.broker.lanes import Lane, Lanes
 from carpark.broker.reading import read_body
 from carpark.broker.stub import Delivery, Letter
-from carpark.domain.queues import event_queues
+from carpark.domain.routing import event_queues
 from tests.support.garbage import bare
 
 

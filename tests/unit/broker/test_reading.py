@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from carpark.broker.reading import EventMessage, RejectedMessage, read_body
 from carpark.domain.events import StaySummary, VehicleEntered, VehicleExited
-from carpark.domain.queues import DELIVER, WORK
+from carpark.domain.routing import DELIVER, WORK
 from carpark.testing import make_summary
 from tests.support.garbage import EVENT, GARBAGE, ODD, bare, dramatiq_body
 

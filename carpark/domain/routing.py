@@ -1,4 +1,4 @@
-"""Partitions: the events of one kind go through one queue or several, all of a plate through the same one.
+"""Which queue an event goes to: those of one kind go through one queue or several, all of a plate through the same one.
 
 The queue with the plain name is partition 0; ``vehicle_entry.1``, ``vehicle_entry.2`` and so on stand beside it. Who
 publishes to the plain names loses nothing. The exits of a partition wait for the entries of the same one, so all

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from carpark.broker.reading import EventMessage, RejectedMessage, read_body
 from carpark.domain.events import VehicleEntered, VehicleExited
-from carpark.domain.queues import event_of, event_queues, is_event_queue, partition_of, partition_queue, queue_for
+from carpark.domain.routing import event_of, event_queues, is_event_queue, partition_of, partition_queue, queue_for
 from carpark.rabbitmq.topology import SINGLE_ACTIVE, all_queues, queue_arguments, with_companions
 from carpark.settings.model import MOST_PARTITIONS
 from generators.wire import message_body
