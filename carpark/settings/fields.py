@@ -12,7 +12,7 @@ from functools import cache
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import PydanticUndefined
 
 from carpark.errors import InvalidSetting, SeveralMistakes
 from carpark.settings.values import Text, as_text
@@ -114,23 +114,16 @@ def read(model: type[M], texts: Mapping[str, str], prefix: str = PREFIX, called:
     try:
         return model.model_validate(texts)
     except ValidationError as error:
-        found = [_mistake(each, options_of(model, prefix), texts, called or {}, prefix) for each in error.errors()]
+        details = error.errors()
+    found = []
+    for each in details:
+        name = str(each["loc"][0]) if each["loc"] else "*"  # a rule between fields
+        option = options_of(model, prefix).get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
+        words = str(each["ctx"]["error"]) if each["type"] == "value_error" else ""  # of a Text, or of a rule of ours
+        wanted = words or option.text.wanted or each["msg"].removeprefix("Input should be ")
+        value = option.text.shown(texts.get(name, option.default))
+        found.append(InvalidSetting((called or {}).get(name, option.variable), value, wanted))
     raise found[0] if len(found) == 1 else SeveralMistakes(found)
-
-
-def _mistake(
-    details: ErrorDetails,
-    options: Mapping[str, Option],
-    texts: Mapping[str, str],
-    called: Mapping[str, str],
-    prefix: str,
-) -> InvalidSetting:
-    """Say it in the words of our own ValueErrors, which are what is wanted, and without what is secret."""
-    name = str(details["loc"][0]) if details["loc"] else "*"
-    words = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
-    option = options.get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
-    wanted = words or option.text.wanted or details["msg"].removeprefix("Input should be ")
-    return InvalidSetting(called.get(name, option.variable), option.text.shown(texts.get(name, option.default)), wanted)
 
 
 def shown(settings: BaseModel, prefix: str = PREFIX) -> dict[str, str]:

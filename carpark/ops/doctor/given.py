@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from carpark.errors import ConfigurationError, InvalidSetting
 from carpark.ops.doctor.findings import Finding, ok, warning, wrong
 from carpark.settings import Settings
-from carpark.settings.fields import PREFIX, given_texts, options_of, read
+from carpark.settings.fields import PREFIX, given_texts, options_of, read, shown
 
 _CHECK = "settings"
 _LIKE = 0.8
@@ -54,7 +54,7 @@ def read_given(environ: Mapping[str, str], flags: Mapping[str, str | None]) -> G
         unusable.add("management_url")
     findings += _slips(environ)
     if not unusable and not findings:
-        findings.append(ok(_CHECK, f"{len(options)} are right; {_told(texts)}"))
+        findings.append(ok(_CHECK, f"{len(options)} are right; {_told(settings, texts)}"))
     return Given(settings, unusable, findings)
 
 
@@ -66,10 +66,10 @@ def _mistakes(texts: Mapping[str, str], called: Mapping[str, str]) -> list[Inval
     return []
 
 
-def _told(texts: Mapping[str, str]) -> str:
-    options = options_of(Settings)
-    told = ", ".join(f"{options[name].variable}={options[name].text.shown(texts[name])}" for name in sorted(texts))
-    return f"given are {told}" if told else "all by default"
+def _told(settings: Settings, given: Iterable[str]) -> str:
+    told, options = shown(settings), options_of(Settings)
+    values = ", ".join(f"{name}={told[name]}" for name in sorted(options[each].variable for each in given))
+    return f"given are {values}" if values else "all by default"
 
 
 def _slips(environ: Mapping[str, str]) -> list[Finding]:
