@@ -92,7 +92,8 @@ def _hold(folder: Path) -> tuple[IO[str], bool]:
     while True:
         folder.mkdir(exist_ok=True)
         lock = _open(folder)
-        first = lock is not None and _is_alone(lock)
+        # Before it was locked, another master may have removed the folder as a dead one's: then once more.
+        first = lock is not None and _is_alone(lock) and _is_same(folder, lock)
         if lock is not None and first:
             _empty(folder)
         # From alone to shared there is a moment without a lock, in which the folder may be removed: then once more.

@@ -92,6 +92,26 @@ def test_what_a_dead_master_of_the_same_id_left_is_emptied_once(
     assert (base / "7" / "counter_2.db").exists()
 
 
+def test_a_folder_that_another_master_removes_before_it_is_locked_is_made_again(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def slowly(path: Path) -> IO[str] | None:
+        lock = opener(path)
+        if not opened:
+            opened.append(path)
+            folder._remove_dead(path)  # as another master does that starts at this moment
+            assert not path.exists()
+        return lock
+
+    opener = folder._open
+    monkeypatch.setattr(folder, "_open", slowly)
+    here, is_first = folder.enter(1)
+    assert is_first
+    assert [path.name for path in here.iterdir()] == [folder._LOCK]
+
+
 def test_a_folder_that_somebody_else_has_put_there_is_not_used(base: Path, tmp_path: Path) -> None:
     base.rmdir()
     (tmp_path / "elsewhere").mkdir()
