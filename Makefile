@@ -17,7 +17,7 @@ STACK = $(PYTHON) deploy/compose/stack.py
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup test faults lint bench bench-check lock clean
+.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup check test soak faults lint bench bench-check lock clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -75,9 +75,16 @@ verify: $(READY) ## audit the last run: nothing lost, nothing twice
 setup: $(READY) ## make .venv with the pinned dependencies; the other targets do it too
 	@:
 
-test: $(READY) ## all tests; brings its own RabbitMQ and Redis
+check: lint ## linter, types and the fast tests, in a minute; needs no server
+	@$(BIN)/pytest --numprocesses auto -m "not servers and not slow and not soak" $(ARGS)
+
+test: $(READY) ## all tests, in a quarter of an hour; brings its own RabbitMQ and Redis
 	@$(BIN)/python -m tests.support.servers
 	@$(BIN)/pytest --numprocesses auto $(ARGS)
+
+soak: $(READY) ## what takes longer: faults, random rounds, order, larger models; at most 45 minutes
+	@$(BIN)/python -m tests.support.servers
+	@$(BIN)/python -m tests.soak $(call flag,ROUNDS,rounds) $(call flag,SEED,seed) $(ARGS)
 
 faults: $(READY) ## every fault under load, then random rounds; a quarter of an hour
 	@$(BIN)/python -m tests.support.servers
@@ -126,7 +133,7 @@ help: ## this page
 ##: SCALE how many workers; default 1
 ##: PROFILE minimal leaves out the dashboard, Prometheus and Grafana
 
-##@ Settings of make faults
+##@ Settings of make faults and make soak
 ##: ROUNDS how many random rounds; SEED draws the same ones again
 
 ##@ Settings of make bench

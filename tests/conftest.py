@@ -25,6 +25,7 @@ from tests.support.processes import Processes
 from tests.support.servers import (
     BROKER_VARIABLE,
     REDIS_VARIABLE,
+    UNMARKED_VARIABLE,
     RabbitmqServer,
     RedisServer,
     Server,
@@ -37,7 +38,10 @@ from tests.support.servers import (
 hypothesis.settings.register_profile("carpark", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("carpark")
 
-SERVER_FIXTURES = {"rabbitmq_server", "redis_server", "broker_url", "redis_url", "private_rabbitmq", "private_redis"}
+SERVER_FIXTURES = {
+    *("rabbitmq_server", "redis_server", "broker_url", "redis_url", "private_rabbitmq", "private_redis"),
+    *("start_prometheus", "browser"),
+}
 OUR_QUEUES = [name for queue in all_queues(4) for name in with_companions(queue)]
 PROCESSES = pytest.StashKey[Processes]()
 
@@ -52,10 +56,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need real servers."""
+    """Mark the tests whose fixtures are servers; the others that need one are marked where they stand."""
     for item in items:
         if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.servers)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let `find_program` refuse a test that is not marked as one that needs servers."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("servers"):
+            patch.setenv(UNMARKED_VARIABLE, item.name)
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -82,6 +82,7 @@ def containers() -> list[str]:
     return [name for name in listed.stdout.split() if name.startswith(PROJECT)]
 
 
+@pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_the_stack_comes_up_works_and_leaves_nothing_running(stack: Stack) -> None:
     said = stack.run("up", "--profile", "minimal", "--scale", "2")

@@ -16,7 +16,7 @@ TARGETS = re.findall(r"^([a-z-]+):.* ## ", MAKEFILE, re.MULTILINE)
 PHONY = set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].split())
 SETTINGS = re.findall(r"^##: (\S+) ", MAKEFILE, re.MULTILINE)
 
-FAKE_CARPARK = """#!/bin/sh
+FAKE_PROGRAM = """#!/bin/sh
 printf '[%s]' "$@"
 exit ${STATUS:-0}
 """
@@ -24,11 +24,12 @@ exit ${STATUS:-0}
 
 @pytest.fixture
 def fake_venv(tmp_path: Path) -> Path:
-    """A virtual environment that is ready, with a `carpark` that shows its arguments."""
-    program = tmp_path / "venv" / "bin" / "carpark"
-    program.parent.mkdir(parents=True)
-    program.write_text(FAKE_CARPARK, encoding="utf-8")
-    program.chmod(0o755)
+    """A virtual environment that is ready, with programs that show their arguments."""
+    folder = tmp_path / "venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("carpark", "ruff", "mypy", "pytest", "python"):
+        (folder / name).write_text(FAKE_PROGRAM, encoding="utf-8")
+        (folder / name).chmod(0o755)
     (tmp_path / "venv" / ".ready").touch()
     return tmp_path / "venv"
 
@@ -99,6 +100,21 @@ def test_a_service_takes_its_options_from_args(fake_venv: Path, target: str, com
     assert ended.stderr == ""
 
 
+def test_check_is_lint_types_and_the_tests_that_are_fast_and_need_no_server(fake_venv: Path) -> None:
+    ended = make("check", f"VENV={fake_venv}", "ARGS=tests/unit -k canonical")
+    lint = "[check][.][format][--check][.][]"  # the last is mypy, which has its arguments from pyproject.toml
+    fast = "[--numprocesses][auto][-m][not servers and not slow and not soak]"
+    assert ended.stdout == f"{lint}{fast}[tests/unit][-k][canonical]"
+    assert ended.stderr == ""
+
+
+def test_soak_takes_the_settings_of_faults(fake_venv: Path) -> None:
+    ended = make("soak", f"VENV={fake_venv}", "ROUNDS=2", "SEED=7", "ARGS=--only faults")
+    servers = "[-m][tests.support.servers]"
+    assert ended.stdout == f"{servers}[-m][tests.soak][--rounds][2][--seed][7][--only][faults]"
+    assert ended.stderr == ""
+
+
 def test_a_failed_command_fails_make(fake_venv: Path) -> None:
     assert make("run", f"VENV={fake_venv}", STATUS="1").returncode != 0
 
@@ -137,4 +153,4 @@ def test_the_docs_name_only_targets_that_there_are() -> None:
         for target in re.findall(r"(?:^\s*(?:\$ )?|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert {(page, target) for page, target in named if target not in PHONY} == set()
-    assert {target for page, target in named if page == ".ci/run"} == {"lint", "test"}
+    assert {target for page, target in named if page == ".ci/run"} == {"check", "test"}

@@ -33,11 +33,13 @@ def promtool(*arguments: str | Path) -> str:
     return ended.stdout + ended.stderr
 
 
+@pytest.mark.servers
 def test_prometheus_takes_the_configurations_and_rules() -> None:
     for path in (LOCAL, STACK):
         assert "15 rules found" in promtool("check", "config", path)
 
 
+@pytest.mark.servers
 def test_the_rules_do_what_their_unit_tests_say() -> None:
     assert "SUCCESS" in promtool("test", "rules", RULES_TEST)
 

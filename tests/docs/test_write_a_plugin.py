@@ -29,6 +29,7 @@ def commands(content: str) -> Iterator[tuple[str, list[str]]]:
         yield command, printed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_step_of_the_page_works(tmp_path: Path) -> None:
     outside, folder = Outside(tmp_path / "venv"), tmp_path / "plugin"

@@ -18,6 +18,8 @@ from tests.support.audited import Day, stay, summaries_of
 from tests.support.mailbox import bodies, dead_letters, fill
 from tests.support.processes import OTHER_CLOCK, Process, Processes
 
+pytestmark = pytest.mark.slow
+
 
 def run(processes: Processes, csv: Path, *options: str, **environ: str) -> Process:
     free = {"CARPARK_WRITER_PORT": "0", "CARPARK_METRICS_PORT": "0", "CARPARK_DASHBOARD_PORT": "0"}

@@ -205,6 +205,7 @@ def test_a_retention_that_redis_has_no_room_for_is_said(processes: Processes, pr
             assert finding["found"].startswith("1 exits/s, as in the last 10 min, take 3 MB in 1 h"), finding
 
 
+@pytest.mark.slow
 def test_servers_that_take_a_connection_and_say_nothing_cost_a_few_seconds_in_all(processes: Processes) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=50) as mute:
         where = f"127.0.0.1:{mute.getsockname()[1]}"

@@ -24,6 +24,8 @@ from tests.support.helpers import eventually
 from tests.support.processes import ROOT, Process, Processes
 from tests.support.recorder import Recorder
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = (
     *("published", "duplicates", "rejected", "recorded", "matched", "unmatched", "abandoned", "inside"),
     *("summaries", "undelivered", "dead"),

@@ -14,6 +14,8 @@ from tests.support.helpers import eventually
 from tests.support.outside import Outside
 from tests.support.processes import ROOT, Processes
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = ROOT / "examples" / "carpark-example-plugin"
 
 

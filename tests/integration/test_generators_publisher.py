@@ -129,6 +129,7 @@ def test_a_stop_gives_the_leading_events_that_are_confirmed(sender: Sender, wire
     assert result == [5]
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_not_there_is_given_up_soon_after_a_stop() -> None:
     sender = Sender(f"amqp://guest:guest@127.0.0.1:{find_free_port()}")
     sender.stop.set()
@@ -187,6 +188,7 @@ def test_a_camera_that_may_write_to_the_exchange_alone_waits_for_what_is_missing
     sender.publisher.close()
 
 
+@pytest.mark.slow
 def test_what_is_held_for_the_events_is_held_while_the_broker_is_away() -> None:
     sender, held = Sender(f"amqp://guest:guest@127.0.0.1:{find_free_port()}"), list[None]()
 

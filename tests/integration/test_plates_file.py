@@ -67,6 +67,7 @@ def test_in_one_process_the_entry_camera_waits_when_nobody_ever_leaves(processes
     assert len(re.findall(SAID, output)) == 1
 
 
+@pytest.mark.slow
 def test_in_one_process_a_short_list_lasts_for_ever(processes: Processes, plates_file: Path) -> None:
     report, _ = _run(processes, plates_file, "--rate", "100", "--events", "60")
     assert report["published"] == 120

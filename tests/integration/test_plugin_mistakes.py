@@ -88,6 +88,7 @@ def test_each_command_says_it_and_ends_with_status_2(
     assert (printed.err.count("\n"), printed.out) == (1, "")
 
 
+@pytest.mark.slow
 def test_so_does_dramatiq(processes: Processes, folder: Path) -> None:
     """Its own lines, which it prints whatever happens, have a date."""
 

@@ -61,6 +61,7 @@ def test_each_test_has_empty_databases(redis_url: str, _: int) -> None:
             client.set("left", "behind")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("server", ["RabbitmqServer", "RedisServer"])
 def test_nothing_of_a_server_outlives_a_killed_test_run(processes: Processes, server: str) -> None:
     script = (
@@ -75,6 +76,13 @@ def test_nothing_of_a_server_outlives_a_killed_test_run(processes: Processes, se
     eventually(lambda: not folder.exists(), what="the folder is gone")
     eventually(lambda: not _processes_naming(str(folder)), what="the processes are gone")
     eventually(lambda: not is_listening(int(up[2])))
+
+
+def test_one_that_is_not_marked_as_needing_servers_cannot_start_any(request: pytest.FixtureRequest) -> None:
+    script = "from tests.support.servers import RedisServer; RedisServer().start()"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    wanted = f"{request.node.name} needs redis-server, so it has to be marked `servers`"
+    assert ended.stderr.splitlines()[-1] == f"AssertionError: {wanted}: `make check` has none"
 
 
 def test_an_unanswerable_need_for_servers_is_one_line_and_status_2() -> None:

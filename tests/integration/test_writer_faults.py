@@ -66,6 +66,7 @@ def post_all(url: str, ids: list[str], acknowledged: set[str], stop: threading.E
                 return
 
 
+@pytest.mark.slow
 def test_sigkill_under_load_loses_nothing_and_doubles_nothing(service: Service) -> None:
     chance = random.Random(11)
     acknowledged: set[str] = set()
@@ -98,6 +99,7 @@ def test_sigkill_under_load_loses_nothing_and_doubles_nothing(service: Service) 
         assert acknowledged == set(found)
 
 
+@pytest.mark.slow
 def test_sigkill_in_the_middle_of_a_write_leaves_whole_lines_in_the_end(service: Service) -> None:
     """One big list, killed at some moment of its writing: what is there is whole, and sending it again completes it."""
     ids = [f"{number:06}" for number in range(20_000)]
@@ -194,6 +196,7 @@ def resident_mib(pid: int) -> float:
     return int(found.group(1)) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 def test_memory_stays_far_below_the_size_of_the_ids(service: Service, session: requests.Session) -> None:
     """The same with a million ids takes minutes and is written down in docs/writer.md."""

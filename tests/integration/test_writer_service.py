@@ -229,6 +229,7 @@ def test_the_page_asks_redis_how_many_are_inside(service: Service, redis_url: st
     eventually(lambda: "1,717" in session.get(url, timeout=10).text)
 
 
+@pytest.mark.slow
 def test_the_page_is_quick_while_redis_hangs(service: Service, session: requests.Session) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         _, url = service.start(CARPARK_REDIS_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
 import redis
 
 from carpark.domain.events import Event
@@ -231,6 +232,7 @@ class EverySharedLot(EveryLot):
         world.lot.crowd()
         assert _contents(client) == before
 
+    @pytest.mark.slow
     def test_the_last_one_of_thousands_is_found(self, world: World) -> None:
         assert world.records
         many = numbered(3000)

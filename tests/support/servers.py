@@ -27,6 +27,9 @@ from tests.support.helpers import eventually, find_free_port, is_listening
 BROKER_VARIABLE = "CARPARK_TEST_BROKER_URL"
 REDIS_VARIABLE = "CARPARK_TEST_REDIS_URL"
 
+UNMARKED_VARIABLE = "CARPARK_TEST_UNMARKED"
+"""Has the name of the test that runs, if that is not marked `servers`; its processes inherit it."""
+
 BROWSER = {"chromium": ("chromium",), "chromium-driver": ("chromedriver",)}
 """The browser of the dashboard's tests, and what drives it, in the same form as `TOOLS`."""
 
@@ -51,7 +54,12 @@ def find_program(name: str) -> str | None:
 
     Returns:
         Its path, or None.
+
+    Raises:
+        AssertionError: A test that is not marked `servers` asks.
     """
+    if unmarked := os.environ.get(UNMARKED_VARIABLE):
+        raise AssertionError(f"{unmarked} needs {name}, so it has to be marked `servers`: `make check` has none")
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *FURTHER_FOLDERS]))
 
 

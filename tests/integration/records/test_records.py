@@ -352,6 +352,7 @@ class TestKnownIds:
         clock.now += 50 * RETENTION
         assert outcomes(records.record([exited("x1", microseconds=1)])) == ["matched"]
 
+    @pytest.mark.slow
     def test_there_are_a_handful_of_keys_however_many_events_came(
         self, client: redis.Redis, records: Records, clock: Clock
     ) -> None:

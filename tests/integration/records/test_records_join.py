@@ -139,6 +139,7 @@ class TestJoin:
     ) -> None:
         check(client, events, size)
 
+    @pytest.mark.slow
     @given(mixed(two_queues), sizes)
     @examples
     def test_complete_stays_join_at_any_relative_speed_of_the_two_queues(
@@ -149,6 +150,7 @@ class TestJoin:
         assert not run.counts["entry/dropped"]
         assert not run.counts["exit/dropped"]
 
+    @pytest.mark.slow
     @given(mixed(incomplete), sizes)
     @examples
     def test_events_in_the_order_of_their_times_join_when_some_are_missing(
@@ -156,6 +158,7 @@ class TestJoin:
     ) -> None:
         check(client, events, size)
 
+    @pytest.mark.slow
     @given(mixed(lambda plate: two_queues(plate, dirty=True)), sizes)
     @examples
     def test_exits_that_nobody_saw_entering_do_not_disturb_the_two_queues(
@@ -163,6 +166,7 @@ class TestJoin:
     ) -> None:
         check(client, events, size)
 
+    @pytest.mark.slow
     @given(mixed(any_events), sizes)
     @examples
     def test_in_no_order_at_all_the_sums_close_and_nothing_is_used_twice(

@@ -144,6 +144,7 @@ def client(request: pytest.FixtureRequest) -> Any:
     yield from open_store(request)
 
 
+@pytest.mark.slow
 def test_whatever_comes_the_sums_close_and_ids_are_known(client: redis.Redis) -> None:
     is_memory = not client.connection_pool.connection_kwargs.get("port") or "fake" in type(client).__module__
     machine = type("Machine", (JoinMachine,), {"client": client})

@@ -336,6 +336,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert backlog.dead == len(self.dead)
 
 
+@pytest.mark.slow
 class TestOutboxMachine(OutboxMachine.TestCase):  # type: ignore[misc]
     """In this process; what a real Redis does with the same script is tested above, one by one."""
 

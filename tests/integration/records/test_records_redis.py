@@ -48,6 +48,7 @@ def test_a_script_that_redis_forgot_is_sent_again(redis_url: str) -> None:
         assert records.counts()["summaries"] == 1
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_not_there_is_said_quickly_and_in_one_line() -> None:
     with opened(f"redis://127.0.0.1:{find_free_port()}/0") as (_, records):
         steps = [

@@ -201,6 +201,7 @@ def test_time_in_which_the_records_could_not_be_asked_does_not_count(stand: Stan
     assert stand.stand(1.5)
 
 
+@pytest.mark.slow
 def test_while_rabbitmq_does_not_take_the_marker_no_standstill_is_counted(
     stand: Stand, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,6 +116,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(json.loads(dramatiq_body()), JSON)))
 def test_any_dramatiq_shape_is_read_as_something(changes: dict[str, Any]) -> None:
     message = read_body("vehicle_entry", dramatiq_body(**changes))

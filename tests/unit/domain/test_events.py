@@ -177,6 +177,7 @@ ODD = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(
     st.fixed_dictionaries(

@@ -79,6 +79,7 @@ def test_what_is_no_plate_is_refused(written: str) -> None:
     assert by_the_letter(written) is None
 
 
+@pytest.mark.slow
 def test_every_character_of_unicode_is_read_to_the_letter_and_stays_as_it_is_when_read_again() -> None:
     taken = 0
     for number in EVERY_CODE_POINT:

@@ -81,6 +81,7 @@ def test_so_many_findings_are_shown_and_all_are_counted(day: Day) -> None:
     assert len(verdict.findings["lost, http-csv"]) == 3
 
 
+@pytest.mark.slow
 @given(mixed(any_events))
 def test_what_the_reference_says_is_all_well_and_what_differs_by_a_row_is_not(
     tmp_path_factory: pytest.TempPathFactory, events: list[Event]
@@ -132,6 +133,7 @@ def test_a_journal_that_was_never_confirmed_is_in_doubt_as_a_whole(day: Day) -> 
     assert verdict.pending == verdict.published == 6
 
 
+@pytest.mark.slow
 def test_more_than_a_generator_has_under_way_are_no_unconfirmed_tail(day: Day) -> None:
     path = day.folder / "all.jsonl"
     path.write_text("".join(f"{event.to_json()}\n" for event in stays(6_000)), encoding="utf-8")

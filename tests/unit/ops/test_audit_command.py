@@ -34,6 +34,7 @@ def of(day: Day) -> list[object]:
     return [word for path in day.journals for word in ("--journal", path)] + ["--csv", day.csv]
 
 
+@pytest.mark.slow
 def test_one_loss_and_one_duplicate_in_a_hundred_thousand_events_are_found(day: Day) -> None:
     ids = [str(uuid.uuid4()) for _ in range(STAYS)]
     lines = ["id,vehicle_plate,entry_date_time,exit_date_time,duration"]
@@ -154,6 +155,7 @@ def test_what_cannot_be_looked_at_without_journals_is_refused(last_run: Day, arg
     assert wanted in said.stderr
 
 
+@pytest.mark.slow
 def test_servers_that_are_not_there_are_one_line_and_status_1(day: Day, free_port: int) -> None:
     day.publish([])
     day.summarise([])

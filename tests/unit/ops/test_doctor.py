@@ -99,6 +99,7 @@ def test_other_variables_are_nobodys_business(name: str) -> None:
 # Running checks.
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_or_fails_holds_up_no_other(make_settings: Callable[..., Settings]) -> None:
     never = threading.Event()
 

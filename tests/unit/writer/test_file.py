@@ -122,6 +122,7 @@ def test_many_threads_writing_the_same_ids_write_each_once(path: Path) -> None:
 # -- the last line
 
 
+@pytest.mark.slow
 def test_a_torn_last_line_is_repaired_at_start_wherever_it_was_torn(path: Path) -> None:
     write(path, "a", 'b,"2"', "cü")
     whole = path.read_bytes()
@@ -137,6 +138,7 @@ def test_a_torn_last_line_is_repaired_at_start_wherever_it_was_torn(path: Path) 
         assert sorted(ids_in(path)) == ["a", 'b,"2"', "cü"]
 
 
+@pytest.mark.slow
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(ids=st.lists(st.text('ab",; ü\u2028', min_size=1, max_size=6), unique=True, max_size=12), cut=st.integers(0, 60))
 def test_after_any_tear_the_same_list_completes_the_file(tmp_path: Path, ids: list[str], cut: int) -> None:
