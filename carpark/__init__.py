@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from carpark.errors import SinkUnavailable as SinkUnavailable
     from carpark.errors import SummaryRefused as SummaryRefused
     from carpark.ops.dashboard import mount_dashboard as mount_dashboard
+    from carpark.plugins import Finding as Finding
     from carpark.plugins import PlateGenerator as PlateGenerator
     from carpark.plugins import PlatesType as PlatesType
     from carpark.plugins import PluginContext as PluginContext
+    from carpark.plugins import ReadBack as ReadBack
     from carpark.plugins import Sink as Sink
     from carpark.plugins import SinkType as SinkType
     from carpark.plugins import hookimpl as hookimpl
@@ -36,7 +38,9 @@ else:
         "carpark.domain.events": ("StaySummary", "VehicleEntered", "VehicleExited", "canonical_plate"),
         "carpark.errors": ("CarparkError", "InvalidSetting", "SinkUnavailable", "SummaryRefused"),
         "carpark.ops.dashboard": ("mount_dashboard",),
-        "carpark.plugins": ("PlateGenerator", "PlatesType", "PluginContext", "Sink", "SinkType", "hookimpl"),
+        "carpark.plugins": (
+            *("Finding", "PlateGenerator", "PlatesType", "PluginContext", "ReadBack", "Sink", "SinkType", "hookimpl"),
+        ),
         "carpark.settings": ("Settings", "load_settings"),
     }
     _HOME = {name: home for home, names in _HOMES.items() for name in names}

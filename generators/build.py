@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.errors import ConfigurationError
-from carpark.plugins import PlateGenerator, PluginContext, Plugins
+from carpark.plugins import PlateGenerator, Plugins
 from carpark.settings import Settings
 from generators.cameras import Camera, EntryCamera, ExitCamera
 from generators.chance import MatchSequence, stream
@@ -74,8 +74,7 @@ def make_lane(
     Raises:
         ConfigurationError: The plate generator, or the journal, cannot be used.
     """
-    context = PluginContext(settings)
-    plates = plugins.make_plates(context, stream(plan.seed, f"{kind}/plates"))
+    plates = plugins.make_plates(plugins.context(settings), stream(plan.seed, f"{kind}/plates"))
     camera = _camera(kind, settings, plan, plates, lot, stamps or Stamps(clock))
     journal = Journal(plan.journals[kind], KINDS[kind]) if kind in plan.journals else None
     lane = Lane(

@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
+from carpark.plugins import Plugins
+from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.settings import Settings
-from carpark.settings.options import CONTEXT, examples, seconds, settings_options
+from carpark.settings.options import CONTEXT, examples, seconds
 
 _COMMON = (
-    *("plates", "plates_file", "plugins", "rate", "broker_url", "queue_type", "partitions", "redis_url"),
+    *("plates", "plugins", "rate", "broker_url", "queue_type", "partitions", "redis_url"),
     *("retention", "bind", "metrics_port"),
 )
 
@@ -42,24 +44,26 @@ def generate() -> None:
 
 
 @generate.command(
+    cls=PluginCommand,
     epilog=examples(
         "carpark generate entry",
         "carpark generate entry --rate 50 --capacity 20000",
         "carpark generate entry --events 1000 --seed 7 --journal data/entries.jsonl",
         "carpark generate entry --metrics-port 0    # a second one on the same machine",
-    )
+    ),
 )
 @_run_options
-@settings_options("capacity", *_COMMON)
-def entry(settings: Settings, **options: Any) -> None:
+@plugin_options("capacity", *_COMMON, kinds=("plates",))
+def entry(settings: Settings, plugins: Plugins, **options: Any) -> None:
     """Run the entry camera: vehicles come in at a steady rate, each with a plate that is not inside.
 
     When the car park is full they wait at the barrier.
     """
-    _run("entry", settings, **options)
+    _run("entry", settings, plugins, **options)
 
 
 @generate.command(
+    cls=PluginCommand,
     name="exit",
     epilog=examples(
         "carpark generate exit",
@@ -69,18 +73,19 @@ def entry(settings: Settings, **options: Any) -> None:
     ),
 )
 @_run_options
-@settings_options("match_ratio", *_COMMON)
-def exit_(settings: Settings, **options: Any) -> None:
+@plugin_options("match_ratio", *_COMMON, kinds=("plates",))
+def exit_(settings: Settings, plugins: Plugins, **options: Any) -> None:
     """Run the exit camera: vehicles leave at a steady rate, most of them seen entering, the others not.
 
     While nobody is inside it waits, so that the share of matched exits is kept.
     """
-    _run("exit", settings, **options)
+    _run("exit", settings, plugins, **options)
 
 
 def _run(
     kind: str,
     settings: Settings,
+    plugins: Plugins,
     *,
     events: int | None,
     duration: float | None,
@@ -92,4 +97,4 @@ def _run(
     from generators.start import run_service
 
     plan = Plan(events=events, seed=seed, journals={kind: journal} if journal else {})
-    run_service(kind, settings, plan, duration)
+    run_service(kind, settings, plugins, plan, duration)

@@ -26,12 +26,13 @@ from generators.report import Console
 from generators.service import Run
 
 
-def run_service(kind: str, settings: Settings, plan: Plan, duration: float | None = None) -> None:
+def run_service(kind: str, settings: Settings, plugins: Plugins, plan: Plan, duration: float | None = None) -> None:
     """Run a generator.
 
     Args:
         kind: ``entry`` or ``exit``.
         settings: The process's settings.
+        plugins: Where the plates come from.
         plan: What the run is asked for.
         duration: After how many seconds it ends; None for never.
 
@@ -46,7 +47,6 @@ def run_service(kind: str, settings: Settings, plan: Plan, duration: float | Non
     console = Console(sys.stdout, clock)
     registry = CollectorRegistry()
     with ExitStack() as stack:
-        plugins = Plugins(settings.plugins)
         lot = RedisLot.connect(settings.redis_url, clock, capacity=settings.capacity, retention=settings.retention)
         stack.callback(lot.close)
         lane = make_lane(kind, settings, plan, plugins=plugins, lot=lot, clock=clock, registry=registry)

@@ -15,8 +15,7 @@ from carpark.backend.processing import Backend
 from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.domain.routing import DELIVER
 from carpark.errors import ConfigurationError
-from carpark.plugins import Plugins
-from carpark.settings import load_settings
+from carpark.plugins.loading import load
 from carpark.telemetry.folder import join_master
 
 __all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_exit"]
@@ -24,9 +23,8 @@ __all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_e
 
 def _start() -> Backend:
     try:
-        settings = load_settings()
         join_master()  # before a plugin can import prometheus_client
-        return Backend(settings, Plugins(settings.plugins))
+        return Backend(*load(kinds=("sinks",)))
     except ConfigurationError as error:
         for each in error.findings:
             print(f"carpark: {each}", file=sys.stderr)  # noqa: T201 - logging is not set up yet

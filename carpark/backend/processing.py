@@ -27,7 +27,7 @@ from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExi
 from carpark.domain.routing import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
 from carpark.errors import CarparkError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
-from carpark.plugins import PluginContext, Plugins
+from carpark.plugins import Plugins
 from carpark.records import Recorded, Records, connect
 from carpark.settings import Settings
 
@@ -69,7 +69,7 @@ class Backend:
         self._stopping = threading.Event()
         self._records: Records | None = None
         self._away = False
-        self._sinks = plugins.make_sinks(PluginContext(settings))
+        self._sinks = plugins.make_sinks(plugins.context(settings))
         self.meter = Meter(tuple(self._sinks))
         self.prometheus = Prometheus(settings, self.meter)
         self.broker: RabbitmqBroker | StubBroker = make_broker(

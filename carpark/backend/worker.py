@@ -8,11 +8,11 @@ import sys
 import click
 
 from carpark.errors import InvalidSetting
-from carpark.plugins import PluginContext, Plugins
+from carpark.plugins import Plugins
+from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.services import METRICS_SETTING, SERVICES
 from carpark.settings import Settings
-from carpark.settings.fields import options_of
-from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples, settings_options
+from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples
 from carpark.web.ports import listen
 
 _SETTINGS = (
@@ -33,6 +33,7 @@ _SETTINGS = (
 
 
 @click.command(
+    cls=PluginCommand,
     context_settings={**CONTEXT, "ignore_unknown_options": True},
     epilog=examples(
         "carpark worker",
@@ -41,10 +42,9 @@ _SETTINGS = (
         "carpark worker --watch carpark",
     ),
 )
-@settings_options(*_SETTINGS)
+@plugin_options(*_SETTINGS, kinds=("sinks",))
 @click.argument("dramatiq_options", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def worker(ctx: click.Context, settings: Settings, dramatiq_options: tuple[str, ...]) -> None:
+def worker(settings: Settings, plugins: Plugins, dramatiq_options: tuple[str, ...]) -> None:
     """Run the backend: Dramatiq actors on the queues, and the relay to the sinks.
 
     The settings are checked, then this process becomes `dramatiq carpark.actors` with the further options as they
@@ -54,15 +54,9 @@ def worker(ctx: click.Context, settings: Settings, dramatiq_options: tuple[str, 
         raise InvalidSetting(
             "CARPARK_BROKER_URL", settings.broker_url, "RabbitMQ; the in-process broker is for `carpark run`"
         )
-    for sink in Plugins(settings.plugins).make_sinks(PluginContext(settings)).values():
+    for sink in plugins.make_sinks(plugins.context(settings)).values():
         sink.close()
     listen(settings.bind, SERVICES["backend"].port_or(settings.metrics_port), METRICS_SETTING).close()
-    environ = {**os.environ, **_as_environ(ctx)}
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
-    os.execve(sys.executable, command, environ)  # noqa: S606 - no shell is wanted
-
-
-def _as_environ(ctx: click.Context) -> dict[str, str]:
-    """Hand the flags on as variables: the actors read nothing else."""
-    given = {each.variable: ctx.params.get(each.argument) for each in options_of(Settings).values()}
-    return {variable: text for variable, text in given.items() if text is not None}
+    # Flags are handed on as variables: the actors read nothing else.
+    os.execve(sys.executable, command, dict(plugins.environ))  # noqa: S606 - no shell is wanted

@@ -18,14 +18,16 @@ from carpark.domain.events import format_time
 from carpark.embedded.system import GRACE, Embedded
 from carpark.embedded.view import View
 from carpark.errors import ConfigurationError
-from carpark.ops.audit import LastRun, Verdict, audit, run_folder, sinks_of
+from carpark.ops.audit import LastRun, Verdict, audit, run_folder
 from carpark.ops.audit.command import progress_bar
 from carpark.ops.dashboard import DashboardServer
 from carpark.ops.dashboard.server import links_of
 from carpark.ops.dashboard.stub import StubInterface
+from carpark.plugins import Plugins
+from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.rabbitmq.topology import with_companions
 from carpark.settings import Settings
-from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds, settings_options
+from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, SINK_SETTINGS, examples, seconds
 from carpark.web.signals import on_signal
 from generators.build import Plan
 
@@ -35,6 +37,7 @@ _SILENT = 1.0
 
 
 @click.command(
+    cls=PluginCommand,
     context_settings=CONTEXT,
     epilog=examples(
         "carpark run",
@@ -43,12 +46,11 @@ _SILENT = 1.0
         "carpark run --events 1000 --rate 500 --json",
     ),
 )
-@settings_options(
+@plugin_options(
     "rate",
     "match_ratio",
     "capacity",
     "plates",
-    "plates_file",
     "sinks",
     "plugins",
     "csv",
@@ -67,7 +69,14 @@ _SILENT = 1.0
 @click.option("--duration", metavar="SECONDS", callback=seconds(0.001), help="End after so long")
 @click.option("--seed", metavar="TEXT", help="Make plates, matches, and which vehicle leaves repeatable")
 @click.option("--json", "as_json", is_flag=True, help="Print the closing table as JSON, and nothing else, on stdout")
-def run(settings: Settings, events: int | None, duration: float | None, seed: str | None, as_json: bool) -> int:
+def run(
+    settings: Settings,
+    plugins: Plugins,
+    events: int | None,
+    duration: float | None,
+    seed: str | None,
+    as_json: bool,
+) -> int:
     """Run the whole car park in this process: both cameras, broker, backend, records and writer.
 
     No Docker, no server, no root. It ends when --events or --duration is reached, or on Ctrl-C; either way everything
@@ -76,18 +85,24 @@ def run(settings: Settings, events: int | None, duration: float | None, seed: st
     logging.getLogger().setLevel(logging.WARNING)
     console = Console(stderr=as_json)
     with run_folder(settings.csv) as folder:
-        return _run(settings, Plan(events=events, seed=seed), duration, folder, console, as_json=as_json)
+        return _run(settings, plugins, Plan(events=events, seed=seed), duration, folder, console, as_json=as_json)
 
 
 def _run(
-    settings: Settings, plan: Plan, duration: float | None, folder: Path, console: Console, *, as_json: bool
+    settings: Settings,
+    plugins: Plugins,
+    plan: Plan,
+    duration: float | None,
+    folder: Path,
+    console: Console,
+    *,
+    as_json: bool,
 ) -> int:
-    files = {name: str(path.absolute()) for name, path in sinks_of(settings).items()}
-    last = LastRun(folder, format_time(datetime.now(UTC)), files)
+    last = LastRun.begin(folder, format_time(datetime.now(UTC)), settings, plugins)
     last.save()
     stop, abort = threading.Event(), threading.Event()
     with (
-        Embedded(settings, replace(plan, journals=last.journals)) as park,
+        Embedded(settings, replace(plan, journals=last.journals), plugins) as park,
         _dashboard(park) as where,
         on_signal(stop.set, lambda *_: abort.set()),  # the second one stops the waiting too
     ):

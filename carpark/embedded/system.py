@@ -37,7 +37,6 @@ GRACE = 30.0
 RETRY_MAX = 2.0
 """Seconds between two attempts at a sink at most: a run does not wait for minutes."""
 
-WRITER_SINK = "http-csv"
 LATEST = 8
 _THREADS = 4
 _WAKE_MILLIS = 100
@@ -127,14 +126,15 @@ class Embedded:
     Args:
         settings: The process's settings; broker and records are in this process whatever they say.
         plan: After how many events the cameras are done, and their seed.
+        plugins: Where sinks and plates come from; by default what the settings name.
 
     Raises:
         ConfigurationError: A setting, a plugin, a port or the CSV file cannot be used.
     """
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
+    def __init__(self, settings: Settings, plan: Plan, plugins: Plugins | None = None) -> None:
         self._memory = f"memory://{uuid.uuid4()}"
-        plugins = Plugins(settings.plugins)
+        plugins = plugins or Plugins(settings.plugins)
         of_its_own = {
             "broker_url": STUB,
             "redis_url": self._memory,
@@ -144,7 +144,7 @@ class Embedded:
         settings = settings.model_copy(update=of_its_own)
         numbers = EmbeddedMetrics()
         self.writer: WriterServer | None = None
-        if WRITER_SINK in settings.sinks:
+        if any(found.offer.service == "writer" for found in plugins.in_use(settings, ("sinks",))):
             self.writer = WriterServer(settings, numbers.writer, inside=self._inside)
             settings = settings.model_copy(update={"writer_url": self.writer.url})
         self.settings, self._plan, self._plugins = settings, plan, plugins

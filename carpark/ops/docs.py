@@ -16,6 +16,8 @@ import click
 
 from carpark.domain.schemas import MODELS, schema_of
 from carpark.errors import CarparkError
+from carpark.plugins import Plugins
+from carpark.plugins.manager import BUILT_IN, KINDS
 from carpark.plugins.reference import reference
 from carpark.settings import Settings
 from carpark.settings.fields import Option, options_of
@@ -74,17 +76,32 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def settings_table() -> str:
-    """Write the table of settings.
+def settings_table(options: Iterable[Option] | None = None) -> str:
+    """Write a table of settings.
+
+    Args:
+        options: The settings; by default those of the core.
 
     Returns:
         One row per setting: variable, flag, default, values, meaning.
     """
     rows = (
         (f"`{option.variable}`", f"`{option.flag}`", _default(option), _wanted(option), option.help)
-        for option in options_of(Settings).values()
+        for option in (options_of(Settings).values() if options is None else options)
     )
     return markdown_table(("variable", "flag", "default", "value", "meaning"), rows)
+
+
+def built_in_table() -> str:
+    """Write the table of the built-in offers' own settings.
+
+    Returns:
+        One row per setting.
+    """
+    plugins = Plugins(lenient=True)
+    every = [found for kind in KINDS for found in getattr(plugins, kind).values() if found.origin.source == BUILT_IN]
+    own = (options_of(found.offer.settings, found.offer.variables) for found in every)
+    return settings_table(option for options in own for option in options.values())
 
 
 def _default(option: Option) -> str:
@@ -113,6 +130,7 @@ def _schema(name: str) -> Generated:
 
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/settings.md", settings_table, "settings"),
+    Generated("docs/settings.md", built_in_table, "built-in"),
     Generated("docs/hooks.md", reference),
     *(_schema(name) for name in MODELS),
 )

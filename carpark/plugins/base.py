@@ -6,15 +6,24 @@ import os
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
 
 from carpark.domain.events import StaySummary
+from carpark.plugins.findings import Finding
 from carpark.settings import Settings
+from carpark.settings.fields import PREFIX
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 """What the name of a sink or a plate generator looks like: it becomes a metric's label and part of a Redis field."""
+
+
+class NoSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings of an offer that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +32,15 @@ class PluginContext:
 
     Args:
         settings: The process's settings.
-        environ: The environment, for settings that a plugin has of its own.
+        environ: The environment, with what flags say of the offers' own settings.
         clock: Says what time it is, as an aware datetime.
+        own: The offer's own settings: an object of the model that it named.
     """
 
     settings: Settings
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    own: Any = field(default_factory=NoSettings)
 
 
 class Sink(ABC):
@@ -95,31 +106,72 @@ class PlateGenerator(ABC):
 
 
 @dataclass(frozen=True)
-class SinkType:
-    """An offer of a sink.
+class ReadBack:
+    """What a sink keeps, as the audit reads it.
 
     Args:
-        name: What ``CARPARK_SINKS`` calls it: lower-case letters, digits and hyphens.
-        make: Makes the sink; called once per process that delivers, and only if the sink is in use. A
-            `ConfigurationError` that it raises ends the process with that line and status 2.
-        help: One line for ``carpark plugins``.
+        place: Where that is, in words for people: the name of a file, an address without secrets.
+        rows: Reads all of it from its beginning. A row is five texts, in the order of `StaySummary`'s fields: id,
+            canonical plate, canonical times of entry and exit, duration in seconds; a single text is something that
+            is no row. Raises OSError or ValueError where it cannot be read.
+        exists: Whether there is anything to read.
+        size: How many bytes it has, as far as that is known, for the progress bar.
     """
 
-    name: str
-    make: Callable[[PluginContext], Sink]
-    help: str = ""
+    place: str
+    rows: Callable[[], Iterable[Sequence[str] | str]]
+    exists: bool = True
+    size: int = 0
 
 
 @dataclass(frozen=True)
-class PlatesType:
-    """An offer of a plate generator.
+class Offer:
+    """What is the same for all offers of plugins.
 
     Args:
-        name: What ``CARPARK_PLATES`` calls it: lower-case letters, digits and hyphens.
-        make: Makes the generator; all its chance comes from the given `random.Random`, so that a seed repeats it.
+        name: What the settings call it: lower-case letters, digits and hyphens.
+        make: Makes it; called once per process that works with it, and only if it is in use. A `ConfigurationError`
+            that it raises ends the process with that line and status 2.
         help: One line for ``carpark plugins``.
+        settings: The model of its own settings: a variable ``CARPARK_<NAME>_<FIELD>`` and a flag for each field. What
+            was given is in `PluginContext.own`.
+        prefix: What its variables begin with after ``CARPARK_``, where that is not its name.
+        check: Looks whether it would work, for ``carpark doctor``; it changes nothing. An error that it raises is a
+            finding, too.
     """
 
     name: str
-    make: Callable[[PluginContext, random.Random], PlateGenerator]
+    make: Callable[..., Any]
     help: str = ""
+    settings: type[BaseModel] = NoSettings
+    prefix: str = ""
+    check: Callable[[PluginContext], Iterable[Finding]] | None = None
+
+    @property
+    def variables(self) -> str:
+        """What the names of its variables begin with."""
+        return PREFIX + (self.prefix or self.name.replace("-", "_").upper() + "_")
+
+
+@dataclass(frozen=True)
+class SinkType(Offer):
+    """An offer of a sink, which ``CARPARK_SINKS`` names. `make` is given a `PluginContext`.
+
+    Args:
+        read_back: Says what the sink keeps, for ``carpark verify``; without it the audit leaves the sink out.
+        service: The service of carpark that it posts to (`carpark.services`); an embedded run starts it.
+    """
+
+    make: Callable[[PluginContext], Sink]
+    read_back: Callable[[PluginContext], ReadBack] | None = None
+    service: str = ""
+
+
+@dataclass(frozen=True)
+class PlatesType(Offer):
+    """An offer of a plate generator, which ``CARPARK_PLATES`` names.
+
+    `make` is given a `PluginContext` and a `random.Random`, from which all its chance comes, so that a seed repeats it.
+    """
+
+    make: Callable[[PluginContext, random.Random], PlateGenerator]

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from carpark.errors import UnknownPlugin
 from carpark.plugins import Plugins
-from carpark.plugins.manager import Found, Origin
+from carpark.plugins.manager import Found, Origin, raise_all
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
 
@@ -88,19 +87,16 @@ def _row(kind: str, found: Found[Any], used: tuple[str, ...]) -> Row:
 def plugins(settings: Settings, as_json: bool) -> None:
     """List the summary sinks and plate generators: where each came from, and whether it is in use.
 
-    A name in CARPARK_SINKS or CARPARK_PLATES that nothing offers is said after the list, with exit status 2.
+    A plugin that is broken, and a name in CARPARK_SINKS or CARPARK_PLATES that nothing offers, is said after the list,
+    with exit status 2.
     """
-    found = Plugins(settings.plugins)
+    found = Plugins(settings.plugins, lenient=True)
     listed = list(rows(found, settings))
     if as_json:
         click.echo(json.dumps([asdict(row) for row in listed], ensure_ascii=False, indent=2))
     else:
         _print_table(listed)
-    for name in settings.sinks:
-        if name not in found.sinks:
-            raise UnknownPlugin("CARPARK_SINKS", name, sorted(found.sinks))
-    if settings.plates not in found.plates:
-        raise UnknownPlugin("CARPARK_PLATES", settings.plates, sorted(found.plates))
+    raise_all([*found.broken, *found.unknown(settings)])
 
 
 def _print_table(listed: list[Row]) -> None:

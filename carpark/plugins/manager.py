@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pluggy
+from pydantic import BaseModel
 
 from carpark import __version__
-from carpark.errors import BrokenPlugin, CarparkError, UnknownPlugin
+from carpark.errors import BrokenPlugin, CarparkError, ConfigurationError, SeveralMistakes, UnknownPlugin
 from carpark.plugins import spec
-from carpark.plugins.base import NAME, PlateGenerator, PlatesType, PluginContext, Sink, SinkType
+from carpark.plugins.base import NAME, Offer, PlateGenerator, PlatesType, PluginContext, ReadBack, Sink, SinkType
+from carpark.settings import Settings
+from carpark.settings.fields import PREFIX, given_texts, options_of, read
 
 ENTRY_POINT_GROUP = "carpark"
 
@@ -36,10 +41,16 @@ BUILTIN = (
 )
 """The modules of the defaults, in the order in which ``carpark plugins`` lists them."""
 
+BUILT_IN = "built in"
+"""Where the defaults come from."""
+
+KINDS = ("sinks", "plates")
+"""The kinds of offers: the settings that name those in use."""
+
 HOOKS = tuple(name for name, function in vars(spec).items() if hasattr(function, f"{spec.PROJECT}_spec"))
 """The names of the hooks."""
 
-Offer = TypeVar("Offer", SinkType, PlatesType)
+OfferT = TypeVar("OfferT", SinkType, PlatesType)
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,12 @@ class Origin:
     distribution: str = ""
 
     def __str__(self) -> str:
-        where = f" ({self.distribution})" if self.source != "built in" and self.distribution else ""
+        where = f" ({self.distribution})" if self.source != BUILT_IN and self.distribution else ""
         return self.source + where
 
 
 @dataclass(frozen=True)
-class Found(Generic[Offer]):
+class Found(Generic[OfferT]):
     """An offer and where it came from.
 
     Args:
@@ -71,7 +82,7 @@ class Found(Generic[Offer]):
         origin: Where the plugin came from.
     """
 
-    offer: Offer
+    offer: OfferT
     plugin: str
     origin: Origin
 
@@ -82,28 +93,37 @@ class Plugins:
     Args:
         modules: Names of modules to load beside the built-in and the installed ones. They are looked for as Python
             does, and last in the current folder.
+        environ: Where the settings of the offers are looked for; the process's own variables by default.
+        lenient: Whether those that are broken are left out, and kept in `broken`.
 
     Attributes:
         sinks: The sinks on offer, by name.
         plates: The plate generators on offer, by name.
+        broken: What is wrong with those that were left out.
 
     Raises:
-        BrokenPlugin: One cannot be imported, misspells a hook, raises, or offers a name that another one offers.
+        ConfigurationError: One cannot be imported, misspells a hook, raises, or offers a name that another one offers.
     """
 
-    def __init__(self, modules: Iterable[str] = ()) -> None:
+    def __init__(
+        self, modules: Iterable[str] = (), environ: Mapping[str, str] | None = None, *, lenient: bool = False
+    ) -> None:
+        self.environ = os.environ if environ is None else environ
+        self.broken: list[ConfigurationError] = []
         self._manager = pluggy.PluginManager(spec.PROJECT)
         self._manager.add_hookspecs(spec)
         self._origins: dict[str, Origin] = {}
         for name in BUILTIN:
-            self._register(name, importlib.import_module(name), Origin("built in", __version__, "carpark"))
-        for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-            self._register(entry_point.name, _load(entry_point), _origin(entry_point))
+            self._add(name, partial(importlib.import_module, name), Origin(BUILT_IN, __version__, "carpark"))
+        self.installed = tuple(metadata.entry_points(group=ENTRY_POINT_GROUP))
+        for entry_point in self.installed:
+            self._add(entry_point.name, partial(_load, entry_point), _origin(entry_point))
         for name in modules:
-            module = _import(name)
-            self._register(name, module, Origin("CARPARK_PLUGINS", "", getattr(module, "__file__", None) or ""))
+            self._add(name, partial(_import, name), Origin("CARPARK_PLUGINS"))
         self.sinks: dict[str, Found[SinkType]] = self._collect("carpark_register_sinks", SinkType)
         self.plates: dict[str, Found[PlatesType]] = self._collect("carpark_register_plates", PlatesType)
+        if not lenient:
+            raise_all(self.broken)
 
     def make_sinks(self, context: PluginContext) -> dict[str, Sink]:
         """Make the sinks that the settings name.
@@ -153,6 +173,74 @@ class Plugins:
         generator: PlateGenerator = _make(found, PlateGenerator, context, chance)
         return generator
 
+    def context(self, settings: Settings) -> PluginContext:
+        """Make what offers are given.
+
+        Args:
+            settings: The process's settings.
+
+        Returns:
+            The context, with the environment of these plugins.
+        """
+        return PluginContext(settings, self.environ)
+
+    def in_use(self, settings: Settings, kinds: Iterable[str] = KINDS) -> Iterator[Found[Any]]:
+        """Find what the settings name.
+
+        Args:
+            settings: The process's settings.
+            kinds: Which kinds of offers: ``sinks``, ``plates``.
+
+        Yields:
+            Each, as far as it is on offer.
+        """
+        for kind in kinds:
+            named = getattr(settings, kind)
+            on_offer: dict[str, Found[Any]] = getattr(self, kind)
+            yield from (on_offer[name] for name in ([named] if isinstance(named, str) else named) if name in on_offer)
+
+    def unknown(self, settings: Settings, kinds: Iterable[str] = KINDS) -> Iterator[UnknownPlugin]:
+        """Find what the settings name and nobody offers.
+
+        Args:
+            settings: The process's settings.
+            kinds: Which kinds of offers.
+
+        Yields:
+            An error for each.
+        """
+        for kind in kinds:
+            named, on_offer = getattr(settings, kind), getattr(self, kind)
+            for name in [named] if isinstance(named, str) else named:
+                if name not in on_offer:
+                    yield UnknownPlugin(PREFIX + kind.upper(), name, sorted(on_offer))
+
+    def read_back(self, settings: Settings) -> dict[str, ReadBack]:
+        """Say what the sinks in use keep.
+
+        Args:
+            settings: The process's settings.
+
+        Returns:
+            Name to what it keeps, of those that can say it.
+
+        Raises:
+            BrokenPlugin: A sink cannot say it.
+            ConfigurationError: A setting of a sink is wrong.
+        """
+        context = self.context(settings)
+        used = [found for found in self.in_use(settings, ("sinks",)) if found.offer.read_back]
+        return {found.offer.name: _call(found, found.offer.read_back, "read back", context) for found in used}
+
+    def _add(self, name: str, load: Callable[[], object], origin: Origin) -> None:
+        try:
+            plugin = load()
+            if origin.source == "CARPARK_PLUGINS":
+                origin = replace(origin, distribution=getattr(plugin, "__file__", None) or "")
+            self._register(name, plugin, origin)
+        except BrokenPlugin as error:
+            self.broken.append(error)
+
     def _register(self, name: str, plugin: object, origin: Origin) -> None:
         if name in self._origins:
             raise BrokenPlugin(
@@ -165,8 +253,12 @@ class Plugins:
         except (ValueError, pluggy.PluginValidationError) as error:
             wrong = " ".join(str(error).partition("\n")[2].split()) or _one_line(error)
             raise BrokenPlugin(name, f"{wrong}; write it as docs/hooks.md has it") from None
+        try:
+            self._check_hooks(name, plugin)
+        except BrokenPlugin:
+            self._manager.unregister(plugin)
+            raise
         self._origins[name] = origin
-        self._check_hooks(name, plugin)
 
     def _check_hooks(self, name: str, plugin: object) -> None:
         implemented = [caller.name for caller in self._manager.get_hookcallers(plugin) or ()]
@@ -184,27 +276,100 @@ class Plugins:
         if not implemented:
             raise BrokenPlugin(name, f"implements no hook; the hooks are {known}")
 
-    def _collect(self, hook: str, wanted: type[Offer]) -> dict[str, Found[Offer]]:
-        found: dict[str, Found[Offer]] = {}
+    def _collect(self, hook: str, wanted: type[OfferT]) -> dict[str, Found[OfferT]]:
+        found: dict[str, Found[OfferT]] = {}
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             name = implementation.plugin_name
-            for offer in _offers(name, hook, implementation.function):
-                if not isinstance(offer, wanted) or not NAME.fullmatch(offer.name):
-                    raise BrokenPlugin(
-                        name, f"{hook} returned {offer!r}; wanted a {wanted.__name__} with a name like 'my-name'"
-                    )
-                if offer.name in found:
-                    other = found[offer.name]
-                    raise BrokenPlugin(
-                        name,
-                        f"offers {offer.name!r}, as does the plugin {other.plugin!r}, {other.origin}; "
-                        "rename one, or uninstall a plugin",
-                    )
-                found[offer.name] = Found(offer, name, self._origins[name])
+            try:
+                offers = _offers(name, hook, implementation.function)
+            except BrokenPlugin as error:
+                self.broken.append(error)
+                continue
+            for offer in offers:
+                if problem := _problem(offer, hook, wanted, found):
+                    self.broken.append(BrokenPlugin(name, problem))
+                else:
+                    found[offer.name] = Found(offer, name, self._origins[name])
         return found
 
 
-def _find(setting: str, name: str, found: dict[str, Found[Offer]]) -> Found[Offer]:
+def _problem(offer: Any, hook: str, wanted: type[OfferT], found: Mapping[str, Found[Any]]) -> str:
+    """Say what is wrong with an offer."""
+    if not isinstance(offer, wanted) or not NAME.fullmatch(str(offer.name)):
+        return f"{hook} returned {offer!r}; wanted a {wanted.__name__} with a name like 'my-name'"
+    if not (isinstance(offer.settings, type) and issubclass(offer.settings, BaseModel)):
+        return f"{offer.name!r} has the settings {offer.settings!r}; wanted a class that is a pydantic.BaseModel"
+    core, theirs = (
+        {each.variable for each in options.values()}
+        for options in (options_of(Settings), options_of(offer.settings, offer.variables))
+    )
+    if core & theirs:
+        said = f"{offer.name!r} has the setting {min(core & theirs)}, which is carpark's own"
+        return f"{said}; rename the field, or give the offer a prefix"
+    if other := found.get(offer.name):
+        said = f"offers {offer.name!r}, as does the plugin {other.plugin!r}, {other.origin}"
+        return f"{said}; rename one, or uninstall a plugin"
+    return ""
+
+
+def own_settings(
+    offer: Offer,
+    environ: Mapping[str, str],
+    flags: Mapping[str, str] | None = None,
+    called: Mapping[str, str] | None = None,
+) -> Any:
+    """Read an offer's own settings.
+
+    Args:
+        offer: The offer.
+        environ: The variables.
+        flags: Name of a flag's argument to the text given on the command line.
+        called: Name of a flag's argument to what an error calls it, where that is not the variable.
+
+    Returns:
+        An object of its model.
+
+    Raises:
+        ConfigurationError: A value is wrong; it holds all that is wrong.
+    """
+    model, prefix, flags, called = offer.settings, offer.variables, flags or {}, called or {}
+    arguments = {name: option.argument for name, option in options_of(model, prefix).items()}
+    given = {name: flags.get(argument) for name, argument in arguments.items()}
+    calls = {name: called[argument] for name, argument in arguments.items() if argument in called}
+    return read(model, given_texts(model, environ, given, prefix), prefix, calls)
+
+
+def with_own(offer: Offer, context: PluginContext) -> PluginContext:
+    """Give an offer its own settings.
+
+    Args:
+        offer: The offer.
+        context: What all offers are given.
+
+    Returns:
+        The same with these.
+
+    Raises:
+        ConfigurationError: A value is wrong; it holds all that is wrong.
+    """
+    return replace(context, own=own_settings(offer, context.environ))
+
+
+def raise_all(found: Sequence[ConfigurationError]) -> None:
+    """Say all that is wrong.
+
+    Args:
+        found: What that is, perhaps nothing.
+
+    Raises:
+        ConfigurationError: There is something; it holds all of it.
+    """
+    once = list({str(each): each for each in found}.values())  # two offers may have a variable in common
+    if once:
+        raise once[0] if len(once) == 1 else SeveralMistakes(once)
+
+
+def _find(setting: str, name: str, found: dict[str, Found[OfferT]]) -> Found[OfferT]:
     if name not in found:
         raise UnknownPlugin(setting, name, sorted(found))
     return found[name]
@@ -251,23 +416,28 @@ def _offers(plugin: str, hook: str, function: Callable[[], Iterable[Any]]) -> li
         returned = function()
         if isinstance(returned, Iterable):
             return list(returned)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPlugin(plugin, f"{hook} failed: {_one_line(error)}; fix it, or remove the plugin") from error
     raise BrokenPlugin(plugin, f"{hook} returned {returned!r}; wanted a list")
 
 
-def _make(found: Found[Any], wanted: Any, *arguments: object) -> Any:
+def _make(found: Found[Any], wanted: Any, context: PluginContext, *further: object) -> Any:
+    made = _call(found, found.offer.make, "made", context, *further)
+    if not isinstance(made, wanted):
+        raise BrokenPlugin(found.plugin, f"{found.offer.name!r} made {made!r}; wanted a {wanted.__name__}")
+    return made
+
+
+def _call(found: Found[Any], function: Any, done: str, context: PluginContext, *further: object) -> Any:
+    context = with_own(found.offer, context)
     try:
-        made = found.offer.make(*arguments)
+        return function(context, *further)
     except CarparkError:
         raise
     except Exception as error:
         raise BrokenPlugin(
-            found.plugin, f"{found.offer.name!r} cannot be made: {_one_line(error)}; fix it, or use another one"
+            found.plugin, f"{found.offer.name!r} cannot be {done}: {_one_line(error)}; fix it, or use another one"
         ) from error
-    if not isinstance(made, wanted):
-        raise BrokenPlugin(found.plugin, f"{found.offer.name!r} made {made!r}; wanted a {wanted.__name__}")
-    return made
 
 
 def _one_line(error: BaseException) -> str:

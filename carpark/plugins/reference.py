@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from carpark.domain.events import StaySummary
 from carpark.errors import SinkUnavailable, SummaryRefused
 from carpark.plugins import spec
-from carpark.plugins.base import PlateGenerator, PlatesType, PluginContext, Sink, SinkType
+from carpark.plugins.base import Offer, PlateGenerator, PlatesType, PluginContext, ReadBack, Sink, SinkType
+from carpark.plugins.findings import Finding
 from carpark.plugins.manager import HOOKS
 
 _HEAD = """\
@@ -32,6 +33,7 @@ All of these are in `carpark`: `from carpark import Sink, SinkType, hookimpl`.
 """
 
 _CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (Offer, ()),
     (SinkType, ()),
     (Sink, ("deliver", "close")),
     (StaySummary, ("to_dict",)),
@@ -40,6 +42,8 @@ _CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (
     (PlatesType, ()),
     (PlateGenerator, ("sample", "is_valid")),
     (PluginContext, ()),
+    (Finding, ("ok", "warning", "problem", "wrong")),
+    (ReadBack, ()),
 )
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import sentinels, values
 from carpark.settings.fields import given_texts, read
-from carpark.settings.values import File, OptionalFile, OptionalPort, Port, Text, as_text, integer, number, one_of, url
+from carpark.settings.values import File, OptionalPort, Port, Text, as_text, integer, number, one_of, url
 
 MOST_PARTITIONS = 64
 """How many there may be: each costs a worker process four connections to RabbitMQ, and at its start eight."""
@@ -76,19 +76,9 @@ class Settings(BaseModel, frozen=True, extra="forbid", validate_default=True, hi
     sink_retry_max: Annotated[float, _seconds(0.001, 1200)] = Field(
         default=300, description="seconds between two retries of a delivery at most"
     )
-    sink_csv: File = Field(default=Path("data/stays.csv"), description="the file that the sink `csv` appends to")
-    sink_jsonl: File = Field(default=Path("data/stays.jsonl"), description="the file that the sink `jsonl` appends to")
-    sink_sqlite: File = Field(default=Path("data/stays.sqlite"), description="the database of the sink `sqlite`")
-    webhook_url: Annotated[str, url("http://host/path", "http", "https").optional("")] = Field(
-        default="", description="where the sink `webhook` posts each summary"
-    )
-    webhook_secret: Annotated[str, Text(values.secret, "printable ASCII characters", "SECRET", mask="all")] = Field(
-        default="", description="if set, the sink `webhook` signs what it posts with it (HMAC-SHA256)"
-    )
     plates: Annotated[str, Text(values.word, "the name of a plate generator; `carpark plugins` lists them", "NAME")] = (
         Field(default="alphanumeric", description="plate generator in use")
     )
-    plates_file: OptionalFile = Field(default=None, description="the plates of the generator `file`, one a line")
     plugins: Annotated[tuple[str, ...], Text(values.names, "names of Python modules, comma-separated", "MODULES")] = (
         Field(default=(), description="modules to load as plugins beside the installed ones, comma-separated")
     )

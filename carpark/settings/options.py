@@ -30,13 +30,8 @@ SINK_SETTINGS = (
     "sink_retries",
     "sink_retry_min",
     "sink_retry_max",
-    "sink_csv",
-    "sink_jsonl",
-    "sink_sqlite",
-    "webhook_url",
-    "webhook_secret",
 )
-"""The settings of deliveries and of the built-in sinks, for every command that delivers."""
+"""The settings of deliveries, for every command that delivers."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

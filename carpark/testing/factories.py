@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from carpark.domain.events import StaySummary, format_time
@@ -48,14 +49,16 @@ def make_summaries(count: int) -> list[StaySummary]:
     ]
 
 
-def make_context(environ: Mapping[str, str] | None = None) -> PluginContext:
+def make_context(environ: Mapping[str, str] | None = None, own: object = None) -> PluginContext:
     """Make what a plugin is given.
 
     Args:
-        environ: The variables that are set, those of carpark and the plugin's own; the process's own do not count.
+        environ: The variables that are set; the process's own do not count.
+        own: The offer's own settings, an object of its model.
 
     Returns:
         The context, with the defaults of all other settings.
     """
     environ = dict(environ or {})
-    return PluginContext(load_settings(environ), environ)
+    context = PluginContext(load_settings(environ), environ)
+    return context if own is None else replace(context, own=own)

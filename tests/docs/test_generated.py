@@ -14,13 +14,31 @@ from carpark.domain.schemas import MODELS
 from carpark.errors import CarparkError
 from carpark.ops import docs
 from carpark.ops.docs import GENERATED, Generated, markdown_table, outdated
+from carpark.plugins import Plugins
+from carpark.plugins.base import Offer
+from carpark.plugins.manager import KINDS, own_settings
 from carpark.settings import Settings, load_settings
-from carpark.settings.fields import options_of, shown
+from carpark.settings.fields import Option, options_of, shown
 from carpark.settings.options import EXIT_FAILED, EXIT_OK, run_command
 from tests.support.processes import ROOT
 
 SETTINGS_PAGE = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
 OF_THE_TESTS = "CARPARK_TEST_"
+
+
+OFFERS = [found.offer for kind in KINDS for found in getattr(Plugins(lenient=True), kind).values()]
+
+
+def own(offer: Offer) -> list[Option]:
+    return list(options_of(offer.settings, offer.variables).values())
+
+
+EVERY = {
+    option.variable: option
+    for option in (*options_of(Settings).values(), *(option for offer in OFFERS for option in own(offer)))
+}
+THEIRS = {"CARPARK_TALLY_PRICE", "CARPARK_EXAMPLE_FOLDER"}
+"""Of the plugins that pages and examples make."""
 
 
 def status_of(*arguments: str) -> int:
@@ -56,10 +74,12 @@ def test_a_change_in_a_table_is_found_and_mended(checkout: Path, capsys: pytest.
 
 def test_what_people_wrote_around_a_table_stays(checkout: Path) -> None:
     page = checkout / "docs/settings.md"
-    page.write_text("before\n<!-- generated: settings -->\nold\n<!-- end: settings -->\nafter | é\n", encoding="utf-8")
+    other = "<!-- generated: built-in -->\n<!-- end: built-in -->\n"
+    text = f"{other}before\n<!-- generated: settings -->\nold\n<!-- end: settings -->\nafter | é\n"
+    page.write_text(text, encoding="utf-8")
     assert status_of("--root", str(checkout)) == EXIT_OK
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("before\n<!-- generated: settings -->\n| variable |")
+    assert "<!-- end: built-in -->\nbefore\n<!-- generated: settings -->\n| variable |" in text
     assert text.endswith("|\n<!-- end: settings -->\nafter | é\n")
     assert "old" not in text
 
@@ -116,11 +136,11 @@ def test_a_table_keeps_bars_inside_its_cells() -> None:
 
 def test_the_table_of_settings_has_a_row_for_each() -> None:
     rows = re.findall(r"^\| `(CARPARK_\w+)` \| `(--[\w-]+)` \| (?:`(.+?)`|none) \|", SETTINGS_PAGE, re.MULTILINE)
-    assert rows == [(option.variable, option.flag, option.default) for option in options_of(Settings).values()]
+    assert rows == [(option.variable, option.flag, option.default) for option in EVERY.values()]
 
 
 def test_pages_speak_only_of_variables_that_there_are() -> None:
-    known = {option.variable for option in options_of(Settings).values()}
+    known = {*EVERY, *THEIRS}
     for path in (ROOT / "docs").rglob("*.md"):
         named = set(re.findall(r"\bCARPARK_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8")))
         assert {name for name in named - known if not name.startswith(OF_THE_TESTS)} == set(), path
@@ -129,7 +149,12 @@ def test_pages_speak_only_of_variables_that_there_are() -> None:
 def test_the_values_that_the_settings_page_shows_are_right() -> None:
     given: list[tuple[str, str]] = re.findall(r"\b(CARPARK_\w+)=([^\s$]+)", SETTINGS_PAGE)
     assert len(given) > 10
+    options = {option.variable for option in options_of(Settings).values()}
     for variable, value in given:
+        if variable not in options:
+            [offer] = [each for each in OFFERS if variable in {option.variable for option in own(each)}]
+            assert own_settings(offer, {variable: value, **({"CARPARK_WEBHOOK_URL": "http://h"} if variable else {})})
+            continue
         assert shown(load_settings({variable: value, "CARPARK_WRITER_PORT": "0"}))[variable] != "", variable
     flags = re.findall(r"^\$ carpark run (.+)$", SETTINGS_PAGE, re.MULTILINE)
     words = shlex.split(flags[0])

@@ -30,6 +30,7 @@ from carpark.domain.routing import event_queues
 from carpark.errors import BrokerUnavailable
 from carpark.ops.audit import Sources, Verdict, audit
 from carpark.ops.audit.queued import read_queues
+from carpark.plugins.rows import read_back_file
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_companions
 from carpark.records import connect
@@ -271,7 +272,7 @@ class Rig:
         return audit(
             Sources(
                 self.journals,
-                {"http-csv": self.csv},
+                {"http-csv": read_back_file(self.csv)},
                 redis_url=self.redis.url,
                 broker_url=self.rabbitmq.url,
                 queue_type=self._queue_type,

@@ -181,7 +181,7 @@ def test_a_sink_that_still_fails_is_not_waited_for_for_ever(
     with Recorder() as sink:
         sink.status = 503
         monkeypatch.setenv("CARPARK_WEBHOOK_URL", sink.url)
-        settings = make_settings(sinks="webhook", webhook_url=sink.url, rate=100)
+        settings = make_settings(sinks="webhook", rate=100)
         with Embedded(settings, Plan(events=5)) as park:
             park.run(stop=_never())
             assert not park.finish(_never())

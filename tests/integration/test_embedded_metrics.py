@@ -71,9 +71,10 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_the_writer_s_port_free(
 
 
 def test_without_the_writer_there_is_nothing_of_it_on_the_page(
-    make_settings: Callable[..., Settings], tmp_path: Path
+    make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Embedded(make_settings(sinks="jsonl", sink_jsonl=tmp_path / "stays.jsonl"), Plan(events=0)) as park:
+    monkeypatch.setenv("CARPARK_SINK_JSONL", str(tmp_path / "stays.jsonl"))
+    with Embedded(make_settings(sinks="jsonl"), Plan(events=0)) as park:
         text = requests.get(park.metrics.url, timeout=10).text
     assert "web_backend" not in text
     assert 'go_backend_summaries_total{outcome="delivered",sink="jsonl"} 0.0' in text

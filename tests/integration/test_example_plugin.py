@@ -62,7 +62,7 @@ def test_a_run_that_names_it_gives_it_its_summaries_and_takes_its_plates(outside
         CARPARK_WRITER_PORT="0",
         CARPARK_METRICS_PORT="0",
         CARPARK_SINK_JSONL="ours.jsonl",
-        EXAMPLE_FOLDER=str(folder),
+        CARPARK_EXAMPLE_FOLDER=str(folder),
     )
     [line] = [line for line in printed.splitlines() if line.startswith("{")]
     report = json.loads(line)
@@ -82,7 +82,7 @@ def test_a_worker_on_real_servers_that_names_it_gives_it_every_summary(
     folder = tmp_path / "theirs"
     worker = processes.start(
         ["sh", "-c", f"exec {outside.folder}/bin/python -m dramatiq carpark.actors --processes 1"],
-        env={**server_environ, "CARPARK_SINKS": "json-folder", "EXAMPLE_FOLDER": str(folder)},
+        env={**server_environ, "CARPARK_SINKS": "json-folder", "CARPARK_EXAMPLE_FOLDER": str(folder)},
         cwd=tmp_path,
         name="worker",
     )
@@ -101,10 +101,38 @@ def test_a_worker_on_real_servers_that_names_it_gives_it_every_summary(
 
 def test_a_setting_of_its_own_that_is_wrong_is_one_line_and_status_2(outside: Outside, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = outside.run("carpark run --sinks json-folder --writer-port 0", tmp_path, EXAMPLE_FOLDER="file/stays")
+    done = outside.run("carpark run --sinks json-folder --writer-port 0", tmp_path, CARPARK_EXAMPLE_FOLDER="file/stays")
     assert done.returncode == 2
-    assert done.stdout.startswith("carpark: EXAMPLE_FOLDER='file/stays': wanted a folder that can be written")
+    assert done.stdout.startswith("carpark: CARPARK_EXAMPLE_FOLDER='file/stays': wanted a folder that can be written")
     assert done.stdout.count("\n") == 1
+
+
+def test_its_setting_has_a_flag_its_rows_are_audited_and_the_doctor_asks_it(outside: Outside, tmp_path: Path) -> None:
+    assert "--example-folder" in outside.succeed("carpark worker --help", tmp_path)
+    ports = {"CARPARK_WRITER_PORT": "0", "CARPARK_METRICS_PORT": "0", "CARPARK_DASHBOARD_PORT": "0"}
+    outside.succeed(
+        "carpark run --events 30 --rate 200 --sinks json-folder --example-folder theirs --csv day.csv",
+        tmp_path,
+        **ports,
+    )
+    verified = json.loads(outside.succeed("carpark verify --csv day.csv --json", tmp_path))
+    files = list((tmp_path / "theirs").glob("*.json"))
+    assert verified["sinks"]["json-folder"]["rows"] == len(files) > 0
+    files[0].unlink()
+    done = outside.run("carpark verify --csv day.csv --json", tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["sinks"]["json-folder"]["lost"] == 1
+    (tmp_path / "file").touch()
+    for folder, level in (("theirs", "ok"), ("file", "problem")):
+        report = outside.run(f"carpark doctor --json --sinks json-folder --example-folder {folder}", tmp_path, **ports)
+        assert [each["level"] for each in json.loads(report.stdout)["checks"] if each["check"] == "json-folder"] == [
+            level
+        ]
+
+
+def test_a_variable_with_its_name_is_taken_for_no_slip(outside: Outside, tmp_path: Path) -> None:
+    report = json.loads(outside.run("carpark doctor --json", tmp_path, CARPARK_EXAMPLE_FOLDERS="x").stdout)
+    assert "is not a setting" not in json.dumps(report)
 
 
 @pytest.fixture(scope="module")

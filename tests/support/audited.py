@@ -12,6 +12,8 @@ from typing import Any
 
 from carpark.domain.events import Event, StaySummary, VehicleEntered, format_duration
 from carpark.ops.audit import Sources, Verdict, audit
+from carpark.plugins.base import ReadBack
+from carpark.plugins.rows import read_back_file
 from tests.support.reference import account_for
 from tests.support.stays import entered, exited
 
@@ -55,9 +57,14 @@ class Day:
         """Write the CSV."""
         write_csv(self.csv, summaries)
 
+    @property
+    def sinks(self) -> dict[str, ReadBack]:
+        """What the one sink keeps."""
+        return {"http-csv": read_back_file(self.csv)}
+
     def verdict(self, **sources: Any) -> Verdict:
         """Audit the day."""
-        return audit(Sources(**{"journals": self.journals, "sinks": {"http-csv": self.csv}, **sources}), show=self.show)
+        return audit(Sources(**{"journals": self.journals, "sinks": self.sinks, **sources}), show=self.show)
 
 
 def write_csv(path: Path, summaries: Iterable[StaySummary]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from carpark.ops.audit.auditing import Sources, audit, sinks_of
+from carpark.ops.audit.auditing import Sources, audit
 from carpark.ops.audit.lastrun import LastRun, run_folder
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
 
-__all__ = ["LastRun", "SinkVerdict", "Sources", "Verdict", "audit", "run_folder", "sinks_of"]
+__all__ = ["LastRun", "SinkVerdict", "Sources", "Verdict", "audit", "run_folder"]

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from carpark.domain.report import Report
-from carpark.ops.audit.facts import Facts, under_way_to
+from carpark.errors import InvalidSetting
+from carpark.ops.audit.facts import Facts, row_of, under_way_to
 from carpark.ops.audit.journals import Published, read_journal
 from carpark.ops.audit.judge import Each, Judge, Rules
 from carpark.ops.audit.kept import Kept
 from carpark.ops.audit.queued import Message, Queued, read_queues
-from carpark.ops.audit.rows import read_rows
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
-from carpark.settings import Settings
+from carpark.plugins.base import ReadBack
 
 Progress = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is done, and how much there is to do; called often."""
 
 _TELL_EVERY = 1 << 20
-_READ_BACK = {"http-csv": "csv", "csv": "sink_csv", "jsonl": "sink_jsonl", "sqlite": "sink_sqlite"}
-"""The sinks that can be read back, and the settings that name their files."""
+_TYPICAL_ROW = 110
+"""Bytes; how far a sink's own reading has come is not known."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Sources:
 
     Args:
         journals: Journals of the generators, or files with an event per line: all that was published.
-        sinks: Name of a sink to the file that it keeps.
+        sinks: Name of a sink to what it keeps.
         since: Stays that ended, and vehicles that entered, before this canonical time are not looked for.
         redis_url: The records, if they are to be looked at.
         retention: Seconds for which the records remember ids.
@@ -42,7 +44,7 @@ class Sources:
     """
 
     journals: Sequence[Path]
-    sinks: Mapping[str, Path] = field(default_factory=dict)
+    sinks: Mapping[str, ReadBack] = field(default_factory=dict)
     since: str = ""
     redis_url: str | None = None
     retention: float = 172_800.0
@@ -51,18 +53,6 @@ class Sources:
     partitions: int = 1
     messages: Iterable[Message] | None = None
     counts: Mapping[str, int] | None = None
-
-
-def sinks_of(settings: Settings) -> dict[str, Path]:
-    """Say which of the sinks in use can be read back.
-
-    Args:
-        settings: The process's settings.
-
-    Returns:
-        Name to file.
-    """
-    return {name: getattr(settings, _READ_BACK[name]) for name in settings.sinks if name in _READ_BACK}
 
 
 def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, each: Each | None = None) -> Verdict:
@@ -82,7 +72,7 @@ def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, 
         RecordsUnavailable: Redis is not there.
         BrokerUnavailable: RabbitMQ is not there.
     """
-    verdict = Verdict(sinks=[SinkVerdict(name, str(path)) for name, path in sources.sinks.items()])
+    verdict = Verdict(sinks=[SinkVerdict(name, kept_there.place) for name, kept_there in sources.sinks.items()])
     kept = Kept(sources.redis_url, sources.retention) if sources.redis_url else None
     try:
         with Facts() as facts:
@@ -101,15 +91,16 @@ def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, 
 
 
 def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, tell: _Tell, show: int) -> None:
-    tell.begin("reading", sum(path.stat().st_size for path in _files(sources)))
+    sizes = [path.stat().st_size for path in sources.journals if path.is_file()]
+    tell.begin("reading", sum(sizes) + sum(each.size for each in sources.sinks.values()))
     published = Published()
     for path in sources.journals:
         read_journal(path, facts, published, show, tell.advance)
     verdict.repeated, verdict.rejected = facts.once(), published.rejected
     if published.examples:
         verdict.findings["lines that are no events"] = published.examples
-    for number, (sink, path) in enumerate(zip(verdict.sinks, sources.sinks.values(), strict=True)):
-        sink.rows, foreign = read_rows(path, number, facts, sources.since, tell.advance)
+    for number, (sink, back) in enumerate(zip(verdict.sinks, sources.sinks.values(), strict=True)):
+        sink.rows, foreign = _read_rows(back, number, facts, sources.since, tell.advance)
         sink.rows += len(foreign)
         sink.unexpected += len(foreign)
         if foreign and show:
@@ -126,6 +117,27 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, t
     _read_queues(sources, facts, verdict, names, with_records=kept is not None)
     if kept:
         facts.settle(kept.seen(facts.doubtful()))
+
+
+def _read_rows(
+    back: ReadBack, sink: int, facts: Facts, since: str, advance: Callable[[int], None]
+) -> tuple[int, list[str]]:
+    """Take in a sink's rows; give how many there were, and those that are none."""
+    count, foreign = 0, []
+    what = row_of(sink)
+    try:
+        for row in back.rows():
+            advance(_TYPICAL_ROW)
+            if isinstance(row, str):
+                foreign.append(row)
+                continue
+            id_, plate, entered, left, duration = row
+            if left >= since:
+                count += 1
+                facts.add([(plate, what, id_, entered, left, duration)])
+    except (OSError, ValueError, sqlite3.Error, csv.Error) as error:
+        raise InvalidSetting("the file of summaries", back.place, f"one that can be read ({error})") from error
+    return count, foreign
 
 
 def _compare(verdict: Verdict, report: Report) -> None:
@@ -152,10 +164,6 @@ def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, names: list[s
         if sink in names and summary.exit_date_time >= sources.since:
             stay = (summary.id, summary.entry_date_time, summary.exit_date_time)
             facts.add([(summary.vehicle_plate, under_way_to(names.index(sink)), *stay, state)])
-
-
-def _files(sources: Sources) -> list[Path]:
-    return [path for path in (*sources.journals, *sources.sinks.values()) if path.is_file()]
 
 
 class _Tell:

@@ -19,21 +19,22 @@ from carpark.domain.canonical import canonical_time
 from carpark.domain.pairing import ENTRY, Seen
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Progress as Hears
-from carpark.ops.audit.auditing import Sources, audit, sinks_of
+from carpark.ops.audit.auditing import Sources, audit
 from carpark.ops.audit.judge import Each
 from carpark.ops.audit.lastrun import LastRun
 from carpark.ops.audit.verdict import Verdict
+from carpark.plugins import Plugins
+from carpark.plugins.base import ReadBack
+from carpark.plugins.loading import own_options
+from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.settings import Settings, load_settings
-from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples
 
 PATIENCE = 1.0
 """Seconds after which a progress bar is shown."""
 
-_KNOWN_OF_A_RUN = {
-    *("redis_url", "broker_url", "since", "sink_csv", "sink_jsonl", "sink_sqlite", "retention"),
-    *("queue_type", "partitions"),
-}
-"""Options without effect when a run is audited: it has records and queues of its own, and names its files."""
+_KNOWN_OF_A_RUN = {"redis_url", "broker_url", "since", "retention", "queue_type", "partitions"}
+"""Options without effect when a run is audited, as are those of its sinks: it has records and queues of its own."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -55,6 +56,7 @@ class _Url(click.ParamType[str]):
 
 
 @click.command(
+    cls=PluginCommand,
     context_settings=CONTEXT,
     epilog=examples(
         "carpark verify                                    # the last `carpark run`",
@@ -68,7 +70,7 @@ class _Url(click.ParamType[str]):
     help="A generator's journal, or any file with an event per line; all that was published since the records and the "
     "sinks were empty. Without any, the last `carpark run` with this CSV is audited",
 )  # fmt: skip
-@settings_options("csv", "sinks", "sink_csv", "sink_jsonl", "sink_sqlite", "retention", "queue_type", "partitions")
+@plugin_options("csv", "sinks", "plugins", "retention", "queue_type", "partitions", kinds=("sinks",))
 @click.option("--redis", "redis_url", metavar="URL", type=_Url("redis_url"), help="Look at the records, too")
 @click.option("--broker", "broker_url", metavar="URL", type=_Url("broker_url"), help="Look into the queues, too")
 @click.option("--since", metavar="TIME", help="Leave out stays that ended before this RFC 3339 time")
@@ -81,6 +83,7 @@ class _Url(click.ParamType[str]):
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON, and nothing else, on stdout")
 def verify(
     settings: Settings,
+    plugins: Plugins,
     journals: tuple[Path, ...],
     redis_url: str | None,
     broker_url: str | None,
@@ -91,8 +94,8 @@ def verify(
 ) -> int:
     """Audit a day or a disaster: nothing lost, nothing twice.
 
-    What the journals' events must come to is held against the rows of the sinks in use that can be read back (http-csv,
-    csv, jsonl, sqlite) and, if they are named, against the records and the queues. Let the workers finish first.
+    What the journals' events must come to is held against the rows of the sinks in use that can be read back and, if
+    they are named, against the records and the queues. Let the workers finish first.
 
     Without --journal the last `carpark run` is audited, which has records and queues of its own: then only --csv,
     --sinks, --show, --each and --json count, and the others are refused.
@@ -101,12 +104,12 @@ def verify(
     """
     if journals:
         sources = Sources(
-            *(journals, sinks_of(settings), _since(since), redis_url, settings.retention),
+            *(journals, plugins.read_back(settings), _since(since), redis_url, settings.retention),
             *(broker_url, settings.queue_type, settings.partitions),
         )
-        _refuse_nothing_to_compare(sources, settings)
+        _refuse_nothing_to_compare(sources, settings, plugins)
     else:
-        sources = _last_run(settings)
+        sources = _last_run(settings, plugins)
     with progress_bar(Console(stderr=True)) as progress, _writing(each_file) as each:
         verdict = audit(sources, show=show, progress=progress, each=each)
     print_verdict(verdict, as_json)
@@ -182,25 +185,25 @@ def _since(text: str | None) -> str:
         raise InvalidSetting("--since", text or "", str(error).removeprefix("wanted ")) from None
 
 
-def _refuse_nothing_to_compare(sources: Sources, settings: Settings) -> None:
+def _refuse_nothing_to_compare(sources: Sources, settings: Settings, plugins: Plugins) -> None:
     if not sources.sinks and not sources.redis_url:
-        raise InvalidSetting(
-            "CARPARK_SINKS", ",".join(settings.sinks), "a sink that can be read back (http-csv, csv, jsonl, sqlite)"
-        )
-    for name, path in sources.sinks.items():
-        if not path.is_file():
-            raise InvalidSetting(f"the file of the sink {name}", str(path), "a file that is there")
+        can = ", ".join(name for name, found in plugins.sinks.items() if found.offer.read_back)
+        wanted = f"a sink that can be read back ({can})"
+        raise InvalidSetting("CARPARK_SINKS", ",".join(settings.sinks), wanted)
+    for name, back in sources.sinks.items():
+        if not back.exists:
+            raise InvalidSetting(f"the file of the sink {name}", back.place, "a file that is there")
 
 
-def _last_run(settings: Settings) -> Sources:
+def _last_run(settings: Settings, plugins: Plugins) -> Sources:
     context = click.get_current_context()
     given = {
         option.name: option.opts[0]
-        for option in context.command.params
+        for option in context.command.get_params(context)
         if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
     }
     for name, flag in given.items():
-        if name in _KNOWN_OF_A_RUN:
+        if name in _KNOWN_OF_A_RUN or name in own_options(plugins, ("sinks",)):
             raise click.UsageError(
                 f"{flag} goes with --journal, which names what was published; without that the last "
                 "`carpark run` is audited, with records, queues and files of its own",
@@ -208,12 +211,12 @@ def _last_run(settings: Settings) -> Sources:
             )
     sources = LastRun.load(settings.csv).sources()
     if "sinks" in given:  # the environment's are those of the next run
-        sources = replace(sources, sinks={name: _file_of(name, sources) for name in sinks_of(settings)})
-        _refuse_nothing_to_compare(sources, settings)
+        sources = replace(sources, sinks={name: _of_the_run(name, sources) for name in plugins.read_back(settings)})
+        _refuse_nothing_to_compare(sources, settings, plugins)
     return sources
 
 
-def _file_of(sink: str, sources: Sources) -> Path:
+def _of_the_run(sink: str, sources: Sources) -> ReadBack:
     if sink not in sources.sinks:
         known = ", ".join(sources.sinks) or "it has none"
         raise InvalidSetting("--sinks", sink, f"a sink of the last `carpark run` that can be read back: {known}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,9 +13,16 @@ from pathlib import Path
 
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Sources
+from carpark.plugins import Plugins
+from carpark.plugins.loading import load
+from carpark.plugins.manager import own_settings
+from carpark.settings import Settings
+from carpark.settings.fields import PREFIX, options_of
+from carpark.settings.values import as_text
 
 _NOTE = "run.json"
 _LOCK = "lock"
+_SINKS = f"{PREFIX}SINKS"
 
 
 @dataclass(frozen=True)
@@ -24,19 +32,44 @@ class LastRun:
     Args:
         folder: Where its journals and its note are.
         since: The canonical time at which it began; rows of earlier runs are in the same file.
-        sinks: Name of each sink that can be read back to its file.
+        environ: Variables that name the sinks that can be read back, and their places.
         counts: What its records said at the end; empty while it runs, and for ever if it was killed.
     """
 
     folder: Path
     since: str
-    sinks: Mapping[str, str]
+    environ: Mapping[str, str]
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def journals(self) -> dict[str, Path]:
         """The journals: ``entry`` and ``exit`` to the file."""
         return {kind: self.folder / f"{kind}.jsonl" for kind in ("entry", "exit")}
+
+    @classmethod
+    def begin(cls, folder: Path, since: str, settings: Settings, plugins: Plugins) -> LastRun:
+        """Note a run that begins.
+
+        Args:
+            folder: Where its journals and its note are.
+            since: The canonical time.
+            settings: Its settings.
+            plugins: Its plugins.
+
+        Returns:
+            The run. No secret is in it.
+        """
+        readable = tuple(plugins.read_back(settings))
+        used = settings.model_copy(update={"sinks": readable, "csv": settings.csv.absolute()})
+        environ = {f"{PREFIX}{name.upper()}": as_text(getattr(used, name)) for name in ("sinks", "csv", "plugins")}
+        for found in plugins.in_use(used, ("sinks",)):
+            own = own_settings(found.offer, plugins.environ)
+            for name, option in options_of(found.offer.settings, found.offer.variables).items():
+                value = getattr(own, name)
+                text = str(value.absolute()) if isinstance(value, Path) else plugins.environ.get(option.variable, "")
+                if not option.text.mask:
+                    environ[option.variable] = text
+        return cls(folder, since, environ)
 
     def save(self) -> None:
         """Write the note."""
@@ -59,7 +92,7 @@ class LastRun:
         folder = _beside(csv)
         try:
             note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-            return cls(folder, note["since"], note["sinks"], note["counts"])
+            return cls(folder, note["since"], note["environ"], note["counts"])
         except FileNotFoundError:
             wanted = "the CSV of an earlier `carpark run`; or name what was published with --journal"
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -70,11 +103,17 @@ class LastRun:
         """Say what an audit of the run looks at.
 
         Returns:
-            Its journals, its sinks' files, and what its records said.
+            Its journals, what its sinks keep, and what its records said.
+
+        Raises:
+            ConfigurationError: A plugin of the run is not there any more.
         """
+        core = {option.variable for option in options_of(Settings).values()}  # these are for the next run
+        now = {name: text for name, text in os.environ.items() if name not in core}  # here are the sinks' secrets
+        settings, plugins = load({**now, **self.environ}, kinds=("sinks",))
         return Sources(
             journals=list(self.journals.values()),
-            sinks={name: Path(path) for name, path in self.sinks.items()},
+            sinks=plugins.read_back(settings) if self.environ[_SINKS] else {},  # empty means the default elsewhere
             since=self.since,
             counts=self.counts,
         )

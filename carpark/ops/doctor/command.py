@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
@@ -15,9 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from carpark.ops.doctor.findings import Check, Finding, Level, run_checks, status_of
-from carpark.ops.doctor.given import read_given
-from carpark.ops.doctor.local import check_files, check_plugins, check_ports, check_python
-from carpark.ops.doctor.servers import check_broker, check_management, check_redis, check_writer
+from carpark.ops.doctor.given import Given, read_given
+from carpark.ops.doctor.local import check_files, check_offer, check_plugins, check_ports, check_python
+from carpark.ops.doctor.servers import check_broker, check_management, check_redis
+from carpark.plugins import Plugins
+from carpark.plugins.base import Offer
+from carpark.plugins.options import PluginCommand, loaded
 from carpark.settings import Settings
 from carpark.settings.fields import options_of
 from carpark.settings.options import CONTEXT, add_flags, examples
@@ -35,33 +39,42 @@ CHECKS = (
         "rabbitmq-plugins enable rabbitmq_management, or name it in CARPARK_MANAGEMENT_URL",
     ),
     Check("redis", ("redis_url",), check_redis, "start Redis, or name another one in CARPARK_REDIS_URL"),
-    Check(
-        "writer",
-        ("writer_url", "writer_token"),
-        check_writer,
-        "start `carpark writer`, or correct CARPARK_WRITER_URL",
-    ),
-    Check(
-        "files",
-        ("csv", "sink_csv", "sink_jsonl", "sink_sqlite", "sinks"),
-        check_files,
-        "is the disk of CARPARK_CSV there?",
-    ),
-    Check("plugins", ("plugins", "sinks", "plates"), check_plugins, "mend what CARPARK_PLUGINS names"),
+    Check("files", ("csv",), check_files, "is the disk of CARPARK_CSV there?"),
     Check("ports", ("bind", "writer_port", "dashboard_port", "metrics_port"), check_ports, "look at CARPARK_BIND"),
 )
-"""All checks, in the order of the report."""
+"""The checks of the core, in the order of the report; those of the offers in use come behind them."""
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 
+def checks_of(plugins: Plugins, given: Given) -> list[Check]:
+    """List what is looked at.
+
+    Args:
+        plugins: The plugins.
+        given: The settings.
+
+    Returns:
+        The checks of the core, of the plugins, and of the offers in use.
+    """
+
+    def of(offer: Offer) -> Check:
+        look = partial(check_offer, offer, plugins=plugins)
+        return Check(f"{offer.name}", tuple(sorted(given.unusable)), look, f"look into what {offer.name} uses")
+
+    used = [of(found.offer) for found in plugins.in_use(given.settings) if found.offer.check]
+    ours = Check("plugins", ("plugins", "sinks", "plates"), partial(check_plugins, plugins=plugins), "mend the plugins")
+    return [*CHECKS, ours, *used]
+
+
 def _setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    # Not `settings_options`, which takes no value that is wrong.
+    # Not `plugin_options`, which takes no value that is wrong.
     return add_flags(command, options_of(Settings).values())
 
 
 @click.command(
     "doctor",
+    cls=PluginCommand,
     context_settings=CONTEXT,
     epilog=examples(
         "carpark doctor",
@@ -77,8 +90,9 @@ def doctor(as_json: bool, **flags: str | None) -> int:
     Changes nothing. Ends with status 0 when all is well or worth no more than a warning, 1 when a server has a
     problem, 2 when a setting is wrong.
     """
-    given = read_given(os.environ, flags)
-    findings = run_checks(CHECKS, given.settings, given.unusable, SECONDS)
+    plugins = loaded()
+    given = read_given(os.environ, {name: text for name, text in flags.items() if text is not None}, plugins)
+    findings = run_checks(checks_of(plugins, given), given.settings, given.unusable, SECONDS)
     # Python first, then the settings: the order in which one would mend things.
     findings = [*findings[:1], *given.findings, *findings[1:]]
     status = status_of(findings)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeVar
 
-from carpark.errors import one_line
+from carpark.plugins.findings import Finding as Finding
+from carpark.plugins.findings import Level as Level
 from carpark.settings import Settings
 from carpark.settings.fields import options_of
 from carpark.settings.options import EXIT_FAILED, EXIT_OK, EXIT_USAGE
@@ -19,34 +19,9 @@ from carpark.settings.values import MASK
 
 T = TypeVar("T")
 
+ok, warning, problem, wrong = Finding.ok, Finding.warning, Finding.problem, Finding.wrong
+
 _USERINFO = re.compile(r"//[^/@\s]*@")
-
-
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's report.
-
-    Args:
-        check: What was looked at, e.g. ``redis``.
-        level: How bad it is.
-        found: What was found, one line without secrets.
-        advice: What to do, or nothing.
-        setting: Whether it is a setting that is wrong.
-    """
-
-    check: str
-    level: Level
-    found: str
-    advice: str = ""
-    setting: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,61 +39,6 @@ class Check:
     needs: tuple[str, ...]
     look: Callable[[Settings], list[Finding]]
     remedy: str
-
-
-def ok(check: str, found: str) -> Finding:
-    """Say that something is as it should be.
-
-    Args:
-        check: What was looked at.
-        found: What was found.
-
-    Returns:
-        The finding.
-    """
-    return Finding(check, Level.OK, one_line(found))
-
-
-def warning(check: str, found: str, advice: str) -> Finding:
-    """Say that something works, or may be meant so, but should be known.
-
-    Args:
-        check: What was looked at.
-        found: What was found.
-        advice: What to do.
-
-    Returns:
-        The finding.
-    """
-    return Finding(check, Level.WARNING, one_line(found), one_line(advice))
-
-
-def problem(check: str, found: str, advice: str) -> Finding:
-    """Say that something does not work.
-
-    Args:
-        check: What was looked at.
-        found: What was found.
-        advice: What to do.
-
-    Returns:
-        The finding.
-    """
-    return Finding(check, Level.PROBLEM, one_line(found), one_line(advice))
-
-
-def wrong(check: str, found: str, advice: str) -> Finding:
-    """Say that a setting is wrong.
-
-    Args:
-        check: What was looked at.
-        found: What was found.
-        advice: What to do.
-
-    Returns:
-        The finding.
-    """
-    return Finding(check, Level.PROBLEM, one_line(found), one_line(advice), setting=True)
 
 
 def split_error(error: BaseException) -> tuple[str, str]:
@@ -185,23 +105,23 @@ def run_checks(checks: Sequence[Check], settings: Settings, unusable: set[str], 
     """
     deadline = time.monotonic() + seconds
     futures = {
-        check.name: in_background(lambda look=check.look: look(settings), check.name)  # type: ignore[misc]
+        check: in_background(lambda look=check.look: look(settings), check.name)  # type: ignore[misc]
         for check in checks
         if not unusable & set(check.needs)
     }
     findings: list[Finding] = []
     for check in checks:
-        future = futures.get(check.name)
+        future = futures.get(check)
         if future is None:
             names = ", ".join(options_of(Settings)[name].variable for name in check.needs if name in unusable)
-            findings.append(warning(check.name, "not checked", f"correct {names} first"))
+            findings.append(Finding.warning(check.name, "not checked", f"correct {names} first"))
             continue
         wait([future], max(0.0, deadline - time.monotonic()))
         if not future.done():
-            findings.append(problem(check.name, f"no result within {seconds:g} s", check.remedy))
+            findings.append(Finding.problem(check.name, f"no result within {seconds:g} s", check.remedy))
         elif error := future.exception():
             said = _USERINFO.sub(f"//{MASK}@", f"the check failed: {type(error).__name__}: {error}")
-            findings.append(problem(check.name, said, check.remedy))
+            findings.append(Finding.problem(check.name, said, check.remedy))
         else:
             findings += future.result()
     return findings

@@ -6,14 +6,19 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from carpark.errors import ConfigurationError, InvalidSetting
-from carpark.ops.doctor.findings import Finding, ok, warning, wrong
+from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
+from carpark.plugins import Plugins
+from carpark.plugins.loading import own_options
+from carpark.plugins.manager import own_settings
 from carpark.settings import Settings
 from carpark.settings.fields import PREFIX, given_texts, options_of, read, shown
 
 _CHECK = "settings"
 _LIKE = 0.8
-"""How alike a variable has to be to a setting's to be taken for a slip: plugins may have variables of their own."""
+"""How alike a variable has to be to a setting's to be taken for a slip: others may have variables of their own."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +36,22 @@ class Given:
     findings: list[Finding]
 
 
-def read_given(environ: Mapping[str, str], flags: Mapping[str, str | None]) -> Given:
+def read_given(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Plugins) -> Given:
     """Read every setting and note each that is wrong.
 
     Args:
         environ: The variables.
-        flags: Setting name to the text given on the command line; None for one that was not given.
+        flags: Name of a setting, an offer's included, to the text given on the command line.
+        plugins: The plugins, whose variables these become.
 
     Returns:
         The settings and what is wrong with them.
     """
     options = options_of(Settings)
-    texts = given_texts(Settings, environ, flags)
-    called = {name: options[name].flag if flags.get(name) is not None else options[name].variable for name in options}
+    plugins.environ = environ = {**environ, **{PREFIX + name.upper(): text for name, text in flags.items()}}
+    texts = given_texts(Settings, environ, {name: flags.get(name) for name in options})
+    called = {name: options[name].flag if name in flags else options[name].variable for name in options}
+    own_flags = {name: option.flag for name, option in own_options(plugins).items() if name in flags}
     found = _mistakes(texts, called)
     unusable = {name for name, call in called.items() if any(each.name == call for each in found)}
     findings = [wrong(_CHECK, f"{each.name}={each.value!r}", f"wanted {each.wanted}") for each in found]
@@ -52,9 +60,18 @@ def read_given(environ: Mapping[str, str], flags: Mapping[str, str | None]) -> G
     settings = read(Settings, right if found else texts)
     if "broker_url" in unusable and "management_url" not in texts:
         unusable.add("management_url")
-    findings += _slips(environ)
+    count, told = len(options), _told(settings, texts)
+    for offer in (each.offer for each in plugins.in_use(settings)):
+        count += len(offer.settings.model_fields)
+        try:
+            own = own_settings(offer, environ, flags, own_flags)
+            told |= _told(own, given_texts(offer.settings, environ, {}, offer.variables), offer.variables)
+        except ConfigurationError as error:
+            findings += [wrong(_CHECK, *_said(each)) for each in error.findings]
+    findings = [*dict.fromkeys(findings), *_slips(environ, plugins)]
     if not unusable and not findings:
-        findings.append(ok(_CHECK, f"{len(options)} are right; {_told(settings, texts)}"))
+        values = ", ".join(f"{name}={told[name]}" for name in sorted(told))
+        findings.append(ok(_CHECK, f"{count} are right; {f'given are {values}' if values else 'all by default'}"))
     return Given(settings, unusable, findings)
 
 
@@ -66,17 +83,23 @@ def _mistakes(texts: Mapping[str, str], called: Mapping[str, str]) -> list[Inval
     return []
 
 
-def _told(settings: Settings, given: Iterable[str]) -> str:
-    told, options = shown(settings), options_of(Settings)
-    values = ", ".join(f"{name}={told[name]}" for name in sorted(options[each].variable for each in given))
-    return f"given are {values}" if values else "all by default"
+def _told(settings: BaseModel, given: Iterable[str], prefix: str = PREFIX) -> dict[str, str]:
+    told, options = shown(settings, prefix), options_of(type(settings), prefix)
+    return {options[each].variable: told[options[each].variable] for each in given}
 
 
-def _slips(environ: Mapping[str, str]) -> list[Finding]:
-    known = [option.variable for option in options_of(Settings).values()]
+def _said(error: ConfigurationError) -> tuple[str, str]:
+    if isinstance(error, InvalidSetting):
+        return f"{error.name}={error.value!r}", f"wanted {error.wanted}"
+    return split_error(error)
+
+
+def _slips(environ: Mapping[str, str], plugins: Plugins) -> list[Finding]:
+    known = [option.variable for option in (*options_of(Settings).values(), *own_options(plugins).values())]
+    theirs = tuple(f"{PREFIX}{each.name.upper().replace('-', '_')}_" for each in plugins.installed)
     findings = []
     for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name not in known:
+        if name.upper().startswith(PREFIX) and name not in known and not name.startswith(theirs):
             close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_LIKE)
             if close and not name.startswith(f"{PREFIX}TEST_"):
                 findings.append(warning(_CHECK, f"{name} is not a setting", f"did you mean {close[0]}?"))

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 
 import requests
 
 from carpark import __version__
-from carpark.errors import CarparkError, InvalidSetting, PortTaken, UnknownPlugin
-from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
-from carpark.plugins import PluginContext, Plugins
+from carpark.errors import CarparkError, ConfigurationError, InvalidSetting, PortTaken
+from carpark.ops.doctor.findings import Finding, ok, problem, split_error, wrong
+from carpark.plugins import Plugins
+from carpark.plugins.base import Offer
+from carpark.plugins.findings import check_file
+from carpark.plugins.manager import with_own
 from carpark.services import ON_METRICS_PORT, SERVICES, Service
 from carpark.settings import Settings
-from carpark.settings.fields import options_of
+from carpark.settings.fields import PREFIX, options_of
 from carpark.web.ports import ANY_ADDRESS, IDENTITY, in_url, listen
 
 PROBE_TIMEOUT = 1.5
 """Seconds that whoever holds a port may take to say who it is."""
 
-LITTLE_SPACE = 200 * 1024 * 1024
-"""Bytes of free disk below which it is worth a word."""
-
 _PACKAGES = ("dramatiq", "pika", "redis")
-_SINK_FILES = {"csv": "sink_csv", "jsonl": "sink_jsonl", "sqlite": "sink_sqlite"}
 
 
 def check_python(settings: Settings) -> list[Finding]:
@@ -47,76 +43,70 @@ def check_python(settings: Settings) -> list[Finding]:
 
 
 def check_files(settings: Settings) -> list[Finding]:
-    """Look whether the files that are appended to can be.
+    """Look whether the writer's file can be appended to.
 
     Args:
         settings: The settings.
 
     Returns:
-        A finding per file: the writer's, and those of the sinks in use.
+        One finding.
     """
-    names = ["csv", *(name for sink, name in _SINK_FILES.items() if sink in settings.sinks)]
-    return [_check_file(options_of(Settings)[name].variable, getattr(settings, name)) for name in names]
+    return [check_file(options_of(Settings)["csv"].variable, settings.csv)]
 
 
-def _check_file(variable: str, path: Path) -> Finding:
-    check = f"file {path.name}"
-    if path.exists():
-        if not path.is_file():
-            return wrong(check, f"{variable}={path} is not a file", f"name a file in {variable}")
-        if not os.access(path, os.R_OK | os.W_OK):
-            advice = f"change its owner or mode, or {variable}"
-            return wrong(check, f"{path} cannot be read and written by this user", advice)
-    folder = next(each for each in path.absolute().parents if each.exists())
-    if not folder.is_dir():
-        return wrong(check, f"{folder}, on the way to {path}, is not a folder", f"name another file in {variable}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return wrong(check, f"{folder} cannot be written by this user", f"change its owner or mode, or {variable}")
-    free = shutil.disk_usage(folder).free
-    if free < LITTLE_SPACE:
-        return warning(check, f"{folder} has only {free // 1024 // 1024} MB left", f"make room, or change {variable}")
-    return ok(check, f"{path}, {free / 1024**3:.1f} GB free")
-
-
-def check_plugins(settings: Settings) -> list[Finding]:
+def check_plugins(settings: Settings, plugins: Plugins) -> list[Finding]:
     """Look whether the plugins load and offer what the settings name.
 
     Args:
         settings: The settings.
+        plugins: The plugins, without those that are broken.
 
     Returns:
         The findings.
     """
-    try:
-        plugins = Plugins(settings.plugins)
-    except CarparkError as error:
-        return [wrong("plugins", *split_error(error))]
-    count = len({*(each.plugin for each in plugins.sinks.values()), *(each.plugin for each in plugins.plates.values())})
-    return [
-        ok("plugins", f"{count} offer {len(plugins.sinks)} sinks and {len(plugins.plates)} plate generators"),
-        _check_sinks(plugins, settings),
-        _check_plates(plugins, settings),
+    broken = [wrong("plugins", *split_error(error)) for error in plugins.broken]
+    unknown = [
+        wrong(error.setting.removeprefix(PREFIX).lower(), *split_error(error)) for error in plugins.unknown(settings)
     ]
-
-
-def _check_sinks(plugins: Plugins, settings: Settings) -> Finding:
-    try:
-        for name in settings.sinks:
-            if name not in plugins.sinks:
-                raise UnknownPlugin("CARPARK_SINKS", name, sorted(plugins.sinks))
-        if "webhook" in settings.sinks:  # making it tells whether it has its URL; others open files when they are made
-            plugins.sinks["webhook"].offer.make(PluginContext(settings)).close()
-    except CarparkError as error:
-        return wrong("sinks", *split_error(error))
-    return ok("sinks", ", ".join(settings.sinks))
+    count = len({*(each.plugin for each in plugins.sinks.values()), *(each.plugin for each in plugins.plates.values())})
+    said = f"{count} offer {len(plugins.sinks)} sinks and {len(plugins.plates)} plate generators"
+    return [
+        *(broken or [ok("plugins", said)]),
+        *unknown,
+        *([] if any(each.check == "sinks" for each in unknown) else [ok("sinks", ", ".join(settings.sinks))]),
+        *([] if any(each.check == "plates" for each in unknown) else [_check_plates(plugins, settings)]),
+    ]
 
 
 def _check_plates(plugins: Plugins, settings: Settings) -> Finding:
     try:
-        plugins.make_plates(PluginContext(settings), random.Random(0))
+        plugins.make_plates(plugins.context(settings), random.Random(0))
     except CarparkError as error:
         return wrong("plates", *split_error(error))
     return ok("plates", settings.plates)
+
+
+def check_offer(offer: Offer, settings: Settings, plugins: Plugins) -> list[Finding]:
+    """Have an offer look for itself.
+
+    Args:
+        offer: An offer that is in use and can be checked.
+        settings: The settings.
+        plugins: The plugins.
+
+    Returns:
+        What it found. Its own settings are wrong: that is said with the others.
+    """
+    try:
+        context = with_own(offer, plugins.context(settings))
+    except ConfigurationError:
+        return []
+    try:
+        return list(offer.check(context)) if offer.check else []
+    except ConfigurationError as error:
+        return [wrong(offer.name, *split_error(error))]
+    except CarparkError as error:
+        return [problem(offer.name, *split_error(error))]
 
 
 def check_ports(settings: Settings) -> list[Finding]:

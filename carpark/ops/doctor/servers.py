@@ -1,4 +1,4 @@
-"""The doctor's look at RabbitMQ, Redis and the writer. It only reads: no queue is made, no record is touched."""
+"""The doctor's look at RabbitMQ and Redis. It only reads: no queue is made, no record is touched."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, cast
 
-import requests
 from dramatiq.common import q_name
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
@@ -334,48 +333,3 @@ def _remedy(error: RedisError) -> str:
     if isinstance(error, (AuthenticationError, AuthorizationError, ResponseError)):
         return "check user, password and permissions in CARPARK_REDIS_URL"
     return "start Redis, or name another one in CARPARK_REDIS_URL"
-
-
-def check_writer(settings: Settings) -> list[Finding]:
-    """Look at the writer: whether it is there and takes our token. It is posted an empty list.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        The findings.
-    """
-    url = settings.writer_url.rstrip("/")
-    where = mask_url(url)
-    headers = {"Authorization": f"Bearer {settings.writer_token}"} if settings.writer_token else {}
-    session = requests.Session()
-    session.trust_env = False  # as the sink does
-    try:
-        health = session.get(f"{url}/healthz", timeout=TIMEOUT, allow_redirects=False)
-        posted = session.post(f"{url}/summaries", json=[], headers=headers, timeout=TIMEOUT, allow_redirects=False)
-    except OSError as error:  # every error of requests is one
-        if "http-csv" not in settings.sinks:
-            return [ok("writer", "not there, and not needed: CARPARK_SINKS does not name http-csv")]
-        return [problem("writer", f"{where}: {why(error)}", "start `carpark writer`, or correct CARPARK_WRITER_URL")]
-    finally:
-        session.close()
-    if posted.status_code == 401:
-        word = "the token" if settings.writer_token else "a request without a token"
-        return [problem("writer", f"{where} refuses {word}", "give both sides the same CARPARK_WRITER_TOKEN")]
-    if posted.status_code == 403:
-        return [
-            problem("writer", f"{where}: {_error_of(posted)}", "correct CARPARK_WRITER_URL or CARPARK_WRITER_TOKEN")
-        ]
-    if health.status_code == 503:
-        return [problem("writer", f"{where} is not well: {_error_of(health)}", "look into its log")]
-    if health.status_code != 200 or posted.status_code != 201:
-        found = f"{where} answers {health.status_code} and {posted.status_code}, as the writer does not"
-        return [problem("writer", found, "correct CARPARK_WRITER_URL")]
-    return [ok("writer", f"{where}, takes summaries")]
-
-
-def _error_of(response: requests.Response) -> str:
-    try:
-        return str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        return "no reason given"

@@ -5,11 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
 
 from carpark.domain.events import canonical_plate
 from carpark.errors import InvalidSetting
 from carpark.plugins.base import PlateGenerator, PlatesType, PluginContext
 from carpark.plugins.spec import hookimpl
+from carpark.settings import values
+from carpark.settings.values import Text
 
 
 class FilePlates(PlateGenerator):
@@ -80,11 +85,16 @@ def parse_plates(lines: Iterable[str]) -> list[str]:
     return [text for _, text in plates.values()]
 
 
+class FileSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings of the plate generator ``file``."""
+
+    file: Annotated[Path, Text(values.path, "a file with a plate a line, because CARPARK_PLATES is file", "FILE")] = (
+        Field(description="the plates of the generator `file`, one a line")
+    )
+
+
 def _make(context: PluginContext, chance: random.Random) -> FilePlates:
-    path = context.settings.plates_file
-    if path is None:
-        raise InvalidSetting("CARPARK_PLATES_FILE", "", "a file with a plate a line, because CARPARK_PLATES is file")
-    return FilePlates(_read(path), chance)
+    return FilePlates(_read(context.own.file), chance)
 
 
 def _read(path: Path) -> list[str]:
@@ -105,4 +115,5 @@ def carpark_register_plates() -> Sequence[PlatesType]:
     Returns:
         The one offer.
     """
-    return [PlatesType("file", _make, "your own plates, one a line in the file CARPARK_PLATES_FILE")]
+    said = "your own plates, one a line in the file CARPARK_PLATES_FILE"
+    return [PlatesType("file", _make, said, FileSettings, "PLATES_")]

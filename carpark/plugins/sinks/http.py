@@ -11,13 +11,19 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlsplit
 
+from pydantic import BaseModel, Field
+
 from carpark.domain.events import StaySummary
-from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
+from carpark.errors import SinkUnavailable, SummaryRefused
 from carpark.plugins.base import PluginContext, Sink, SinkType
+from carpark.plugins.findings import Finding
+from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
+from carpark.settings import values
+from carpark.settings.values import Text, mask_url
 from carpark.web.ports import why
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ CONNECTIONS = 8
 """Over how many connections the summaries of a batch are posted at once, where each is a post of its own."""
 
 _SHOWN_CHARACTERS = 200
+_LOOK_SECONDS = 1.5  # for each of two questions; the doctor has 4 for all
 _VISIBLE = string.punctuation.replace("%", "")
 
 
@@ -207,13 +214,63 @@ def _make_http_csv(context: PluginContext) -> HttpSink:
     )
 
 
-def _make_webhook(context: PluginContext) -> HttpSink:
+def _check_writer(context: PluginContext) -> list[Finding]:
+    """Look whether the writer is there and takes our token. It is posted an empty list."""
+    import requests
+
     settings = context.settings
-    if not settings.webhook_url:
-        raise InvalidSetting("CARPARK_WEBHOOK_URL", "", "http://host/path, because CARPARK_SINKS names webhook")
-    return HttpSink(
-        settings.webhook_url, settings.sink_timeout, secret=settings.webhook_secret, singly=True, trust_env=True
+    url = settings.writer_url.rstrip("/")
+    where = mask_url(url)
+    headers = {"Authorization": f"Bearer {settings.writer_token}"} if settings.writer_token else {}
+    with requests.Session() as session:
+        session.trust_env = False  # as the sink does
+        try:
+            health = session.get(f"{url}/healthz", timeout=_LOOK_SECONDS, allow_redirects=False)
+            posted = session.post(
+                f"{url}/summaries", json=[], headers=headers, timeout=_LOOK_SECONDS, allow_redirects=False
+            )
+        except OSError as error:  # every error of requests is one
+            advice = "start `carpark writer`, or correct CARPARK_WRITER_URL"
+            return [Finding.problem("writer", f"{where}: {why(error)}", advice)]
+    return [_judge_writer(where, bool(settings.writer_token), health, posted)]
+
+
+def _judge_writer(where: str, with_token: bool, health: requests.Response, posted: requests.Response) -> Finding:
+    if posted.status_code == 401:
+        word = "the token" if with_token else "a request without a token"
+        return Finding.problem("writer", f"{where} refuses {word}", "give both sides the same CARPARK_WRITER_TOKEN")
+    if posted.status_code == 403:
+        advice = "correct CARPARK_WRITER_URL or CARPARK_WRITER_TOKEN"
+        return Finding.problem("writer", f"{where}: {_error_of(posted)}", advice)
+    if health.status_code == 503:
+        return Finding.problem("writer", f"{where} is not well: {_error_of(health)}", "look into its log")
+    if health.status_code != 200 or posted.status_code != 201:
+        found = f"{where} answers {health.status_code} and {posted.status_code}, as the writer does not"
+        return Finding.problem("writer", found, "correct CARPARK_WRITER_URL")
+    return Finding.ok("writer", f"{where}, takes summaries")
+
+
+def _error_of(response: requests.Response) -> str:
+    try:
+        return str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"
+
+
+class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings of the sink ``webhook``."""
+
+    url: Annotated[str, values.url("http://host/path, because CARPARK_SINKS names webhook", "http", "https")] = Field(
+        description="where the sink `webhook` posts each summary"
     )
+    secret: Annotated[str, Text(values.secret, "printable ASCII characters", "SECRET", mask="all")] = Field(
+        default="", description="if set, the sink `webhook` signs what it posts with it (HMAC-SHA256)"
+    )
+
+
+def _make_webhook(context: PluginContext) -> HttpSink:
+    own: WebhookSettings = context.own
+    return HttpSink(own.url, context.settings.sink_timeout, secret=own.secret, singly=True, trust_env=True)
 
 
 @hookimpl
@@ -224,6 +281,18 @@ def carpark_register_sinks() -> Sequence[SinkType]:
         The two offers.
     """
     return [
-        SinkType("http-csv", _make_http_csv, "posts to the writer (CARPARK_WRITER_URL), which appends to its CSV file"),
-        SinkType("webhook", _make_webhook, "posts each summary to CARPARK_WEBHOOK_URL, signed with a secret if set"),
+        SinkType(
+            "http-csv",
+            _make_http_csv,
+            "posts to the writer (CARPARK_WRITER_URL), which appends to its CSV file",
+            check=_check_writer,
+            read_back=lambda context: read_back_file(context.settings.csv),
+            service="writer",
+        ),
+        SinkType(
+            "webhook",
+            _make_webhook,
+            "posts each summary to CARPARK_WEBHOOK_URL, signed with a secret if set",
+            WebhookSettings,
+        ),
     ]

@@ -17,10 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from pydantic import BaseModel, Field
+
 from carpark.domain.events import StaySummary, duration_between, format_duration
 from carpark.errors import InvalidSetting, InvalidSummary, SinkUnavailable
 from carpark.plugins.base import PluginContext, Sink, SinkType
+from carpark.plugins.findings import check_file
+from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
+from carpark.settings.values import File
 
 _LOCK_POLL = 0.005  # seconds; the kernel waits for a lock for ever or not at all
 _READ_BYTES = 1024 * 1024
@@ -305,9 +310,19 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _make_file(context: PluginContext, name: str, lines: LineFormat) -> LineFileSink:
-    path: Path = getattr(context.settings, name)
-    variable = f"CARPARK_{name.upper()}"
+class CsvSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings of the sink ``csv``."""
+
+    csv: File = Field(default=Path("data/stays.csv"), description="the file that the sink `csv` appends to")
+
+
+class JsonlSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings of the sink ``jsonl``."""
+
+    jsonl: File = Field(default=Path("data/stays.jsonl"), description="the file that the sink `jsonl` appends to")
+
+
+def _make_file(context: PluginContext, variable: str, path: Path, lines: LineFormat) -> LineFileSink:
     if path.absolute() == context.settings.csv.absolute():
         raise InvalidSetting(variable, str(path), "another file than CARPARK_CSV, which is the writer's alone")
     try:
@@ -317,11 +332,11 @@ def _make_file(context: PluginContext, name: str, lines: LineFormat) -> LineFile
 
 
 def _make_csv(context: PluginContext) -> Sink:
-    return _make_file(context, "sink_csv", CSV_LINES)
+    return _make_file(context, "CARPARK_SINK_CSV", context.own.csv, CSV_LINES)
 
 
 def _make_jsonl(context: PluginContext) -> Sink:
-    return _make_file(context, "sink_jsonl", JSON_LINES)
+    return _make_file(context, "CARPARK_SINK_JSONL", context.own.jsonl, JSON_LINES)
 
 
 def _make_stdout(context: PluginContext) -> Sink:
@@ -336,7 +351,23 @@ def carpark_register_sinks() -> Sequence[SinkType]:
         The three offers.
     """
     return [
-        SinkType("csv", _make_csv, "appends rows to the local file CARPARK_SINK_CSV, without the writer"),
-        SinkType("jsonl", _make_jsonl, "appends JSON lines to the local file CARPARK_SINK_JSONL"),
+        SinkType(
+            "csv",
+            _make_csv,
+            "appends rows to the local file CARPARK_SINK_CSV, without the writer",
+            CsvSettings,
+            "SINK_",
+            check=lambda context: [check_file("CARPARK_SINK_CSV", context.own.csv)],
+            read_back=lambda context: read_back_file(context.own.csv),
+        ),
+        SinkType(
+            "jsonl",
+            _make_jsonl,
+            "appends JSON lines to the local file CARPARK_SINK_JSONL",
+            JsonlSettings,
+            "SINK_",
+            check=lambda context: [check_file("CARPARK_SINK_JSONL", context.own.jsonl)],
+            read_back=lambda context: read_back_file(context.own.jsonl),
+        ),
         SinkType("stdout", _make_stdout, "prints JSON lines"),
     ]

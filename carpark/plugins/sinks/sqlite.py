@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from pydantic import BaseModel, Field
+
 from carpark.domain.events import StaySummary
 from carpark.errors import InvalidSetting, SinkUnavailable
 from carpark.plugins.base import PluginContext, Sink, SinkType
+from carpark.plugins.findings import check_file
+from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
+from carpark.settings.values import File
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stays (
@@ -109,8 +114,14 @@ class SqliteSink(Sink):
             raise
 
 
+class SqliteSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings of the sink ``sqlite``."""
+
+    sqlite: File = Field(default=Path("data/stays.sqlite"), description="the database of the sink `sqlite`")
+
+
 def _make(context: PluginContext) -> SqliteSink:
-    path = context.settings.sink_sqlite
+    path = context.own.sqlite
     try:
         return SqliteSink(path, context.settings.sink_timeout)
     except (OSError, sqlite3.Error) as error:
@@ -124,4 +135,14 @@ def carpark_register_sinks() -> Sequence[SinkType]:
     Returns:
         The one offer.
     """
-    return [SinkType("sqlite", _make, "inserts into the table stays of the database CARPARK_SINK_SQLITE")]
+    return [
+        SinkType(
+            "sqlite",
+            _make,
+            "inserts into the table stays of the database CARPARK_SINK_SQLITE",
+            SqliteSettings,
+            "SINK_",
+            check=lambda context: [check_file("CARPARK_SINK_SQLITE", context.own.sqlite)],
+            read_back=lambda context: read_back_file(context.own.sqlite),
+        )
+    ]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from carpark_example.plates import NetherlandsPlates
-from carpark_example.sink import JsonFolderSink, make_sink
+from carpark_example.sink import JsonFolderSettings, JsonFolderSink, check, make_sink, read_back
 
 from carpark import InvalidSetting, PlateGenerator, Sink
 from carpark.testing import PlatesConformance, SinkConformance, make_context, make_summary
@@ -36,16 +36,22 @@ class TestNetherlandsPlates(PlatesConformance):
 
 
 def test_a_file_holds_the_summary(tmp_path):
-    summary = make_summary("exit/1")
-    make_sink(make_context({"EXAMPLE_FOLDER": str(tmp_path)})).deliver([summary])
+    summary, context = make_summary("exit/1"), make_context(own=JsonFolderSettings(folder=tmp_path))
+    make_sink(context).deliver([summary])
     [path] = tmp_path.iterdir()
     assert json.loads(path.read_text(encoding="utf-8")) == summary.to_dict()
+    assert [list(row) for row in read_back(context).rows()] == [[str(value) for value in summary.to_dict().values()]]
+    path.write_text("{}")
+    assert [row.partition(":")[0] for row in read_back(context).rows()] == [path.name]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidSetting, match="EXAMPLE_FOLDER"):
-        make_sink(make_context({"EXAMPLE_FOLDER": str(tmp_path / "file" / "stays")}))
+    context = make_context(own=JsonFolderSettings(folder=tmp_path / "file" / "stays"))
+    with pytest.raises(InvalidSetting, match="CARPARK_EXAMPLE_FOLDER"):
+        make_sink(context)
+    assert [finding.level for finding in check(context)] == ["problem"]
+    assert [finding.level for finding in check(make_context(own=JsonFolderSettings(folder=tmp_path / "new")))] == ["ok"]
 
 
 def test_carpark_finds_both_once_the_package_is_installed():

@@ -102,11 +102,14 @@ class Running:
 
 
 @pytest.fixture
-def run(make_settings: Callable[..., Settings], tmp_path: Path) -> Callable[..., Running]:
+def run(
+    make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Running]:
+    monkeypatch.setenv("CARPARK_SINK_JSONL", str(tmp_path / "stays.jsonl"))
+
     def make(bodies: list[bytes], **settings: object) -> Running:
         store = f"memory://{uuid.uuid4()}"
-        more = {"sinks": "jsonl", "sink_jsonl": tmp_path / "stays.jsonl", "redis_url": store, **settings}
-        return Running(make_settings(**more), bodies)
+        return Running(make_settings(**{"sinks": "jsonl", "redis_url": store, **settings}), bodies)
 
     return make
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from carpark.domain.events import Event, StaySummary
 from carpark.errors import InvalidSetting
 from carpark.ops.audit import Verdict
+from carpark.plugins.rows import read_back_file
 from tests.support.audited import Day, stay, summaries_of, write_csv, write_database, write_lines, wrongs
 from tests.support.reference import account_for
 from tests.support.stays import any_events, at, entered, exited, mixed
@@ -201,7 +202,7 @@ def test_every_sink_that_can_be_read_back_is_judged_by_itself(day: Day) -> None:
     write_csv(sinks["csv"], rows[1:])
     write_lines(sinks["jsonl"], [*rows, rows[0]])
     write_database(sinks["sqlite"], summaries_of(stays(5)))
-    verdict = day.verdict(sinks={"http-csv": day.csv, **sinks})
+    verdict = day.verdict(sinks=day.sinks | {name: read_back_file(path) for name, path in sinks.items()})
     assert [(sink.lost, sink.duplicated, sink.unexpected) for sink in verdict.sinks] == [
         (0, 0, 0),
         (1, 0, 0),

@@ -107,7 +107,8 @@ def last_run(day: Day) -> Day:
     folder.mkdir()
     for journal in day.journals:
         journal.rename(folder / journal.name)
-    LastRun(folder, at(0), {"http-csv": str(day.csv), "jsonl": str(lines)}).save()
+    environ = {"SINKS": "http-csv,jsonl", "CSV": str(day.csv), "SINK_JSONL": str(lines)}
+    LastRun(folder, at(0), {f"CARPARK_{name}": text for name, text in environ.items()}).save()
     return day
 
 

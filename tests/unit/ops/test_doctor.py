@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
-from carpark.errors import UnknownPlugin
+from carpark.errors import CarparkError, InvalidSetting, UnknownPlugin
 from carpark.ops.doctor import command, doctor
 from carpark.ops.doctor.findings import (
     Check,
@@ -26,8 +26,9 @@ from carpark.ops.doctor.findings import (
     warning,
     wrong,
 )
-from carpark.ops.doctor.given import read_given
-from carpark.ops.doctor.local import check_files, check_plugins, check_ports
+from carpark.ops.doctor.given import Given, read_given
+from carpark.ops.doctor.local import check_files, check_offer, check_plugins, check_ports
+from carpark.plugins import Plugins, Sink, SinkType
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.services import SERVICES
 from carpark.settings import Settings, load_settings
@@ -39,13 +40,15 @@ def by_check(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
+def read_all(environ: dict[str, str], flags: dict[str, str] | None = None) -> Given:
+    return read_given(environ, flags or {}, Plugins())
+
+
 # Settings.
 
 
 def test_all_wrong_settings_are_named_at_once_each_as_it_was_given() -> None:
-    given = read_given(
-        {"CARPARK_RATE": "fast", "CARPARK_SINK_RETRIES": "-1"}, {"redis_url": "ftp://me:hidden@host", "plates": None}
-    )
+    given = read_all({"CARPARK_RATE": "fast", "CARPARK_SINK_RETRIES": "-1"}, {"redis_url": "ftp://me:hidden@host"})
     assert given.unusable == {"rate", "sink_retries", "redis_url"}
     found = " ".join(finding.found for finding in given.findings)
     for text in ("CARPARK_RATE='fast'", "CARPARK_SINK_RETRIES='-1'", "--redis-url='ftp://me:***@host'"):
@@ -56,44 +59,54 @@ def test_all_wrong_settings_are_named_at_once_each_as_it_was_given() -> None:
 
 
 def test_a_flag_counts_more_than_a_variable() -> None:
-    given = read_given({"CARPARK_RATE": "fast"}, {"rate": "7"})
+    given = read_all({"CARPARK_RATE": "fast"}, {"rate": "7"})
     assert given.settings.rate == 7
     assert given.unusable == set()
 
 
 def test_right_settings_are_one_line_that_shows_what_was_given_without_secrets() -> None:
     environ = {"CARPARK_WRITER_TOKEN": "hidden", "CARPARK_BROKER_URL": "amqp://me:hidden@host", "CARPARK_RATE": "2"}
-    (finding,) = read_given(environ, {}).findings
+    (finding,) = read_all(environ).findings
     assert finding.level is Level.OK
     assert f"{len(Settings.model_fields)} are right" in finding.found
     assert "CARPARK_RATE=2" in finding.found
     assert "hidden" not in finding.found
 
 
+def test_so_are_those_of_the_offers_in_use() -> None:
+    environ = {"CARPARK_SINKS": "webhook", "CARPARK_WEBHOOK_SECRET": "hidden", "CARPARK_SINK_CSV": "not-in-use.csv"}
+    (finding,) = read_all(environ, {"webhook_url": "http://me:hidden@host"}).findings
+    assert finding.level is Level.OK
+    assert finding.found == (
+        f"{len(Settings.model_fields) + 2} are right; given are CARPARK_SINKS=webhook, CARPARK_WEBHOOK_SECRET=***, "
+        "CARPARK_WEBHOOK_URL=http://me:***@host"
+    )
+
+
 def test_two_settings_that_do_not_fit_are_named() -> None:
-    given = read_given({"CARPARK_SINK_RETRY_MIN": "9", "CARPARK_SINK_RETRY_MAX": "3", "CARPARK_RATE": "2"}, {})
+    given = read_all({"CARPARK_SINK_RETRY_MIN": "9", "CARPARK_SINK_RETRY_MAX": "3", "CARPARK_RATE": "2"})
     assert [finding.setting for finding in given.findings] == [True]
     assert "CARPARK_SINK_RETRY_MAX" in given.findings[0].found
     assert given.settings.rate == 2
 
 
 def test_a_management_url_made_of_a_wrong_broker_url_is_not_usable_either() -> None:
-    assert read_given({"CARPARK_BROKER_URL": "x"}, {}).unusable == {"broker_url", "management_url"}
+    assert read_all({"CARPARK_BROKER_URL": "x"}).unusable == {"broker_url", "management_url"}
     both = {"CARPARK_BROKER_URL": "x", "CARPARK_MANAGEMENT_URL": "http://host:15672"}
-    assert read_given(both, {}).unusable == {"broker_url"}
+    assert read_all(both, {}).unusable == {"broker_url"}
 
 
 @pytest.mark.parametrize(
     ("name", "meant"), [("CARPARK_BROKER_ULR", "CARPARK_BROKER_URL"), ("carpark_redis_url", "CARPARK_REDIS_URL")]
 )
 def test_a_variable_that_is_nearly_a_setting_is_a_warning(name: str, meant: str) -> None:
-    (finding,) = read_given({name: "x"}, {}).findings
+    (finding,) = read_all({name: "x"}).findings
     assert (finding.level, finding.advice) == (Level.WARNING, f"did you mean {meant}?")
 
 
 @pytest.mark.parametrize("name", ["CARPARK_TEST_REDIS_URL", "CARPARK_MY_PLUGIN_COLOUR", "HOME"])
 def test_other_variables_are_nobodys_business(name: str) -> None:
-    assert [finding.level for finding in read_given({name: "x"}, {}).findings] == [Level.OK]
+    assert [finding.level for finding in read_all({name: "x"}).findings] == [Level.OK]
 
 
 # Running checks.
@@ -157,7 +170,7 @@ def test_the_report_is_plain_lines_or_json_outside_a_terminal(monkeypatch: pytes
         Check("python", (), lambda settings: [ok("python", "Python 3")], ""),
         Check("redis", (), lambda settings: [problem("redis", "gone [bold]", "start it")], ""),
     ]
-    monkeypatch.setattr(command, "CHECKS", checks)
+    monkeypatch.setattr(command, "checks_of", lambda plugins, given: checks)
     result = CliRunner().invoke(doctor, ["--plates", "uk"], standalone_mode=False)
     assert result.return_value == 1
     lines = result.output.splitlines()
@@ -177,7 +190,8 @@ def test_the_report_is_plain_lines_or_json_outside_a_terminal(monkeypatch: pytes
 def test_the_report_is_a_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(command, "CHECKS", [Check("redis", (), lambda _: [warning("redis", "[red]", "do it")], "")])
+    checks = [Check("redis", (), lambda _: [warning("redis", "[red]", "do it")], "")]
+    monkeypatch.setattr(command, "checks_of", lambda plugins, given: checks)
     output = CliRunner().invoke(doctor, [], standalone_mode=False).output
     assert "what to do" in output
     assert "[red]" in output
@@ -226,23 +240,78 @@ def test_files_that_this_user_may_not_write_are_wrong(
 def test_little_space_is_a_warning(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("carpark.ops.doctor.local.LITTLE_SPACE", 1 << 70)
+    monkeypatch.setattr("carpark.plugins.findings.LITTLE_SPACE", 1 << 70)
     (finding,) = check_files(make_settings())
     assert finding.level is Level.WARNING
     assert "MB left" in finding.found
 
 
-def test_the_files_of_sinks_in_use_are_looked_at_too(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
-    settings = make_settings(sinks="http-csv,sqlite", sink_sqlite=tmp_path)
-    assert [finding.level for finding in check_files(settings)] == [Level.OK, Level.PROBLEM]
-    assert "CARPARK_SINK_SQLITE" in check_files(settings)[1].found
+def checked(settings: Settings, *names: str) -> list[Finding]:
+    """What the offers in use find, as the doctor has them look."""
+    plugins = Plugins(settings.plugins)
+    offers = [found.offer for found in plugins.in_use(settings) if found.offer.check]
+    assert [offer.name for offer in offers] == list(names)
+    return [finding for offer in offers for finding in check_offer(offer, settings, plugins)]
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "sqlite"])
+def test_the_files_of_sinks_in_use_are_looked_at_too(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    variable = f"CARPARK_SINK_{name.upper()}"
+    settings = make_settings(sinks=f"stdout,{name}")
+    monkeypatch.setenv(variable, str(tmp_path / "new"))
+    assert [finding.level for finding in checked(settings, name)] == [Level.OK]
+    monkeypatch.setenv(variable, str(tmp_path))
+    (finding,) = checked(settings, name)
+    assert (finding.level, finding.setting) == (Level.PROBLEM, True)
+    assert variable in finding.found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_offer_whose_settings_are_wrong_is_not_asked_to_look(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARPARK_SINK_SQLITE", "~nobody-of-this-name/x")
+    assert checked(make_settings(sinks="sqlite"), "sqlite") == []  # `read_given` has said it
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "setting"),
+    [
+        (InvalidSetting("CARPARK_MINE_COLOUR", "red", "green; paint it"), Level.PROBLEM, True),
+        (CarparkError("the shed is locked; open it"), Level.PROBLEM, False),
+    ],
+)
+def test_an_error_that_a_check_raises_is_a_finding(
+    make_settings: Callable[..., Settings], error: CarparkError, level: Level, setting: bool
+) -> None:
+    def check(context: object) -> list[Finding]:
+        raise error
+
+    (finding,) = check_offer(SinkType("mine", raising, check=check), make_settings(), Plugins())
+    assert (finding.check, finding.level, finding.setting) == ("mine", level, setting)
+    assert f"{finding.found}; {finding.advice}" == str(error)
+
+
+def raising(context: object) -> Sink:
+    raise AssertionError("a check makes nothing")
+
+
+def test_a_check_of_an_offer_with_the_name_of_a_servers_stands_beside_it(
+    make_settings: Callable[..., Settings],
+) -> None:
+    checks = [
+        Check("redis", (), lambda settings: [ok("redis", "the server")], ""),
+        Check("redis", (), lambda settings: [ok("redis", "the sink")], ""),
+    ]
+    assert [each.found for each in run_checks(checks, make_settings(), set(), 3.0)] == ["the server", "the sink"]
 
 
 @pytest.mark.parametrize(
     ("given", "check", "words"),
     [
         ({"sinks": "http-cvs"}, "sinks", "CARPARK_SINKS='http-cvs'"),
-        ({"sinks": "webhook"}, "sinks", "CARPARK_WEBHOOK_URL"),
         ({"plates": "germny"}, "plates", "CARPARK_PLATES='germny'"),
         ({"plates": "file"}, "plates", "CARPARK_PLATES_FILE"),
         ({"plugins": "no_such_module"}, "plugins", "no_such_module"),
@@ -251,13 +320,53 @@ def test_the_files_of_sinks_in_use_are_looked_at_too(make_settings: Callable[...
 def test_plugins_that_cannot_be_used_are_named(
     make_settings: Callable[..., Settings], given: dict[str, str], check: str, words: str
 ) -> None:
-    finding = by_check(check_plugins(make_settings(**given)))[check]
+    settings = make_settings(**given)
+    finding = by_check(check_plugins(settings, Plugins(settings.plugins, lenient=True)))[check]
     assert finding.setting
     assert words in finding.found
 
 
+@pytest.mark.parametrize(
+    ("environ", "flags", "found", "advice"),
+    [
+        (
+            {"CARPARK_SINKS": "webhook"}, {},
+            "CARPARK_WEBHOOK_URL=''", "wanted http://host/path, because CARPARK_SINKS names webhook",
+        ),
+        (
+            {"CARPARK_PLATES": "file"}, {},
+            "CARPARK_PLATES_FILE=''", "wanted a file with a plate a line, because CARPARK_PLATES is file",
+        ),
+        (
+            {}, {"sinks": "webhook", "webhook_url": "ftp://me:hidden@host"},
+            "--webhook-url='ftp://me:***@host'", "wanted http://host/path, because CARPARK_SINKS names webhook",
+        ),
+        (
+            {"CARPARK_SINKS": "csv"}, {"sink_csv": ""},
+            "--sink-csv=''", "wanted a file name",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_of_an_offer_in_use_is_named_as_those_of_the_core_are(
+    environ: dict[str, str], flags: dict[str, str], found: str, advice: str
+) -> None:
+    given = read_all(environ, flags)
+    assert [(each.setting, each.found, each.advice) for each in given.findings] == [(True, found, advice)]
+    assert given.unusable == set()
+
+
+def test_a_wrong_setting_of_an_offer_that_is_not_in_use_is_nobodys_business() -> None:
+    (finding,) = read_all({"CARPARK_WEBHOOK_URL": "nonsense", "CARPARK_PLATES_FILE": "~nobody-of-this-name"}).findings
+    assert finding.level is Level.OK
+
+
+def test_an_empty_flag_is_a_value_and_an_empty_variable_is_none() -> None:
+    assert read_all({"CARPARK_RATE": ""}).unusable == set()
+    assert read_all({}, {"rate": ""}).unusable == {"rate"}
+
+
 def test_the_default_plugins_are_well(make_settings: Callable[..., Settings]) -> None:
-    assert {finding.level for finding in check_plugins(make_settings())} == {Level.OK}
+    assert {finding.level for finding in check_plugins(make_settings(), Plugins())} == {Level.OK}
 
 
 # Ports.

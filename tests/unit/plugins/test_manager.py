@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from carpark import __version__
 from carpark.errors import BrokenPlugin, ConfigurationError, InvalidSetting, UnknownPlugin
 from carpark.plugins import Plugins, Sink
+from carpark.plugins.base import NoSettings
 from carpark.plugins.manager import BUILTIN, HOOKS
 from carpark.testing import make_context
 
@@ -28,46 +29,6 @@ class MySink(Sink):
 def carpark_register_sinks():
     return [SinkType("{name}", lambda context: MySink(), "mine")]
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current folder whose modules can be named in CARPARK_PLUGINS."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def module(folder: Path) -> Callable[[str, str], str]:
-    """Write a module; gives its name."""
-
-    def write(name: str, source: str) -> str:
-        (folder / f"{name}.py").write_text(textwrap.dedent(source))
-        return name
-
-    return write
-
-
-@pytest.fixture
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make a distribution be installed that has entry points."""
-    site = folder / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.syspath_prepend(str(folder))
-
-    def write(distribution: str, version: str, *entry_points: str) -> None:
-        info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text("[carpark]\n" + "\n".join(entry_points) + "\n")
-
-    return write
 
 
 def broken(*modules: str) -> str:
@@ -160,6 +121,26 @@ def test_an_object_can_be_a_plugin(folder: Path, install: Callable[..., None]) -
             SINK.format(name="csv"),
             "offers 'csv', as does the plugin 'carpark.plugins.sinks.lines', built in; "
             "rename one, or uninstall a plugin",
+        ),
+        (
+            "from carpark import hookimpl\n@hookimpl\ndef carpark_register_sinks(): raise SystemExit(3)",
+            "carpark_register_sinks failed: SystemExit: 3; fix it, or remove the plugin",
+        ),
+        (
+            "from carpark import SinkType, hookimpl\n@hookimpl\n"
+            "def carpark_register_sinks(): return [SinkType('mine', print, settings=dict(colour=str))]",
+            "'mine' has the settings {'colour': <class 'str'>}; wanted a class that is a pydantic.BaseModel",
+        ),
+        (
+            "from carpark import SinkType, hookimpl\nfrom pydantic import BaseModel\n"
+            "class Redis(BaseModel):\n    stream: str\n    url: str\n"
+            "@hookimpl\ndef carpark_register_sinks(): return [SinkType('redis', print, settings=Redis)]",
+            "'redis' has the setting CARPARK_REDIS_URL, which is carpark's own; rename the field, or give the offer a ",
+        ),
+        (
+            "from carpark import SinkType, hookimpl\n@hookimpl\n"
+            "def carpark_register_sinks(): return [SinkType(5, print)]",
+            "wanted a SinkType with a name like 'my-name'",
         ),
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError: No module named"),
         ("def :", "cannot be imported: SyntaxError"),
@@ -275,9 +256,34 @@ def test_a_plugin_gets_the_settings_and_the_environment(module: Callable[[str, s
     sinks = Plugins([name]).make_sinks(context)
     assert isinstance(sinks["mine"], Sink)
     [given] = sys.modules[name].made
-    assert given is context
+    assert given == context
+    assert given.own == NoSettings()
     assert (given.settings.sinks, given.environ["MY_SETTING"]) == (("mine",), "5")
     assert given.clock().tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("read_back", "error", "complaint"),
+    [
+        ("lambda context: 1 / 0", BrokenPlugin, "'mine' cannot be read back: ZeroDivisionError: division by zero"),
+        ("refuse", InvalidSetting, "MY_SETTING='5': wanted six"),
+    ],
+)
+def test_a_sink_that_cannot_be_read_back_is_an_error_that_names_it(
+    module: Callable[[str, str], str], read_back: str, error: type[ConfigurationError], complaint: str
+) -> None:
+    source = SINK.format(name="mine").replace('"mine")', f'"mine", read_back={read_back})') + textwrap.dedent(
+        """
+        from carpark.errors import InvalidSetting
+
+        def refuse(context):
+            raise InvalidSetting("MY_SETTING", "5", "six")
+        """
+    )
+    plugins = Plugins([module("my_sinks", source)], {})
+    with pytest.raises(error) as caught:
+        plugins.read_back(make_context({"CARPARK_SINKS": "stdout,mine"}).settings)
+    assert complaint in str(caught.value)
 
 
 def test_finding_the_plugins_imports_nothing_that_only_a_sink_in_use_needs() -> None:

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from carpark.ops.doctor.servers import check_writer
+from carpark.plugins import PluginContext, Plugins
 from carpark.plugins.sinks.http import HttpSink
 from carpark.settings import Settings
 from carpark.web.ports import names_loopback
@@ -135,10 +135,12 @@ def test_the_sink_and_the_doctor_get_through_and_are_told_why_when_they_do_not(
     make_settings: MakeSettings, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with WriterServer(make_settings(csv=path)) as server:
+        look = Plugins().sinks["http-csv"].offer.check
+        assert look
         HttpSink(f"{server.url}/summaries", 10).deliver([stay("a")])
-        (finding,) = check_writer(make_settings(writer_url=server.url))
+        (finding,) = look(PluginContext(make_settings(writer_url=server.url)))
         assert "takes summaries" in finding.found
         monkeypatch.setattr("writer.app.names_loopback", lambda header: False)
-        (finding,) = check_writer(make_settings(writer_url=server.url))
+        (finding,) = look(PluginContext(make_settings(writer_url=server.url)))
         assert "for localhost only" in finding.found
     assert ids_in(path) == ["a"]

@@ -6,10 +6,20 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from carpark import InvalidSetting, PluginContext, Sink, StaySummary
+from pydantic import BaseModel, Field
+
+from carpark import CarparkError, Finding, InvalidSetting, PluginContext, ReadBack, Sink, StaySummary
+
+VARIABLE = "CARPARK_EXAMPLE_FOLDER"
+
+
+class JsonFolderSettings(BaseModel, frozen=True):
+    """The sink's own settings: each field is a variable, a flag, and a line of help."""
+
+    folder: Path = Field(default=Path("data/stays"), description="the folder that the sink `json-folder` writes into")
 
 
 class JsonFolderSink(Sink):
@@ -45,9 +55,32 @@ class JsonFolderSink(Sink):
 
 
 def make_sink(context: PluginContext) -> JsonFolderSink:
-    """Make the sink; its own setting comes from the environment."""
-    folder = context.environ.get("EXAMPLE_FOLDER", "data/stays")
+    """Make the sink."""
+    folder: Path = context.own.folder
     try:
-        return JsonFolderSink(Path(folder))
+        return JsonFolderSink(folder)
     except OSError as error:
-        raise InvalidSetting("EXAMPLE_FOLDER", folder, f"a folder that can be written ({error})") from error
+        raise InvalidSetting(VARIABLE, str(folder), f"a folder that can be written ({error})") from error
+
+
+def check(context: PluginContext) -> Iterator[Finding]:
+    """Tell `carpark doctor` whether it would work; nothing is changed."""
+    folder: Path = context.own.folder
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        yield Finding.ok("json-folder", f"{folder} can be written")
+    else:
+        yield Finding.wrong("json-folder", f"{there} is no folder that can be written", f"name another in {VARIABLE}")
+
+
+def read_back(context: PluginContext) -> ReadBack:
+    """Tell `carpark verify` what there is."""
+    folder: Path = context.own.folder
+    return ReadBack(str(folder), lambda: map(_row, sorted(folder.glob("*.json"))), folder.is_dir())
+
+
+def _row(path: Path) -> list[str] | str:
+    try:
+        return [str(value) for value in StaySummary.parse(json.loads(path.read_bytes())).to_dict().values()]
+    except (ValueError, CarparkError) as error:  # it is no JSON, or no summary
+        return f"{path.name}: {error}"

@@ -1,0 +1,95 @@
+"""The settings of a process that works with plugins: its own, and those of the offers in use, read together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from carpark.errors import ConfigurationError
+from carpark.plugins.manager import KINDS, Plugins, own_settings, raise_all
+from carpark.settings import Settings, load_settings
+from carpark.settings.fields import PREFIX, Option, given_texts, options_of, read
+from carpark.settings.values import names as names_in
+
+_PLUGINS = options_of(Settings)["plugins"]
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+    kinds: Iterable[str] = KINDS,
+    called: Mapping[str, str] | None = None,
+    plugins: Plugins | None = None,
+) -> tuple[Settings, Plugins]:
+    """Read the settings of a process that works with plugins: which these are, then its own, then those of the offers.
+
+    Args:
+        environ: The variables; the process's own by default.
+        flags: Name of a setting, an offer's included, to the text given on the command line.
+        kinds: The kinds of offers that the process works with.
+        called: Name of a setting to what an error calls it, where that is not the variable.
+        plugins: The plugins, if they are loaded already.
+
+    Returns:
+        The settings, and the plugins.
+
+    Raises:
+        ConfigurationError: A setting is wrong, a plugin is broken or not there; it holds all that is wrong.
+    """
+    environ, flags, called = os.environ if environ is None else environ, flags or {}, called or {}
+    if plugins is None:
+        plugins = Plugins(names_in(flags.get("plugins", environ.get(_PLUGINS.variable, ""))), lenient=True)
+    plugins.environ = environ = {**environ, **{PREFIX + name.upper(): text for name, text in flags.items()}}
+    wrong = list(plugins.broken)
+    texts = given_texts(Settings, environ, {name: flags.get(name) for name in Settings.model_fields})
+    try:
+        settings = read(Settings, texts, called=called)
+    except ConfigurationError as error:
+        wrong += error.findings
+        settings = named_in(texts)
+    wrong += plugins.unknown(settings, kinds)
+    for found in plugins.in_use(settings, kinds):
+        try:
+            own_settings(found.offer, environ, flags, called)
+        except ConfigurationError as error:
+            wrong += error.findings
+    raise_all(wrong)
+    return settings, plugins
+
+
+def named_in(texts: Mapping[str, str]) -> Settings:
+    """Find out which offers are in use although other settings are wrong.
+
+    Args:
+        texts: Field to text.
+
+    Returns:
+        Settings of which `KINDS` alone say what was given, as far as that can be read.
+    """
+    settings = load_settings({})
+    for kind in KINDS:
+        try:
+            settings = settings.model_copy(
+                update={kind: getattr(read(Settings, {kind: texts[kind]} if kind in texts else {}), kind)}
+            )
+        except ConfigurationError:
+            continue
+    return settings
+
+
+def own_options(plugins: Plugins, kinds: Iterable[str] = KINDS) -> dict[str, Option]:
+    """List the settings of the offers that there are.
+
+    Args:
+        plugins: The plugins.
+        kinds: The kinds of offers.
+
+    Returns:
+        Argument to option; the first of two offers of one variable.
+    """
+    found: dict[str, Option] = {}
+    for kind in kinds:
+        for each in getattr(plugins, kind).values():
+            for option in options_of(each.offer.settings, each.offer.variables).values():
+                found.setdefault(option.argument, option)
+    return found
