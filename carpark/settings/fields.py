@@ -120,7 +120,8 @@ def read(model: type[M], texts: Mapping[str, str], prefix: str = PREFIX, called:
         name = str(each["loc"][0]) if each["loc"] else "*"  # a rule between fields
         option = options_of(model, prefix).get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
         words = str(each["ctx"]["error"]) if each["type"] == "value_error" else ""  # of a Text, or of a rule of ours
-        wanted = words or option.text.wanted or each["msg"].removeprefix("Input should be ")
+        said = "a value" if each["type"] == "missing" else each["msg"].removeprefix("Input should be ")
+        wanted = words or option.text.wanted or said
         value = option.text.shown(texts.get(name, option.default))
         found.append(InvalidSetting((called or {}).get(name, option.variable), value, wanted))
     raise found[0] if len(found) == 1 else SeveralMistakes(found)

@@ -69,7 +69,7 @@ def carpark_register_sinks():
 def carpark_register_plates():
     return [PlatesType("same", make, "the same", Horn)]
 """
-NO_VOLUME = "Field required"
+NO_VOLUME = "a value"
 NO_INTEGER = "a valid integer, unable to parse string as an integer"
 
 

@@ -183,7 +183,7 @@ def test_a_flag_counts_more_than_a_variable_and_an_empty_variable_not_at_all(run
         (5, {"door_bell_tone": "1"}),
     ]
     status, _, err = run("", command, **environ, CARPARK_DOOR_BELL_TONE="")
-    assert (status, err) == (2, "carpark: CARPARK_DOOR_BELL_TONE='': wanted Field required\n")
+    assert (status, err) == (2, "carpark: CARPARK_DOOR_BELL_TONE='': wanted a value\n")
 
 
 def test_all_that_is_wrong_is_a_line_each_named_as_it_was_given(run: Run, bell: str, ring: Any) -> None:
