@@ -9,10 +9,12 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import partial
 
 import click
 
 from carpark.settings.options import CONTEXT, examples
+from carpark.web.signals import on_signal
 from tests.support.processes import ROOT
 
 LIMIT = 45 * 60.0
@@ -58,7 +60,8 @@ def main(rounds: int, seed: str | None, only: str | None) -> None:
     for number, (name, arguments) in enumerate(chosen.items(), 1):
         click.secho(f"soak: {number} of {len(chosen)}, {name}: python {shlex.join(arguments)}", bold=True)
         began = time.monotonic()
-        how = _run(arguments, started + LIMIT - began)
+        with on_signal(partial(sys.exit, 1)):  # SIGTERM, too, takes the part along
+            how = _run(arguments, started + LIMIT - began)
         failed += [name] if how else []
         click.secho(f"soak: {name}: {how or 'well'} after {(time.monotonic() - began) / 60:.1f} minutes", bold=True)
     if failed:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner, Result
 
 from tests import soak
+from tests.support.helpers import eventually
+from tests.support.processes import Processes
+
+ENDLESS = "import os, signal; print('part', os.getpid(), flush=True); signal.pause()"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *options: str, **scripts: str) -> Result:
@@ -44,3 +50,11 @@ def test_a_part_can_be_chosen_and_one_that_there_is_not_is_status_2(monkeypatch:
     ended = run(monkeypatch, "--only", "three", one="pass", two="pass")
     assert ended.exit_code == 2
     assert "no part has 'three' in its name; there are: one, two" in ended.output
+
+
+def test_whoever_ends_it_ends_the_part_too(processes: Processes) -> None:
+    source = f"from tests import soak; soak.parts = lambda *_: {{'one': ['-c', {ENDLESS!r}]}}; soak.main([])"
+    front = processes.start(["python", "-c", source])
+    part = int(front.wait_for_line(r"part (\d+)")[1])
+    assert front.terminate() == 1
+    eventually(lambda: not Path(f"/proc/{part}").exists())
