@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -55,7 +56,8 @@ def worker(settings: Settings, plugins: Plugins, dramatiq_options: tuple[str, ..
             "CARPARK_BROKER_URL", settings.broker_url, "RabbitMQ; the in-process broker is for `carpark run`"
         )
     for sink in plugins.make_sinks(plugins.context(settings)).values():
-        sink.close()
+        with suppress(Exception):
+            sink.close()
     listen(settings.bind, SERVICES["backend"].port_or(settings.metrics_port), METRICS_SETTING).close()
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
     # Flags are handed on as variables: the actors read nothing else.

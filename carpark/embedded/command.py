@@ -17,7 +17,7 @@ from rich.console import Console
 from carpark.domain.events import format_time
 from carpark.embedded.system import GRACE, Embedded
 from carpark.embedded.view import View
-from carpark.errors import ConfigurationError
+from carpark.errors import CarparkError, ConfigurationError
 from carpark.ops.audit import LastRun, Verdict, audit, run_folder
 from carpark.ops.audit.command import progress_bar
 from carpark.ops.dashboard import DashboardServer
@@ -104,24 +104,27 @@ def _run(
     with (
         Embedded(settings, replace(plan, journals=last.journals), plugins) as park,
         _dashboard(park) as where,
-        on_signal(stop.set, lambda *_: abort.set()),  # the second one stops the waiting too
     ):
         console.print(f"{_headline(park)}\nmetrics at {park.metrics.url}\n{where}", highlight=False, soft_wrap=True)
-        with View(console, park.snapshot) as view:
+        # The second signal stops the waiting, too. The audit, behind it, can be ended as any other program.
+        with View(console, park.snapshot) as view, on_signal(stop.set, lambda *_: abort.set()):
             park.run(stop, duration, view)
             done = _finish(park, abort, view)
         report = park.report()
         last = replace(last, counts=report.to_dict())
         last.save()
-        verdict = None if abort.is_set() else _audit(park, last, console)
+        verdict = None if abort.is_set() else _audit(park, last, plugins, console)
     if as_json:
-        click.echo(json.dumps({**report.to_dict(), "audit": verdict and verdict.to_dict()}))
+        audited = verdict.to_dict() if isinstance(verdict, Verdict) else None
+        click.echo(json.dumps({**report.to_dict(), "audit": audited}))
     else:
         console.print(report.table())
         for text, right in report.sums():
             mark, style = ("✓", "green") if right else ("✗ does not add up", "bold red")
             console.print(f"{text} {mark}", style=style, highlight=False, soft_wrap=True)
-    if verdict:
+    if isinstance(verdict, CarparkError):
+        console.print(f"carpark run: not audited: {verdict}", style="bold red", markup=False, soft_wrap=True)
+    elif verdict:
         console.print(
             f"audit: {verdict.sentence()}" if verdict.ok else verdict.table(),
             style="green" if verdict.ok else None,
@@ -131,16 +134,20 @@ def _run(
     if not done:
         why = "stopped before everything was done" if abort.is_set() else _unfinished(report.undelivered)
         console.print(f"carpark run: {why}", style="bold red", markup=False, soft_wrap=True)
-    return EXIT_OK if done and report.adds_up and (verdict is None or verdict.ok) else EXIT_FAILED
+    return EXIT_OK if done and report.adds_up and (verdict is None or getattr(verdict, "ok", False)) else EXIT_FAILED
 
 
-def _audit(park: Embedded, last: LastRun, console: Console) -> Verdict:
+def _audit(park: Embedded, last: LastRun, plugins: Plugins, console: Console) -> Verdict | CarparkError:
     with progress_bar(console) as progress:
         names = (name for queue in park.broker.names for name in with_companions(queue))
         letters = ((name, letter.body) for name in names for letter in park.broker.letters(name))
         settings = park.settings
-        sources = replace(last.sources(), redis_url=settings.redis_url, retention=settings.retention, messages=letters)
-        return audit(sources, show=_SHOW, progress=progress)
+        try:
+            sources = last.sources(plugins.read_back(settings))
+            sources = replace(sources, redis_url=settings.redis_url, retention=settings.retention, messages=letters)
+            return audit(sources, show=_SHOW, progress=progress)
+        except CarparkError as error:  # of a sink that cannot be read back: what the run came to is said all the same
+            return error
 
 
 def _finish(park: Embedded, abort: threading.Event, view: View) -> bool:

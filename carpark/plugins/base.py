@@ -38,9 +38,9 @@ class PluginContext:
     """
 
     settings: Settings
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    own: Any = field(default_factory=NoSettings)
+    own: Any = field(default_factory=NoSettings, repr=False)
 
 
 class Sink(ABC):

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -43,6 +44,9 @@ BUILTIN = (
 
 BUILT_IN = "built in"
 """Where the defaults come from."""
+
+PREFIXES = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*_")
+"""What an offer's prefix of variables looks like."""
 
 KINDS = ("sinks", "plates")
 """The kinds of offers: the settings that name those in use."""
@@ -230,7 +234,7 @@ class Plugins:
         """
         context = self.context(settings)
         used = [found for found in self.in_use(settings, ("sinks",)) if found.offer.read_back]
-        return {found.offer.name: _call(found, found.offer.read_back, "read back", context) for found in used}
+        return {found.offer.name: _read_back(found, context) for found in used}
 
     def _add(self, name: str, load: Callable[[], object], origin: Origin) -> None:
         try:
@@ -251,6 +255,8 @@ class Plugins:
         try:
             self._manager.register(plugin, name)
         except (ValueError, pluggy.PluginValidationError) as error:
+            if self._manager.has_plugin(name):  # older pluggys keep what they refuse
+                self._manager.unregister(name=name)
             wrong = " ".join(str(error).partition("\n")[2].split()) or _one_line(error)
             raise BrokenPlugin(name, f"{wrong}; write it as docs/hooks.md has it") from None
         try:
@@ -286,7 +292,11 @@ class Plugins:
                 self.broken.append(error)
                 continue
             for offer in offers:
-                if problem := _problem(offer, hook, wanted, found):
+                try:
+                    problem = _problem(offer, hook, wanted, found)
+                except Exception as error:  # whatever its model is
+                    problem = f"{hook}: {_one_line(error)}"
+                if problem:
                     self.broken.append(BrokenPlugin(name, problem))
                 else:
                     found[offer.name] = Found(offer, name, self._origins[name])
@@ -299,6 +309,11 @@ def _problem(offer: Any, hook: str, wanted: type[OfferT], found: Mapping[str, Fo
         return f"{hook} returned {offer!r}; wanted a {wanted.__name__} with a name like 'my-name'"
     if not (isinstance(offer.settings, type) and issubclass(offer.settings, BaseModel)):
         return f"{offer.name!r} has the settings {offer.settings!r}; wanted a class that is a pydantic.BaseModel"
+    if offer.prefix and not PREFIXES.fullmatch(offer.prefix):
+        return f"{offer.name!r} has the prefix {offer.prefix!r}; wanted one like 'MY_NAME_'"
+    offer.settings.model_rebuild()
+    if alias := next((name for name, each in offer.settings.model_fields.items() if each.validation_alias), ""):
+        return f"{offer.name!r}: its setting {alias} has an alias; wanted none, the variable is made of the name"
     core, theirs = (
         {each.variable for each in options.values()}
         for options in (options_of(Settings), options_of(offer.settings, offer.variables))
@@ -428,13 +443,20 @@ def _make(found: Found[Any], wanted: Any, context: PluginContext, *further: obje
     return made
 
 
+def _read_back(found: Found[Any], context: PluginContext) -> ReadBack:
+    back = _call(found, found.offer.read_back, "read back", context)
+    if not isinstance(back, ReadBack):
+        raise BrokenPlugin(found.plugin, f"{found.offer.name!r} read back {type(back).__name__}; wanted a ReadBack")
+    return back
+
+
 def _call(found: Found[Any], function: Any, done: str, context: PluginContext, *further: object) -> Any:
     context = with_own(found.offer, context)
     try:
         return function(context, *further)
     except CarparkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPlugin(
             found.plugin, f"{found.offer.name!r} cannot be {done}: {_one_line(error)}; fix it, or use another one"
         ) from error

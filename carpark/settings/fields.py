@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from carpark.errors import InvalidSetting, SeveralMistakes
@@ -19,7 +20,10 @@ from carpark.settings.values import Text, as_text
 
 PREFIX = "CARPARK_"
 
-_PLAIN = Text(str, "")
+_PLAIN = Text(str, "", mask="url")
+_SECRET = Text(str, "", mask="all")
+
+_SAID = {"missing": "a value", "extra_forbidden": "a setting that there is"}
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -70,10 +74,16 @@ def options_of(model: type[BaseModel], prefix: str = PREFIX) -> Mapping[str, Opt
             prefix + name.upper(),
             field.description or "",
             "" if field.default is PydanticUndefined else as_text(field.default),
-            next((each for each in field.metadata if isinstance(each, Text)), _PLAIN),
+            next((each for each in field.metadata if isinstance(each, Text)), _plain(field)),
         )
         for name, field in model.model_fields.items()
     }
+
+
+def _plain(field: FieldInfo) -> Text:
+    """Say how a field is written that does not say it itself; pydantic's secrets are secrets here, too."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return _SECRET if SecretStr in kinds or SecretBytes in kinds else _PLAIN
 
 
 def given_texts(
@@ -120,7 +130,7 @@ def read(model: type[M], texts: Mapping[str, str], prefix: str = PREFIX, called:
         name = str(each["loc"][0]) if each["loc"] else "*"  # a rule between fields
         option = options_of(model, prefix).get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
         words = str(each["ctx"]["error"]) if each["type"] == "value_error" else ""  # of a Text, or of a rule of ours
-        said = "a value" if each["type"] == "missing" else each["msg"].removeprefix("Input should be ")
+        said = _SAID.get(each["type"]) or each["msg"].removeprefix("Input should be ")
         wanted = words or option.text.wanted or said
         value = option.text.shown(texts.get(name, option.default))
         found.append(InvalidSetting((called or {}).get(name, option.variable), value, wanted))

@@ -8,7 +8,7 @@ them. A new setting is one more field. (In an annotation a name that is a field'
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import sentinels, values
-from carpark.settings.fields import given_texts, read
+from carpark.settings.fields import given_texts, read, shown
 from carpark.settings.values import File, OptionalPort, Port, Text, as_text, integer, number, one_of, url
 
 MOST_PARTITIONS = 64
@@ -125,6 +125,9 @@ class Settings(BaseModel, frozen=True, extra="forbid", validate_default=True, hi
         description="port of a service's metrics; by default "
         f"{', '.join(f'{service.title} {service.port}' for service in ON_METRICS_PORT)}; 0 for a free one",
     )
+
+    def __repr_args__(self) -> Iterable[tuple[str, str]]:
+        return shown(self).items()  # a log line, or an error of a plugin, may show it
 
     @field_validator("management_url")
     @classmethod

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -145,5 +146,9 @@ def _remove_dead(folder: Path) -> None:
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.name != _LOCK:
+        if path.name == _LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
             path.unlink()

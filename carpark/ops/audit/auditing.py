@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from carpark.domain.report import Report
-from carpark.errors import InvalidSetting
+from carpark.errors import InvalidSetting, one_line
 from carpark.ops.audit.facts import Facts, row_of, under_way_to
 from carpark.ops.audit.journals import Published, read_journal
 from carpark.ops.audit.judge import Each, Judge, Rules
@@ -131,12 +129,13 @@ def _read_rows(
             if isinstance(row, str):
                 foreign.append(row)
                 continue
-            id_, plate, entered, left, duration = row
+            id_, plate, entered, left, duration = map(str, row)
             if left >= since:
                 count += 1
                 facts.add([(plate, what, id_, entered, left, duration)])
-    except (OSError, ValueError, sqlite3.Error, csv.Error) as error:
-        raise InvalidSetting("the file of summaries", back.place, f"one that can be read ({error})") from error
+    except Exception as error:  # a plugin's, too
+        said = f"one that can be read ({one_line(str(error) or type(error).__name__)})"
+        raise InvalidSetting("the file of summaries", back.place, said) from error
     return count, foreign
 
 

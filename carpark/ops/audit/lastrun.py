@@ -13,7 +13,7 @@ from pathlib import Path
 
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Sources
-from carpark.plugins import Plugins
+from carpark.plugins import Plugins, ReadBack
 from carpark.plugins.loading import load
 from carpark.plugins.manager import own_settings
 from carpark.settings import Settings
@@ -59,15 +59,16 @@ class LastRun:
         Returns:
             The run. No secret is in it.
         """
-        readable = tuple(plugins.read_back(settings))
-        used = settings.model_copy(update={"sinks": readable, "csv": settings.csv.absolute()})
-        environ = {f"{PREFIX}{name.upper()}": as_text(getattr(used, name)) for name in ("sinks", "csv", "plugins")}
-        for found in plugins.in_use(used, ("sinks",)):
+        used = plugins.in_use(settings, ("sinks",))
+        readable = tuple(found.offer.name for found in used if found.offer.read_back)
+        noted = settings.model_copy(update={"sinks": readable, "csv": settings.csv.absolute()})
+        environ = {f"{PREFIX}{name.upper()}": as_text(getattr(noted, name)) for name in ("sinks", "csv", "plugins")}
+        for found in plugins.in_use(noted, ("sinks",)):
             own = own_settings(found.offer, plugins.environ)
             for name, option in options_of(found.offer.settings, found.offer.variables).items():
                 value = getattr(own, name)
                 text = str(value.absolute()) if isinstance(value, Path) else plugins.environ.get(option.variable, "")
-                if not option.text.mask:
+                if option.text.mask != "all" and option.text.shown(text) == text:
                     environ[option.variable] = text
         return cls(folder, since, environ)
 
@@ -92,15 +93,21 @@ class LastRun:
         folder = _beside(csv)
         try:
             note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-            return cls(folder, note["since"], note["environ"], note["counts"])
+            if "environ" not in note:
+                raise ValueError("it is of an older carpark, whose files --journal and --csv can name")
+            environ = {str(name): str(text) for name, text in dict(note["environ"]).items()}
+            return cls(folder, str(note["since"]), {_SINKS: "", **environ}, dict(note["counts"]))
         except FileNotFoundError:
             wanted = "the CSV of an earlier `carpark run`; or name what was published with --journal"
         except (OSError, ValueError, KeyError, TypeError) as error:
             wanted = f"a run that can be read ({error}); or name what was published with --journal"
         raise InvalidSetting("CARPARK_CSV", str(csv), wanted)
 
-    def sources(self) -> Sources:
+    def sources(self, sinks: Mapping[str, ReadBack] | None = None) -> Sources:
         """Say what an audit of the run looks at.
+
+        Args:
+            sinks: What its sinks keep; by default what the note says of them.
 
         Returns:
             Its journals, what its sinks keep, and what its records said.
@@ -108,15 +115,20 @@ class LastRun:
         Raises:
             ConfigurationError: A plugin of the run is not there any more.
         """
-        core = {option.variable for option in options_of(Settings).values()}  # these are for the next run
-        now = {name: text for name, text in os.environ.items() if name not in core}  # here are the sinks' secrets
-        settings, plugins = load({**now, **self.environ}, kinds=("sinks",))
         return Sources(
             journals=list(self.journals.values()),
-            sinks=plugins.read_back(settings) if self.environ[_SINKS] else {},  # empty means the default elsewhere
+            sinks=self._sinks() if sinks is None else sinks,
             since=self.since,
             counts=self.counts,
         )
+
+    def _sinks(self) -> Mapping[str, ReadBack]:
+        if not self.environ[_SINKS]:
+            return {}  # elsewhere no text means the default
+        core = {option.variable for option in options_of(Settings).values()}  # these are for the next run
+        now = {name: text for name, text in os.environ.items() if name not in core}  # here are the sinks' secrets
+        settings, plugins = load({**now, **self.environ}, kinds=("sinks",))
+        return plugins.read_back(settings)
 
 
 @contextmanager

@@ -102,7 +102,11 @@ def check_offer(offer: Offer, settings: Settings, plugins: Plugins) -> list[Find
     except ConfigurationError:
         return []
     try:
-        return list(offer.check(context)) if offer.check else []
+        found = list(offer.check(context)) if offer.check else []
+        return [
+            each if isinstance(each, Finding) else problem(offer.name, f"its check gave {each!r}", "wanted a Finding")
+            for each in found
+        ]
     except ConfigurationError as error:
         return [wrong(offer.name, *split_error(error))]
     except CarparkError as error:

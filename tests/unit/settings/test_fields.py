@@ -115,7 +115,7 @@ def test_a_rule_between_fields_is_named_after_the_prefix() -> None:
 
 
 def test_a_misspelt_field_is_no_field() -> None:
-    assert lines_of({**RIGHT, "volume": "9"}) == ["CARPARK_SIREN_VOLUME='9': wanted Extra inputs are not permitted"]
+    assert lines_of({**RIGHT, "volume": "9"}) == ["CARPARK_SIREN_VOLUME='9': wanted a setting that there is"]
 
 
 def test_what_is_wrong_alone_is_the_error_itself() -> None:

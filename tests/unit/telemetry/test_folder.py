@@ -112,6 +112,13 @@ def test_a_folder_that_another_master_removes_before_it_is_locked_is_made_again(
     assert [path.name for path in here.iterdir()] == [folder._LOCK]
 
 
+def test_a_folder_in_a_dead_masters_folder_goes_with_it(base: Path) -> None:
+    (base / "7" / "odd").mkdir(parents=True)
+    (base / "7" / "odd" / "file").touch()
+    folder.enter(1)
+    assert [path.name for path in base.iterdir()] == ["1"]
+
+
 def test_a_folder_that_somebody_else_has_put_there_is_not_used(base: Path, tmp_path: Path) -> None:
     base.rmdir()
     (tmp_path / "elsewhere").mkdir()

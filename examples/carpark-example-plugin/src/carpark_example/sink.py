@@ -56,7 +56,7 @@ class JsonFolderSink(Sink):
 
 def make_sink(context: PluginContext) -> JsonFolderSink:
     """Make the sink."""
-    folder: Path = context.own.folder
+    folder: Path = context.own.folder.expanduser()
     try:
         return JsonFolderSink(folder)
     except OSError as error:
@@ -65,7 +65,7 @@ def make_sink(context: PluginContext) -> JsonFolderSink:
 
 def check(context: PluginContext) -> Iterator[Finding]:
     """Tell `carpark doctor` whether it would work; nothing is changed."""
-    folder: Path = context.own.folder
+    folder: Path = context.own.folder.expanduser()
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         yield Finding.ok("json-folder", f"{folder} can be written")
@@ -75,7 +75,7 @@ def check(context: PluginContext) -> Iterator[Finding]:
 
 def read_back(context: PluginContext) -> ReadBack:
     """Tell `carpark verify` what there is."""
-    folder: Path = context.own.folder
+    folder: Path = context.own.folder.expanduser()
     return ReadBack(str(folder), lambda: map(_row, sorted(folder.glob("*.json"))), folder.is_dir())
 
 
