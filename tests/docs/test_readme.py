@@ -17,6 +17,7 @@ MADE = ("deploy/compose/.env", "deploy/compose/secrets", "deploy/compose/compose
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)(#[^)]*)?\)")
 
 
+@pytest.mark.slow
 def test_what_a_run_prints_is_what_the_readme_shows(processes: Processes, tmp_path: Path) -> None:
     shown = re.search(r"^\$ make run (.*?)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert shown

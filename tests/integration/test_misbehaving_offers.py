@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.processes import Process, Processes
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = """
 import os
 from pydantic import BaseModel, SecretStr

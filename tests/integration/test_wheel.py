@@ -12,6 +12,7 @@ from tests.support.processes import ROOT
 from tests.support.source import tracked_files
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_wheel_runs_the_whole_system_without_the_package_of_the_dashboard(tmp_path: Path) -> None:
     outside, source = Outside(tmp_path / "venv"), tmp_path / "source"
