@@ -30,6 +30,6 @@ class Work:
         if not any(effect.stay for effect in self._records.record(events)):
             return
         batch = self._outbox.take(LEASE)
-        if isinstance(batch, Batch):
+        while isinstance(batch, Batch):  # what others record meanwhile, and are told to wait, is in the next one
             self._sink.deliver(batch.summaries)
-            self._outbox.settle(batch, Settlement(delivered=None))
+            batch = self._outbox.settle_and_take(batch, Settlement(delivered=None), LEASE)[1]
