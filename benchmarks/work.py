@@ -29,7 +29,8 @@ class Work:
         """
         if not any(effect.stay for effect in self._records.record(events)):
             return
-        batch = self._outbox.take(LEASE)
+        most = len(events)  # who is given one event at a time makes one request for each stay
+        batch = self._outbox.take(LEASE, most)
         while isinstance(batch, Batch):  # what others record meanwhile, and are told to wait, is in the next one
             self._sink.deliver(batch.summaries)
-            batch = self._outbox.settle_and_take(batch, Settlement(delivered=None), LEASE)[1]
+            batch = self._outbox.settle_and_take(batch, Settlement(delivered=None), LEASE, most)[1]
