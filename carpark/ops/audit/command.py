@@ -28,6 +28,7 @@ from carpark.plugins.base import ReadBack
 from carpark.plugins.loading import own_options
 from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.settings import Settings, load_settings
+from carpark.settings.fields import options_of
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples
 
 PATIENCE = 1.0
@@ -108,6 +109,7 @@ def verify(
             *(broker_url, settings.queue_type, settings.partitions),
         )
         _refuse_nothing_to_compare(sources, settings, plugins)
+        _refuse_files_of_no_sink(sources, settings, plugins)
     else:
         sources = _last_run(settings, plugins)
     with progress_bar(Console(stderr=True)) as progress, _writing(each_file) as each:
@@ -195,13 +197,31 @@ def _refuse_nothing_to_compare(sources: Sources, settings: Settings, plugins: Pl
             raise InvalidSetting(f"the file of the sink {name}", back.place, "a file that is there")
 
 
-def _last_run(settings: Settings, plugins: Plugins) -> Sources:
+def _refuse_files_of_no_sink(sources: Sources, settings: Settings, plugins: Plugins) -> None:
+    """Refuse a file that was named to be audited and that no sink in use keeps: another would be audited for it."""
+    offers = [found.offer for found in plugins.in_use(settings, ("sinks",))]
+    used = {each.argument for offer in offers for each in options_of(offer.settings, offer.variables).values()}
+    if str(settings.csv) in (back.place for back in sources.sinks.values()):
+        used.add("csv")
+    for name, flag in _given().items():
+        if name not in used and name in {"csv", *own_options(plugins, ("sinks",))}:
+            names = ", ".join(sources.sinks) or "none"
+            said = f"{flag} is of no sink that would be audited ({names}); name the one that keeps it in --sinks"
+            raise click.UsageError(said, click.get_current_context())
+
+
+def _given() -> dict[str, str]:
+    """Find the options that stand on the command line: name to flag."""
     context = click.get_current_context()
-    given = {
+    return {
         option.name: option.opts[0]
         for option in context.command.get_params(context)
         if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
     }
+
+
+def _last_run(settings: Settings, plugins: Plugins) -> Sources:
+    context, given = click.get_current_context(), _given()
     for name, flag in given.items():
         if name in _KNOWN_OF_A_RUN or name in own_options(plugins, ("sinks",)):
             raise click.UsageError(

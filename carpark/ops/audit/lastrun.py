@@ -22,7 +22,7 @@ from carpark.settings.values import as_text
 
 _NOTE = "run.json"
 _LOCK = "lock"
-_SINKS = f"{PREFIX}SINKS"
+_SINKS, _CSV = f"{PREFIX}SINKS", f"{PREFIX}CSV"
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class LastRun:
         """Find the last run with this CSV.
 
         Args:
-            csv: The file of summaries (``CARPARK_CSV``).
+            csv: The file of summaries (``CARPARK_CSV``); that of a copy of the run's folder, if that is to be audited.
 
         Returns:
-            The run.
+            The run. All its files that were in the folder of its CSV are in this one's.
 
         Raises:
             InvalidSetting: There is none, or what there is cannot be read.
@@ -96,7 +96,9 @@ class LastRun:
             if "environ" not in note:
                 raise ValueError("it is of an older carpark, whose files --journal and --csv can name")
             environ = {str(name): str(text) for name, text in dict(note["environ"]).items()}
-            return cls(folder, str(note["since"]), {_SINKS: "", **environ}, dict(note["counts"]))
+            before, here = Path(environ.get(_CSV, csv)).absolute().parent, csv.absolute().parent
+            environ = {name: _moved(text, before, here) for name, text in environ.items()}
+            return cls(folder, str(note["since"]), {_SINKS: "", **environ, _CSV: str(csv)}, dict(note["counts"]))
         except FileNotFoundError:
             wanted = "the CSV of an earlier `carpark run`; or name what was published with --journal"
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -154,6 +156,10 @@ def run_folder(csv: Path) -> Iterator[Path]:
         except OSError:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="carpark-run-")))
         yield folder
+
+
+def _moved(text: str, before: Path, here: Path) -> str:
+    return str(here / Path(text).relative_to(before)) if Path(text).is_relative_to(before) else text
 
 
 def _beside(csv: Path) -> Path:

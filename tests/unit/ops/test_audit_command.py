@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from carpark.ops.audit import LastRun
-from tests.support.audited import Day, stay, summaries_of, write_lines
+from tests.support.audited import Day, stay, summaries_of, write_csv, write_lines
 from tests.support.processes import ROOT
 from tests.support.stays import at
 
@@ -154,6 +155,55 @@ def test_what_cannot_be_looked_at_without_journals_is_refused(last_run: Day, arg
     assert (said.returncode, said.stdout) == (2, "")
     assert len(said.stderr.splitlines()) == 1
     assert wanted in said.stderr
+
+
+@pytest.mark.parametrize("name", ["summaries.csv", "copy.csv"])
+def test_a_copy_of_the_last_run_is_audited_and_not_the_run(last_run: Day, tmp_path: Path, name: str) -> None:
+    write_lines(last_run.folder / "stays.jsonl", summaries_of([*stay(0), *stay(1)]))
+    copy = tmp_path / "copies" / name
+    shutil.copytree(last_run.folder, copy.parent)
+    (copy.parent / last_run.csv.name).rename(copy)
+    (copy.parent / f"{last_run.csv.name}.run").rename(copy.with_name(f"{name}.run"))
+    write_csv(copy, summaries_of(stay(0)))
+    write_lines(copy.with_name("stays.jsonl"), [])
+    assert verify("--csv", last_run.csv).returncode == 0
+    said = verify("--csv", copy)
+    assert (said.returncode, said.stderr) == (1, "")
+    assert f"rows in {copy}" in said.stdout
+    assert f"rows in {copy.with_name('stays.jsonl')}" in said.stdout
+    found = json.loads(verify("--csv", copy, "--json").stdout)
+    assert {sink: of["lost"] for sink, of in found["sinks"].items()} == {"http-csv": 1, "jsonl": 2}
+
+
+def test_a_copy_of_the_file_alone_is_no_run(last_run: Day) -> None:
+    copy = last_run.folder / "copy.csv"
+    shutil.copy(last_run.csv, copy)
+    said = verify("--csv", copy)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "wanted the CSV of an earlier `carpark run`; or name what was published with --journal" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("sinks", "flag", "names"),
+    [
+        ("jsonl", "--csv", "jsonl"),
+        ("jsonl,stdout", "--csv", "jsonl"),
+        ("http-csv", "--sink-jsonl", "http-csv"),
+        ("http-csv,jsonl", "--sink-sqlite", "http-csv, jsonl"),
+    ],
+)
+def test_a_file_of_no_sink_that_is_audited_is_refused(day: Day, sinks: str, flag: str, names: str) -> None:
+    day.publish(stay(0))
+    day.summarise(summaries_of(stay(0)))
+    lines = day.folder / "stays.jsonl"
+    write_lines(lines, summaries_of(stay(0)))
+    journals = [word for path in day.journals for word in ("--journal", path)]
+    environ = {"CARPARK_SINKS": sinks, "CARPARK_SINK_JSONL": str(lines), "CARPARK_CSV": str(day.csv)}
+    assert verify(*journals, **environ).returncode == 0
+    said = verify(*journals, flag, day.folder / "copy", **environ)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert f"carpark verify: {flag} is of no sink that would be audited ({names}); name the one" in said.stderr
+    assert len(said.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
