@@ -92,7 +92,7 @@ def make_app(
     metrics = WriterMetrics(CollectorRegistry() if registry is None else registry)
     _count_requests(app, metrics)
     _turn_away_other_sites(app, local=is_loopback(settings.bind) and not settings.writer_token)
-    _answer_errors_in_json(app)
+    _answer_errors_in_json(app, summaries)
     _take_posts(app, summaries, metrics, settings.writer_token)
     _give_out(app, summaries, metrics)
     _show_people(app, settings, summaries, inside)
@@ -139,7 +139,7 @@ def _is_origin(origin: str, host: str) -> bool:
     return bool(found) and place.lower() == host.lower()
 
 
-def _answer_errors_in_json(app: Flask) -> None:
+def _answer_errors_in_json(app: Flask, summaries: SummaryFile) -> None:
     def answer(status: int, error: str, index: int | None = None, field: str | None = None) -> Response:
         response = jsonify(error=error, index=index, field=field)
         response.status_code = status
@@ -154,11 +154,7 @@ def _answer_errors_in_json(app: Flask) -> None:
 
     @app.errorhandler(OSError)
     def disk(error: OSError) -> Response:
-        reason = error.strerror or "the disk fails"
-        logger.error("writer: %s", reason)
-        if request.method == "POST":
-            reason = f"nothing of this was written ({reason}); send it again later"
-        response = answer(507 if error.errno in _FULL else 503, reason)
+        response = answer(507 if error.errno in _FULL else 503, _said_of(error, summaries))
         response.headers["Retry-After"] = "5"
         return response
 
@@ -175,6 +171,13 @@ def _answer_errors_in_json(app: Flask) -> None:
             if name not in ("Content-Type", "Content-Length"):
                 response.headers[name] = value
         return response
+
+
+def _said_of(error: OSError, summaries: SummaryFile) -> str:
+    reason = error.strerror or "the disk fails"
+    if not summaries.foreign:  # which the service ends with, in a line of its own
+        logger.error("writer: %s", reason)
+    return f"nothing of this was written ({reason}); send it again later" if request.method == "POST" else reason
 
 
 def _take_posts(app: Flask, summaries: SummaryFile, metrics: WriterMetrics, token: str) -> None:

@@ -44,8 +44,15 @@ class _Waiting:
 class SummaryFile:
     """The CSV and its index. All methods may be called from any thread.
 
+    Once another program has appended to the file, nothing more is written: whose the lines are has to be settled, and
+    where they are in the index is not known.
+
     Args:
         path: The CSV. It and its folders are made when they are missing; its last line is repaired when it is torn.
+
+    Attributes:
+        foreign: What is to be done about another program that has appended to the file, once that is noticed.
+        on_foreign: Called when it is noticed.
 
     Raises:
         FileInUse: Another writer holds the file.
@@ -62,7 +69,9 @@ class SummaryFile:
         self._commit = threading.Lock()
         self._index_lock = threading.RLock()
         self._unindexed: dict[bytes, tuple[int, Row]] = {}
-        self._torn = False
+        self._torn = b""
+        self.foreign = ""
+        self.on_foreign: Callable[[], object] = lambda: None
         self._fd = rawfile.open_locked(path)
         try:
             self._begin()
@@ -116,7 +125,10 @@ class SummaryFile:
                 self._reached("writer-received")
                 self._write(data)
                 self._reached("writer-written")
-                self._take_in(rows, len(data))
+                if os.fstat(self._fd).st_size == self._size + len(data):
+                    self._take_in(rows, len(data))
+                else:  # they are on disk, somewhere among the other's: the next start finds them
+                    self._note_foreign()
             for one in group:
                 one.error = None
         except (OSError, sqlite3.Error, CarparkError) as error:
@@ -167,17 +179,31 @@ class SummaryFile:
     def _write(self, data: bytearray) -> None:
         try:
             if self._torn:
-                os.ftruncate(self._fd, self._size)
-                self._torn = False
-            rawfile.write_all(self._fd, data, self._size)
+                self._cut_off()
+            rawfile.append_all(self._fd, data)
             os.fsync(self._fd)
         except OSError:
-            self._torn = True  # also after a failed fsync: what is on disk then is not known
+            self._torn = self._torn or bytes(data)  # also after a failed fsync: what is on disk then is not known
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._size)
-                os.fsync(self._fd)
-                self._torn = False
+                self._cut_off()
             raise
+
+    def _cut_off(self) -> None:
+        """Remove what a failed write left, but nothing of another program."""
+        if not self._torn.startswith(os.pread(self._fd, len(self._torn) + 1, self._size)):
+            raise self._note_foreign()
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+        self._torn = b""
+
+    def _note_foreign(self) -> OSError:
+        self.foreign = (
+            f"another program has appended to {self.path}: nothing of it was overwritten, and nothing more is written; "
+            "see to it that none does, look at the last lines, and start the writer again, which takes in those that "
+            "are summaries"
+        )
+        self.on_foreign()
+        return OSError(errno.ESTALE, self.foreign)
 
     def _take_in(self, rows: dict[bytes, tuple[int, Row]], written: int) -> None:
         with self._index_lock:  # so that nobody makes the index again with these and then counts them twice
@@ -198,9 +224,12 @@ class SummaryFile:
         if problem:
             raise OSError(errno.ESTALE, problem)
         size = os.fstat(self._fd).st_size
-        if size < self._size or (size > self._size and not self._torn):
+        if size > self._size and not self._torn:
+            raise self._note_foreign()
+        if size < self._size:
             logger.warning("writer: %s was changed by another program; reading it again", self.path)
             with self._index_lock:
+                self._torn = b""
                 self._unindexed.clear()  # first: what follows may fail, and these lines may be gone
                 self._begin()
                 self._rebuild()
@@ -273,11 +302,13 @@ class SummaryFile:
         return self._ask(lambda index: index.last_bucket(width, upto))
 
     def problem(self) -> str | None:
-        """Say whether the file is still where it was.
+        """Say whether the file is still where it was, and this writer's alone.
 
         Returns:
             What is wrong and what to do, in one line; None when all is well.
         """
+        if self.foreign:
+            return self.foreign
         ours = os.fstat(self._fd)
         try:
             there = self.path.stat()

@@ -43,7 +43,8 @@ def open_locked(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise InvalidSetting(SETTING, str(path), "a file, or the name of a new one; this is something else")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Whatever another program appends meanwhile, what is written goes behind it and not over it.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     except OSError as error:
         wanted = f"a file that can be read and written ({reason_of(error)})"
         raise InvalidSetting(SETTING, str(path), wanted) from error
@@ -86,7 +87,7 @@ def begin(fd: int, path: Path) -> bytes:
             return line_end
     if not (HEADER + LINE_END).startswith(head):
         raise InvalidSetting(SETTING, str(path), f"a new file, or one whose first line is {HEADER.decode()}")
-    write_all(fd, HEADER + LINE_END, 0)  # new, or its writer was killed within the header
+    append_all(fd, (HEADER + LINE_END)[len(head) :])  # new, or its writer was killed within the header
     os.fsync(fd)
     return LINE_END
 
@@ -120,7 +121,8 @@ def mend(fd: int, path: Path, line_end: bytes) -> int:
     torn = tail[last_end + 1 :]
     if is_whole(torn):
         end = whole + len(torn.rstrip(b"\r"))
-        write_all(fd, line_end, end)
+        os.ftruncate(fd, end)
+        append_all(fd, line_end)
         os.fsync(fd)
         return end + len(line_end)
     os.ftruncate(fd, whole)
@@ -129,21 +131,19 @@ def mend(fd: int, path: Path, line_end: bytes) -> int:
     return whole
 
 
-def write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
-    """Write bytes at a place, all of them.
+def append_all(fd: int, data: bytes | bytearray) -> None:
+    """Append bytes, all of them.
 
     Args:
-        fd: The file.
+        fd: The file, opened to be appended to.
         data: What to write.
-        offset: Where, in bytes.
 
     Raises:
         OSError: Not everything could be written; a part of it may have been.
     """
     view = memoryview(data)
     while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+        view = view[os.write(fd, view) :]
 
 
 def mark_at(fd: int, offset: int) -> bytes:

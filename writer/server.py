@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
+from carpark.errors import ServiceError
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.web.ports import listen
@@ -95,9 +96,12 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises:
         ConfigurationError: The file or the port cannot be used.
-        ServiceError: The disk is full or fails.
+        ServiceError: The disk is full or fails, or another program has appended to the file.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     server = WriterServer(settings, registry, inside_of_redis(settings.redis_url))
+    server.summaries.on_foreign = server.ask_to_stop
     server.run_until_signal(lambda: say(f"writer: {server.url} appends to {settings.csv}"))
+    if server.summaries.foreign:
+        raise ServiceError(server.summaries.foreign)

@@ -85,6 +85,29 @@ def test_a_second_writer_ends_with_status_2_and_one_line(service: Service, proce
     assert re.fullmatch(r"python -m writer: CARPARK_CSV='.*': another process is writing this file.*\n", second.output)
 
 
+def test_when_another_program_appends_it_stops_with_one_line_and_goes_on_when_started_again(
+    service: Service, session: requests.Session
+) -> None:
+    process, url = service.start()
+    assert session.post(f"{url}/summaries", json=posted("a"), timeout=10).status_code == 201
+    theirs = service.path.read_bytes().splitlines(keepends=True)[1].replace(b"a,", b"b,", 1)
+    with service.path.open("ab") as other:
+        other.write(theirs)
+    answer = session.post(f"{url}/summaries", json=posted("c"), timeout=10)
+    assert answer.status_code == 503
+    assert "nothing of this was written (another program has appended to" in answer.json()["error"]
+    session.close()
+    assert process.wait() == 1
+    started, ended = process.output.splitlines()
+    assert started.startswith("writer: http")
+    assert ended.startswith(f"python -m writer: another program has appended to {service.path}: nothing of it was over")
+    assert ids_in(service.path) == ["a", "b"]
+    _, url = service.start()
+    answer = session.post(f"{url}/summaries", json=[posted("b"), posted("c")], timeout=10)
+    assert answer.json() == {"written": 1, "duplicates": 1}
+    assert ids_in(service.path) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

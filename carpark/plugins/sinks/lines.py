@@ -152,7 +152,8 @@ class LineFileSink(Sink):
     def _locked(self) -> Iterator[int]:
         deadline = time.monotonic() + self._timeout
         while True:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            # Whatever a program that takes no lock appends meanwhile, our lines go behind it and not over it.
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
                 _lock(file, deadline)
                 if self._is_current(file):
@@ -178,11 +179,11 @@ class LineFileSink(Sink):
         self._ids.update(ids)
         header = self._lines.header.encode()
         if self._size == 0 and header.startswith(tail):
-            self._rewrite_end(file, header)
+            self._rewrite_end(file, tail, header)
             _sync_folder(self._path)
         elif tail:
             whole = self._lines.read(tail.decode("utf-8", "replace"))
-            self._rewrite_end(file, self._lines.write(whole).encode() if whole else b"")
+            self._rewrite_end(file, tail, self._lines.write(whole).encode() if whole else b"")
             self._ids.update([_digest(whole.id)] if whole else [])
         else:
             os.fsync(file)  # another process may have died between writing these lines and syncing them
@@ -205,9 +206,11 @@ class LineFileSink(Sink):
             raise ValueError(f"its first line is not {self._lines.header.rstrip()}")
         return ids, position - len(tail), tail
 
-    def _rewrite_end(self, file: int, data: bytes) -> None:
-        _write_at(file, data, self._size)
-        os.ftruncate(file, self._size + len(data))
+    def _rewrite_end(self, file: int, tail: bytes, data: bytes) -> None:
+        if not data.startswith(tail):
+            os.ftruncate(file, self._size)
+            tail = b""
+        _append_all(file, data[len(tail) :])
         os.fsync(file)
         self._size += len(data)
 
@@ -216,13 +219,15 @@ class LineFileSink(Sink):
             return
         data = text.encode()
         try:
-            _write_at(file, data, self._size)
+            _append_all(file, data)
             os.fsync(file)
         except OSError:
             with suppress(OSError):  # what stays is cut off or taken in by the next delivery
-                os.ftruncate(file, self._size)
+                if data.startswith(os.pread(file, len(data) + 1, self._size)):  # nothing of another program
+                    os.ftruncate(file, self._size)
             raise
-        self._size += len(data)
+        if os.fstat(file).st_size == self._size + len(data):  # else the next delivery reads what is between
+            self._size += len(data)
 
 
 class StreamSink(Sink):
@@ -295,11 +300,10 @@ def _digest(id_: str) -> bytes:
     return hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _write_at(file: int, data: bytes, position: int) -> None:
+def _append_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        written = os.pwrite(file, view, position)
-        view, position = view[written:], position + written
+        view = view[os.write(file, view) :]
 
 
 def _sync_folder(path: Path) -> None:

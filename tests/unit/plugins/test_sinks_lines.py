@@ -147,20 +147,40 @@ def test_a_full_disk_leaves_no_part_of_a_line_and_is_tried_again(
     path, summaries = tmp_path / "stays", make_summaries(3)
     sink = LineFileSink(path, form, 1)
     sink.deliver(summaries[:1])
-    pwrite = os.pwrite
+    write = os.write
 
-    def write_little(file: int, data: memoryview, position: int) -> int:
+    def write_little(file: int, data: memoryview) -> int:
         if len(data) < 150:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return pwrite(file, data[:100], position)
+        return write(file, data[:100])
 
     with monkeypatch.context() as patch:
-        patch.setattr(lines.os, "pwrite", write_little)
+        patch.setattr(lines.os, "write", write_little)
         with pytest.raises(SinkUnavailable, match="No space left on device"):
             sink.deliver(summaries)
     assert path.read_bytes() == content(form, *summaries[:1])
     sink.deliver(summaries)
     assert path.read_bytes() == content(form, *summaries)
+
+
+@FORMATS
+def test_what_a_program_without_a_lock_appends_meanwhile_is_not_overwritten(
+    form: LineFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, summaries = tmp_path / "stays", make_summaries(4)
+    sink = LineFileSink(path, form, 1)
+    write, theirs = os.write, form.write(summaries[3]).encode()
+
+    def write_after_another(file: int, data: memoryview) -> int:
+        with path.open("ab") as other:
+            other.write(theirs)
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lines.os, "write", write_after_another)
+        sink.deliver(summaries[:2])
+    sink.deliver(summaries)
+    assert path.read_bytes() == content(form, summaries[3], *summaries[:3])
 
 
 @FORMATS

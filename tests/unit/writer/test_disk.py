@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,18 +27,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def fail_after(count: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make pwrite write so many bytes more, then fail as a full disk does."""
-    real, left = os.pwrite, count
+    """Let so many bytes more be written, then fail as a full disk does."""
+    real, left = os.write, count
 
-    def pwrite(fd: int, data: bytes, offset: int) -> int:
+    def write(fd: int, data: bytes) -> int:
         nonlocal left
         if left <= 0:
             raise OSError(code, os.strerror(code))
-        written = real(fd, bytes(data)[:left], offset)
+        written = real(fd, bytes(data)[:left])
         left -= written
         return written
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "write", write)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EIO])
@@ -135,15 +136,76 @@ def test_nothing_is_written_into_a_file_that_was_moved_away(path: Path) -> None:
     assert ids_in(path) == ["a", "b"]
 
 
-def test_what_another_program_appended_is_taken_in(path: Path) -> None:
+LINE = b"b,B123,2026-11-23T10:30:00.000000Z,2026-11-23T12:00:00.000000Z,5400\r\n"
+
+
+def appending(path: Path, what: bytes) -> Callable[[int, bytes], int]:
+    """Make an `os.write` before which another program appends something."""
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        with path.open("ab") as other:
+            other.write(what)
+        return real(fd, data)
+
+    return write
+
+
+@pytest.mark.parametrize("what", [LINE, LINE + LINE[:20], b"x", b"\n", LINE * 1000])
+def test_after_another_program_has_appended_nothing_is_written_and_the_next_start_takes_it_in(
+    path: Path, what: bytes
+) -> None:
+    told: list[bool] = []
+    with SummaryFile(path) as file:
+        file.on_foreign = lambda: told.append(True)
+        file.append([summary("a")])
+        with path.open("ab") as other:
+            other.write(what)
+        before = path.read_bytes()
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"another program has appended to .*summaries.csv: nothing of it was ov"):
+                file.append([summary("a"), summary("c")])
+            assert path.read_bytes() == before
+        assert "another program" in (file.problem() or "")
+        assert told == [True]
+        assert [one["id"] for one in file.latest(10)] == ["a"]
+    with SummaryFile(path) as file:
+        assert file.append([summary("a"), summary("b"), summary("c")]) == ((1, 2) if what.startswith(LINE) else (2, 1))
+    assert path.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+
+
+@pytest.mark.parametrize("what", [LINE, b"1,2\r\n"])
+def test_what_another_program_appends_in_the_moment_of_a_write_is_not_overwritten_either(
+    path: Path, monkeypatch: pytest.MonkeyPatch, what: bytes
+) -> None:
     with SummaryFile(path) as file:
         file.append([summary("a")])
-        line = path.read_bytes()[len(HEADER) :].replace(b"a,", b"b,")
-        with path.open("ab") as other:
-            other.write(line + line[:20])
-        assert file.append([summary("a"), summary("b"), summary("c")]) == (1, 2)
-        assert file.totals().rows == 3
-    assert ids_in(path) == ["a", "b", "c"]
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", appending(path, what))
+            assert file.append([summary("c"), summary("d")]) == (2, 0), "they are on disk"
+        assert path.read_bytes() == before + what + LINE.replace(b"b,", b"c,", 1) + LINE.replace(b"b,", b"d,", 1)
+        with pytest.raises(OSError, match="another program has appended"):
+            file.append([summary("e")])
+    with SummaryFile(path) as file:
+        assert file.append([summary(id_) for id_ in "acde"]) == (1, 3)
+
+
+def test_a_failed_write_cuts_off_nothing_of_another_program(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with SummaryFile(path) as file:
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", appending(path, LINE))
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(OSError, match="the disk fails"):
+                file.append([summary("c")])
+        assert path.read_bytes().startswith(before + LINE)
+        with pytest.raises(OSError, match="another program has appended"):
+            file.append([summary("c")])
+        assert path.read_bytes().startswith(before + LINE)
 
 
 def test_a_file_that_was_emptied_in_place_is_begun_anew(path: Path) -> None:
