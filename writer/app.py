@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import IO, cast
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, jsonify, render_template, request
 from flask.json.provider import DefaultJSONProvider
@@ -22,7 +23,7 @@ from werkzeug.wsgi import wrap_file
 from carpark.domain.events import StaySummary, load_json
 from carpark.errors import CarparkError, InvalidBody, InvalidSummary
 from carpark.settings import Settings
-from carpark.web.ports import is_loopback, names_loopback
+from carpark.web.ports import in_url, is_login, is_loopback, names_loopback
 from writer import page
 from writer.csvfile import SummaryFile
 from writer.metrics import WriterMetrics
@@ -43,6 +44,7 @@ _ROUTES = {
     "healthz": "GET /healthz",
     "metrics": "GET /metrics",
 }
+_OPEN = ("healthz", "metrics")
 
 logger = logging.getLogger("writer")
 
@@ -55,11 +57,14 @@ class Refusal(Exception):
         error: What is wrong, in one line.
         index: Which summary of the list it is about.
         field: Which field it is about.
+        scheme: How to authenticate, where that is what was wrong.
     """
 
-    def __init__(self, status: int, error: str, index: int | None = None, field: str | None = None) -> None:
+    def __init__(
+        self, status: int, error: str, index: int | None = None, field: str | None = None, scheme: str = "Bearer"
+    ) -> None:
         super().__init__(error)
-        self.status, self.error, self.index, self.field = status, error, index, field
+        self.status, self.error, self.index, self.field, self.scheme = status, error, index, field, scheme
 
 
 class _Json(DefaultJSONProvider):
@@ -77,7 +82,7 @@ def make_app(
     """Make the WSGI application.
 
     Args:
-        settings: Of these, ``bind``, ``writer_token`` and ``csv`` are used.
+        settings: Of these, ``bind``, ``writer_token``, ``dashboard_login``, ``dashboard_port`` and ``csv`` are used.
         summaries: The open file; the caller closes it after the last request.
         registry: Where the metrics go and what ``GET /metrics`` shows; a new one by default.
         inside: Says how many vehicles are inside, or None when that is not known; must not take longer than a page may.
@@ -92,9 +97,11 @@ def make_app(
     metrics = WriterMetrics(CollectorRegistry() if registry is None else registry)
     _count_requests(app, metrics)
     _turn_away_other_sites(app, local=is_loopback(settings.bind) and not settings.writer_token)
+    _ask_who_reads(app, settings)
     _answer_errors_in_json(app, summaries)
     _take_posts(app, summaries, metrics, settings.writer_token)
     _give_out(app, summaries, metrics)
+    app.config["DASHBOARD_PORT"] = settings.dashboard_port
     _show_people(app, settings, summaries, inside)
     return app
 
@@ -134,6 +141,22 @@ def _turn_away_other_sites(app: Flask, *, local: bool) -> None:
             raise Refusal(403, "summaries are not taken from pages of other sites")
 
 
+def _ask_who_reads(app: Flask, settings: Settings) -> None:
+    """Plates are personal data: where other machines can ask for them, only who has the login or the token is told."""
+    login, token = settings.dashboard_login, settings.writer_token
+    if not login and is_loopback(settings.bind):
+        return
+
+    @app.before_request
+    def refuse() -> None:
+        if request.method == "POST" or request.endpoint in _OPEN:
+            return
+        given = request.headers.get("Authorization", "")
+        if not (login and is_login(given, login)) and not (token and _is_authorised(token)):
+            wanted = "wanted the user and password of CARPARK_DASHBOARD_LOGIN, or the writer's token"
+            raise Refusal(401, wanted, scheme="Basic" if login else "Bearer")  # a browser asks for what is Basic
+
+
 def _is_origin(origin: str, host: str) -> bool:
     _, found, place = origin.partition("://")
     return bool(found) and place.lower() == host.lower()
@@ -149,7 +172,7 @@ def _answer_errors_in_json(app: Flask, summaries: SummaryFile) -> None:
     def refuse(refusal: Refusal) -> Response:
         response = answer(refusal.status, refusal.error, refusal.index, refusal.field)
         if refusal.status == 401:
-            response.headers["WWW-Authenticate"] = 'Bearer realm="carpark writer"'
+            response.headers["WWW-Authenticate"] = f'{refusal.scheme} realm="carpark writer"'
         return response
 
     @app.errorhandler(OSError)
@@ -259,9 +282,17 @@ def _show_people(
     def show_page() -> Response:
         nonce = secrets.token_urlsafe(16)
         view = page.look(summaries, request.args.get("span", ""), inside() if inside else None, time.time())
-        response = Response(render_template("page.html", view=view, nonce=nonce, csv=settings.csv.name))
+        dashboard = _beside(request.host, app.config["DASHBOARD_PORT"])
+        page_ = render_template("page.html", view=view, nonce=nonce, csv=settings.csv.name, dashboard=dashboard)
+        response = Response(page_)
         response.headers["Content-Security-Policy"] = (
             f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; "
             "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         return response
+
+
+def _beside(host: str, port: int) -> str:
+    """Say where the dashboard is: on the machine that this page was asked of, by the name that it was asked by."""
+    name = urlsplit(f"//{host}").hostname
+    return f"http://{in_url(name)}:{port}/" if name and port else ""

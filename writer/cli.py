@@ -18,11 +18,14 @@ from writer.server import serve
     epilog=examples(
         "carpark writer",
         "carpark writer --csv stays.csv --port 0",
-        "CARPARK_WRITER_TOKEN=secret carpark writer --bind 0.0.0.0",
+        "CARPARK_WRITER_TOKEN=secret CARPARK_DASHBOARD_LOGIN=me:secret carpark writer --bind 0.0.0.0",
         "curl -d @stay.json http://localhost:40000/summaries",
     ),
 )
-@settings_options("csv", "writer_token", "redis_url", "bind", "writer_port", flags={"writer_port": "--port"})
+@settings_options(
+    *("csv", "writer_token", "redis_url", "bind", "writer_port", "dashboard_port", "dashboard_login"),
+    flags={"writer_port": "--port"},
+)
 def writer(settings: Settings) -> None:
     """Append the summaries of finished stays to a CSV file, each once.
 

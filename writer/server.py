@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from carpark.errors import ServiceError
+from carpark.errors import InvalidSetting, ServiceError
 from carpark.services import SERVICES
 from carpark.settings import Settings
-from carpark.web.ports import listen
+from carpark.web.ports import is_loopback, listen
 from carpark.web.server import HttpServer
 from writer.app import make_app
 from writer.csvfile import SummaryFile
@@ -46,7 +46,7 @@ class WriterServer(HttpServer):
     """The open file and the HTTP server before it. Making one opens both; then `start` or `run`, and `stop`.
 
     Args:
-        settings: Of these, ``csv``, ``writer_token``, ``bind`` and ``writer_port`` are used.
+        settings: Of these, ``writer_port`` and those of `make_app` are used.
         registry: Where the metrics go and what ``GET /metrics`` shows; a new one by default.
         inside: Says how many vehicles are inside, or None when that is not known.
 
@@ -70,8 +70,9 @@ class WriterServer(HttpServer):
         except BaseException:
             listener.close()
             raise
+        self.app = make_app(settings, self.summaries, registry, inside)
         super().__init__(
-            make_app(settings, self.summaries, registry, inside),
+            self.app,
             listener,
             settings.bind,
             "writer",
@@ -98,6 +99,12 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         ConfigurationError: The file or the port cannot be used.
         ServiceError: The disk is full or fails, or another program has appended to the file.
     """
+    if not is_loopback(settings.bind) and not settings.dashboard_login and not settings.writer_token:
+        wanted = (
+            f"user:password, because CARPARK_BIND={settings.bind} lets other machines ask for the stays; "
+            "or set CARPARK_WRITER_TOKEN"
+        )
+        raise InvalidSetting("CARPARK_DASHBOARD_LOGIN", "", wanted)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     server = WriterServer(settings, registry, inside_of_redis(settings.redis_url))

@@ -175,10 +175,17 @@ def _dashboard(park: Embedded) -> Iterator[str]:
     try:
         server = DashboardServer(park.settings, StubInterface(park.broker), park.backend.records, links)
     except ConfigurationError as error:
+        _link_to_dashboard(park, 0)
         yield f"no dashboard: {error}"
         return
+    _link_to_dashboard(park, server.port)
     with server:
         yield f"dashboard at {server.url}"
+
+
+def _link_to_dashboard(park: Embedded, port: int) -> None:
+    if park.writer:
+        park.writer.app.config["DASHBOARD_PORT"] = port
 
 
 def _unfinished(undelivered: int) -> str:

@@ -111,7 +111,9 @@ class Settings(BaseModel, frozen=True, extra="forbid", validate_default=True, hi
     dashboard_login: Annotated[
         str, Text(values.login, "user:password in printable ASCII characters", "USER:PASSWORD", mask="all")
     ] = Field(
-        default="", description="user:password that the dashboard asks for; needed where other machines can reach it"
+        default="",
+        description="user:password that the pages of dashboard and writer ask for; needed where other machines can "
+        "reach them, but the writer's token will do for its own",
     )
     dashboard_links: Annotated[
         tuple[str, ...], Text(values.links, "name=http://host pairs, comma-separated", "LINKS")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import errno
+import hmac
 import ipaddress
 import socket
 import ssl
@@ -95,6 +98,24 @@ def names_loopback(header: str) -> bool:
         return is_loopback(urlsplit(f"//{header}").hostname or "")
     except ValueError:
         return False
+
+
+def is_login(header: str, login: str) -> bool:
+    """Tell whether a request has a user's name and password.
+
+    Args:
+        header: The request's header ``Authorization``.
+        login: ``user:password``.
+
+    Returns:
+        Whether it is the basic authentication of that user.
+    """
+    scheme, _, encoded = header.partition(" ")
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return scheme.lower() == "basic" and hmac.compare_digest(decoded, login.encode())
 
 
 def why(error: BaseException) -> str:

@@ -29,7 +29,7 @@ PATIENCE = 240.0
 """Seconds until every service has to be healthy."""
 
 PLACES = (
-    ("writer", 40000, "the finished stays"),
+    ("writer", 40000, "the finished stays; user carpark, DASHBOARD_PASSWORD"),
     ("dashboard", 40001, "user carpark, DASHBOARD_PASSWORD"),
     ("rabbitmq", 15762, "user admin, RABBITMQ_ADMIN_PASSWORD"),
     ("prometheus", 9090, ""),

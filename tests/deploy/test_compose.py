@@ -49,6 +49,7 @@ def test_every_variable_of_a_service_is_a_setting_with_a_right_value(services: d
         assert settings.bind == "0.0.0.0"
         assert settings.writer_url == "http://writer:40000"
         assert settings.writer_token == "t-_3"
+        assert settings.dashboard_login == ("carpark:d-_4" if name in ("writer", "dashboard") else "")
         connect(settings.redis_url).close()
         login = "cameras:c-_5" if name in ("entry", "exit") else "carpark:r-_1"
         assert all(url.startswith(f"amqp://{login}@") for url in settings.broker_url.split(";"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 
@@ -54,7 +55,9 @@ def test_a_run_shows_its_dashboard_as_long_as_it_lasts(processes: Processes, tmp
     with requests.Session() as session:
         session.trust_env = False
         assert "in-process broker" in session.get(url, timeout=30).text
-        assert ">Writer&nbsp;" in session.get(f"{url}/carpark", timeout=30).text
+        writer = re.search(r'href="([^"]*)">Writer&nbsp;', session.get(f"{url}/carpark", timeout=30).text)
+        assert writer
+        assert f'href="{url}/">Dashboard<' in session.get(writer[1], timeout=30).text
     run.signal(signal.SIGTERM)
     assert run.wait(60) == 0
     assert not is_listening(int(url.rpartition(":")[2]))

@@ -108,6 +108,24 @@ def test_when_another_program_appends_it_stops_with_one_line_and_goes_on_when_st
     assert ids_in(service.path) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
+def test_for_other_machines_it_does_not_start_without_login_or_token(
+    service: Service, processes: Processes, session: requests.Session, bind: str
+) -> None:
+    process = processes.start(["python", "-m", "writer", "--bind", bind, "--port", "0", "--csv", str(service.path)])
+    assert process.wait() == 2
+    assert re.fullmatch(
+        rf"python -m writer: CARPARK_DASHBOARD_LOGIN='': wanted user:password, because CARPARK_BIND={bind} lets .*\n",
+        process.output,
+    )
+    for given in ({"CARPARK_DASHBOARD_LOGIN": "me:pw"}, {"CARPARK_WRITER_TOKEN": "t"}):
+        process, url = service.start(CARPARK_BIND="0.0.0.0", **given)
+        there = url.replace("0.0.0.0", "127.0.0.1")
+        assert [session.get(f"{there}/{path}", timeout=10).status_code for path in ("", "healthz")] == [401, 200]
+        session.close()
+        process.terminate()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -120,7 +138,8 @@ def test_when_another_program_appends_it_stops_with_one_line_and_goes_on_when_st
 def test_a_wrong_setting_ends_with_status_2_and_one_line(
     processes: Processes, path: Path, flags: list[str], said: str
 ) -> None:
-    process = processes.start(["python", "-m", "writer", "--csv", str(path), "--port", "0", *flags])
+    command = ["python", "-m", "writer", "--csv", str(path), "--port", "0", *flags]
+    process = processes.start(command, {"CARPARK_WRITER_TOKEN": "s3cret"})
     assert process.wait() == 2
     assert re.fullmatch(rf"python -m writer: .*{said}.*: wanted .*\n", process.output)
 

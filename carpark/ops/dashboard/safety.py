@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from carpark.errors import InvalidSetting
 from carpark.settings import Settings
-from carpark.web.ports import is_loopback, names_loopback
+from carpark.web.ports import is_login, is_loopback, names_loopback
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -61,7 +58,7 @@ def guarded(app: WSGIApplication, login: str, *, local: bool) -> WSGIApplication
                 more.append(("Cache-Control", "no-store"))
             return start_response(status, [*map(_same_site, headers), *more], *rest)
 
-        if login and not _is_login(environ.get("HTTP_AUTHORIZATION", ""), login):
+        if login and not is_login(environ.get("HTTP_AUTHORIZATION", ""), login):
             ask = [("WWW-Authenticate", 'Basic realm="carpark dashboard", charset="UTF-8"')]
             return _say(start, "401 Unauthorized", "A user and a password are needed.", ask)
         if local and not login and not names_loopback(environ.get("HTTP_HOST", "")):
@@ -75,15 +72,6 @@ def guarded(app: WSGIApplication, login: str, *, local: bool) -> WSGIApplication
 def _say(start: Any, status: str, text: str, headers: Iterable[tuple[str, str]] = ()) -> Iterable[bytes]:
     start(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
     return [f"{text}\n".encode()]
-
-
-def _is_login(given: str, login: str) -> bool:
-    scheme, _, encoded = given.partition(" ")
-    try:
-        decoded = base64.b64decode(encoded.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return scheme.lower() == "basic" and hmac.compare_digest(decoded, login.encode())
 
 
 def _same_site(header: tuple[str, str]) -> tuple[str, str]:

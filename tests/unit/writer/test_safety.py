@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -107,11 +108,70 @@ def test_a_site_whose_name_was_made_to_lead_here_reads_nothing_and_writes_nothin
 def test_with_a_token_or_for_other_machines_any_name_will_do(
     client: Callable[..., FlaskClient], changes: dict[str, str]
 ) -> None:
-    one = client(**changes)
+    one = client(**{"dashboard_login": "me:pw", **changes})
     for address in READ:
-        assert one.get(address, headers={"Host": "stays.example.org"}).status_code == 200
+        answer = one.get(address, headers={"Host": "stays.example.org"}, auth=("me", "pw"))
+        assert answer.status_code == 200
     headers = {"Host": "stays.example.org", "Origin": "https://stays.example.org", "Authorization": "Bearer s3cret"}
     assert one.post("/summaries", json=[], headers=headers).status_code == 201
+
+
+PLATES = ["/", "/?span=6h", "/summaries", "/summaries?limit=1", "/summaries.csv", "/nothing"]
+LOGIN, TOKEN = "me:a pass:word", "s3cret"
+
+
+def asked(one: FlaskClient, address: str, **given: Any) -> int:
+    return one.get(address, headers={"Host": "stays.example.org", **given.pop("headers", {})}, **given).status_code
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.0.2.1"])
+def test_for_other_machines_plates_want_the_login_or_the_token(client: Callable[..., FlaskClient], bind: str) -> None:
+    one = client(bind=bind, dashboard_login=LOGIN, writer_token=TOKEN)
+    for address in PLATES:
+        for wrong in ({}, {"auth": ("me", "wrong")}, {"auth": ("", "")}, {"headers": {"Authorization": "Bearer x"}}):
+            answer = one.get(address, **wrong)
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, 'Basic realm="carpark writer"')
+            assert list(answer.get_json()) == ["error", "index", "field"]
+        right = 404 if address == "/nothing" else 200
+        assert asked(one, address, auth=("me", "a pass:word")) == right
+        assert asked(one, address, headers={"Authorization": f"Bearer {TOKEN}"}) == right
+    assert one.head("/summaries.csv").status_code == 401
+    assert [asked(one, address) for address in ("/healthz", "/metrics")] == [200, 200]
+    assert one.post("/summaries", json=[], auth=("me", "a pass:word")).status_code == 401, "who reads may not write"
+
+
+def test_for_other_machines_one_of_the_two_is_enough_and_none_shows_nobody_anything(
+    client: Callable[..., FlaskClient],
+) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert asked(client(bind="0.0.0.0", dashboard_login=LOGIN), "/", auth=("me", "a pass:word")) == 200
+    assert asked(client(bind="0.0.0.0", dashboard_login=LOGIN), "/", headers={"Authorization": "Bearer "}) == 401
+    assert asked(client(bind="0.0.0.0", writer_token=TOKEN), "/", headers=bearer) == 200
+    assert asked(client(bind="0.0.0.0", writer_token=TOKEN), "/", auth=("", "")) == 401
+    assert asked(client(bind="0.0.0.0"), "/", auth=("", "")) == 401
+
+
+def test_on_this_machine_plates_want_the_login_only_where_there_is_one(client: Callable[..., FlaskClient]) -> None:
+    local = {"headers": {"Host": "localhost:40000"}}
+    assert asked(client(), "/", **local) == 200
+    assert asked(client(writer_token=TOKEN), "/", **local) == 200
+    assert asked(client(dashboard_login=LOGIN), "/summaries.csv", **local) == 401
+    assert asked(client(dashboard_login=LOGIN), "/summaries.csv", auth=("me", "a pass:word"), **local) == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "link"),
+    [
+        *(("localhost:40000", "http://localhost:40123/"), ("[::1]:40000", "http://[::1]:40123/")),
+        *(("127.0.0.1", "http://127.0.0.1:40123/"), ("localhost:40000", "")),
+    ],
+)
+def test_the_page_links_to_the_dashboard_by_the_name_that_it_was_asked_by(
+    client: Callable[..., FlaskClient], host: str, link: str
+) -> None:
+    page = client(dashboard_port=40123 if link else 0).get("/", headers={"Host": host}).text
+    assert (f'<a href="{link}">Dashboard</a>' in page) == bool(link)
+    assert ("Dashboard" in page) == bool(link)
 
 
 @pytest.mark.parametrize(
