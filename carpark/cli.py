@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dashboard": ("carpark.ops.dashboard.command:dashboard", "Show queues, workers, messages and dead letters."),
     "dlq": ("carpark.ops.dashboard.dlq:dlq", "List, show, requeue or purge dead letters."),
     "verify": ("carpark.ops.audit.command:verify", "Audit what was published: nothing lost, nothing twice."),
+    "forget": ("carpark.ops.forget:forget", "Remove a plate from the records; say where else it stands."),
     "metrics": ("carpark.telemetry.command:metrics", "Say where the pages of metrics are."),
     "plugins": ("carpark.plugins.command:plugins", "List sinks and plate generators."),
     "doctor": ("carpark.ops.doctor:doctor", "Check settings and servers, and say what to do."),

@@ -2,12 +2,14 @@
 
 from carpark.records.connection import connect, forget_memory
 from carpark.records.outbox import Backlog, Batch, Outbox, Settlement
-from carpark.records.store import ExitsHeld, Outcome, Recorded, Records, Settled
+from carpark.records.store import ExitsHeld, Forgotten, ForgottenPlates, Outcome, Recorded, Records, Settled
 
 __all__ = [
     "Backlog",
     "Batch",
     "ExitsHeld",
+    "Forgotten",
+    "ForgottenPlates",
     "Outbox",
     "Outcome",
     "Recorded",

@@ -257,15 +257,36 @@ class Outbox:
         Raises:
             RecordsUnavailable: Redis is not there.
         """
+        for key, _, stay in self._kept():
+            yield read_stay(stay), "dead" if key == self._dead else "waiting"
+
+    def of_plate(self, plate: str) -> Iterator[tuple[str, str]]:
+        """Find the stays of a plate that the sink has not taken.
+
+        Args:
+            plate: A canonical plate.
+
+        Yields:
+            The key that has one, and its member there.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        for key, member, stay in self._kept():
+            if json.loads(stay)["vehicle_plate"] == plate:
+                yield key, member
+
+    def _kept(self) -> Iterator[tuple[str, str, str]]:
+        """Read all that the sink has not taken: its key, its member there, the stay."""
         with unavailable():
             for key in (self._waiting, self._batch):  # as they move on: better twice than not at all
                 for start in range(0, self._client.llen(key), MOST):
                     for stay in cast("list[str]", self._client.lrange(key, start, start + MOST - 1)):
-                        yield read_stay(stay), "waiting"
-            for stay, _ in self._client.zscan_iter(self._alone, count=MOST):
-                yield read_stay(stay[stay.index("{") :]), "waiting"
-            for _, stay in self._client.hscan_iter(self._dead, count=MOST):
-                yield read_stay(stay), "dead"
+                        yield key, stay, stay
+            for member, _ in self._client.zscan_iter(self._alone, count=MOST):
+                yield self._alone, member, member[member.index("{") :]
+            for id_, stay in self._client.hscan_iter(self._dead, count=MOST):
+                yield self._dead, id_, stay
 
     def _do(self, operation: str, *arguments: Any) -> Any:
         keys = [self._waiting, self._batch, self._alone, self._dead, self._relay, COUNTS]

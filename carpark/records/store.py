@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +20,9 @@ ENTRIES = "carpark:entries"
 """How far the queue of entries has come; fields of a further partition begin with its number and ``/``."""
 SEEN_ENTRIES = "carpark:seen:entry"
 SEEN_EXITS = "carpark:seen:exit"
+FORGOTTEN = "carpark:forgotten"
+"""Digest of a plate that was forgotten to the times up to which it is; and the digests' key."""
+_DIGEST_KEY = "key"
 
 
 class Outcome(StrEnum):
@@ -61,6 +66,56 @@ class Recorded:
         return read_stay(self.stay) if self.stay else None
 
 
+@dataclass(frozen=True)
+class ForgottenPlates:
+    """The plates that were forgotten, as far as they are still known: by digests with a key of this car park's.
+
+    Args:
+        key: The digests' key, in hexadecimal; empty while no plate was forgotten.
+        times: Digest to the canonical times up to which the plate was forgotten, separated by spaces.
+    """
+
+    key: str
+    times: Mapping[str, str]
+
+    def digest(self, plate: str) -> str:
+        """Name a plate so that only who knows it can tell which it is.
+
+        Args:
+            plate: A canonical plate.
+
+        Returns:
+            32 hexadecimal digits.
+        """
+        return hashlib.blake2b(plate.encode(), key=bytes.fromhex(self.key), digest_size=16).hexdigest()
+
+    def of(self, plate: str) -> list[str]:
+        """Say up to when a plate was forgotten.
+
+        Args:
+            plate: A canonical plate.
+
+        Returns:
+            The times, the earliest first; none for a plate that was not forgotten.
+        """
+        return self.times[digest].split() if self.key and (digest := self.digest(plate)) in self.times else []
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was removed of a plate.
+
+    Args:
+        inside: When the vehicle entered, if it was inside.
+        known: Whether anything was known of it.
+        summaries: Summaries that sinks had not taken, once for each such sink.
+    """
+
+    inside: str
+    known: bool
+    summaries: int
+
+
 _REACH = """
 if redis.call('HGET', KEYS[1], ARGV[2] .. 'wanted') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[2] .. 'reached', ARGV[1])
@@ -99,7 +154,7 @@ class Records:
     ) -> None:
         self._client, self._retention, self._sinks, self._clock = client, retention, tuple(sinks), clock
         self._join, self._outbox = script(client, "join"), script(client, "outbox")
-        self._reach = client.register_script(_REACH)
+        self._forget, self._reach = script(client, "forget"), client.register_script(_REACH)
         ours = [INSIDE, COUNTS, SEEN_ENTRIES, SEEN_EXITS, SINKS, ENTRIES]
         self._keys = [*ours, *(self.outbox(sink).key for sink in sinks)]
 
@@ -258,6 +313,47 @@ class Records:
             RecordsUnavailable: Redis is not there.
         """
         return sum(backlog.undelivered for backlog in self.backlogs())
+
+    def forget(self, plate: str) -> Forgotten:
+        """Remove a plate from the records. What happened stays counted, and the ids of its events stay known.
+
+        Args:
+            plate: A canonical plate.
+
+        Returns:
+            What was removed.
+
+        Raises:
+            RecordsUnavailable: Redis is not there, or takes no writes for now; forgetting again is safe.
+        """
+        with unavailable():
+            self._client.hsetnx(FORGOTTEN, _DIGEST_KEY, secrets.token_hex(16))
+            digest = self.forgotten().digest(plate)
+            sinks = sorted(cast("set[str]", self._client.smembers(SINKS)))
+        keys = [plate, INSIDE, COUNTS, SEEN_ENTRIES, SEEN_EXITS, ENTRIES, FORGOTTEN]
+        inside, known, removed, stays = "", False, 0, None
+        while stays is None or stays:  # again: a relay may move a stay on, from waiting to a batch, meanwhile
+            stays = [(sink, *each) for sink in sinks for each in self.outbox(sink).of_plate(plate)]
+            more = list(dict.fromkeys(key for _, key, _ in stays))
+            given = [part for sink, key, member in stays for part in (more.index(key), member, sink)]
+            now = self._clock() if self._clock else ""
+            with unavailable():
+                answer = self._forget(keys=[*keys, *more], args=[now, self._retention, digest, *given])
+            inside, known, removed = inside or answer[0], known or bool(answer[1]), removed + answer[2]
+        return Forgotten(inside, known or removed > 0, removed)
+
+    def forgotten(self) -> ForgottenPlates:
+        """Read which plates were forgotten.
+
+        Returns:
+            Those, by digests.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        with unavailable():
+            fields = cast("dict[str, str]", self._client.hgetall(FORGOTTEN))
+        return ForgottenPlates(fields.pop(_DIGEST_KEY, ""), fields)
 
     def ping(self) -> None:
         """Ask whether Redis is there.

@@ -10,6 +10,7 @@ from carpark.domain.pairing import ENTRY, EXIT, PlateAccount, Seen, join
 from carpark.ops.audit.facts import INSIDE, Fact, row_of, under_way_to
 from carpark.ops.audit.kept import Kept
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
+from carpark.records import ForgottenPlates
 
 Each = Callable[[str, Seen, str], None]
 """Hears of every event: its plate, the event, what became of it."""
@@ -47,6 +48,7 @@ class Judge:
     def __init__(self, verdict: Verdict, rules: Rules) -> None:
         self._verdict, self._rules = verdict, rules
         self._remembered = rules.kept.must_remember() if rules.kept else ("", "")
+        self._forgotten = rules.kept.forgotten() if rules.kept else ForgottenPlates("", {})
         self._lookups: list[tuple[str, Seen]] = []
 
     def judge(self, plate: str, facts: Sequence[Fact]) -> None:
@@ -62,16 +64,20 @@ class Judge:
         events = [*by_kind.get(ENTRY, ()), *by_kind.get(EXIT, ())]
         inside = by_kind[INSIDE][0][3] if INSIDE in by_kind else None
         pending = _without_trace([fact for fact in events if fact[5]], facts, inside)
-        account = join([(fact[3], fact[1], fact[2]) for fact in events if not pending or fact[1:3] not in pending])
+        bounds = self._forgotten.of(plate)
+        seen = [(fact[3], fact[1], fact[2]) for fact in events if not pending or fact[1:3] not in pending]
+        account, forgotten = _join_apart(seen, bounds, inside)
         self._count(account, len(by_kind.get(ENTRY, ())), len(by_kind.get(EXIT, ())), len(pending))
+        self._verdict.recorded += len(forgotten)
+        self._verdict.forgotten += len(forgotten)
         if self._rules.each:
-            self._tell(self._rules.each, plate, events, account)
+            self._tell(self._rules.each, plate, events, account, forgotten)
         stays = {exit_[2]: (entry[0], exit_[0]) for entry, exit_ in account.stays if exit_[0] >= self._rules.since}
         self._verdict.earlier += len(account.stays) - len(stays)
         for number, sink in enumerate(self._verdict.sinks):
             rows, under_way = by_kind.get(row_of(number), ()), by_kind.get(under_way_to(number), ())
             if stays or rows or under_way:
-                self._judge_sink(plate, sink, stays, rows, under_way)
+                self._judge_sink(plate, sink, stays, rows, under_way, bounds[-1] if bounds else "")
         if self._rules.kept:
             self._judge_records(plate, account, inside)
 
@@ -83,7 +89,7 @@ class Judge:
         known = set(kept.seen((event[1], event[2]) for _, event in lookups))
         for plate, event in lookups:
             if (event[1], event[2]) not in known:
-                self._verdict.forgotten += 1
+                self._verdict.unknown += 1
                 self._find("lost events", f"{_described(plate, event)}: published, and the records do not know it")
         lookups.clear()
 
@@ -99,8 +105,9 @@ class Judge:
         verdict.inside += inside
 
     @staticmethod
-    def _tell(each: Each, plate: str, events: Sequence[Fact], account: PlateAccount) -> None:
+    def _tell(each: Each, plate: str, events: Sequence[Fact], account: PlateAccount, forgotten: Sequence[Seen]) -> None:
         became = {
+            **dict.fromkeys(forgotten, "forgotten"),
             **{event: "matched" for stay in account.stays for event in stay},
             **dict.fromkeys(account.unmatched, "unmatched"),
             **dict.fromkeys(account.abandoned, "abandoned"),
@@ -117,6 +124,7 @@ class Judge:
         stays: dict[str, tuple[str, str]],
         rows: Sequence[Fact],
         under_way: Sequence[Fact],
+        forgotten_until: str,
     ) -> None:
         found: dict[str, list[Fact]] = {}
         for row in rows:
@@ -132,6 +140,10 @@ class Judge:
                     self._find_rows(sink, found.pop(id_), stray=False)
             elif coming.get(id_) == stay:
                 sink.undelivered += 1
+            elif stay[1] <= forgotten_until:
+                sink.forgotten += 1
+                digest = self._forgotten.digest(plate)
+                self._find(f"forgotten, {sink.name}", f"plate {digest}: {stay[0]} to {stay[1]}")
             else:
                 sink.lost += 1
                 self._find(f"lost, {sink.name}", f"{plate} {stay[0]} to {stay[1]}, id {id_}")
@@ -155,7 +167,7 @@ class Judge:
     def _judge_records(self, plate: str, account: PlateAccount, inside: str | None) -> None:
         entry = account.inside
         if entry and entry[0] != inside and entry[0] >= self._rules.since:
-            self._verdict.forgotten += 1
+            self._verdict.unknown += 1
             self._find("lost events", f"{_described(plate, entry)}: it must be inside, and the records do not say so")
         if inside is not None and (not entry or entry[0] != inside):
             self._verdict.intruding += 1
@@ -172,6 +184,30 @@ class Judge:
             lines = self._verdict.findings.setdefault(title, [])
             if len(lines) < self._rules.show:
                 lines.append(line)
+
+
+def _join_apart(seen: Sequence[Seen], bounds: Sequence[str], inside: str | None) -> tuple[PlateAccount, list[Seen]]:
+    """Join a plate's events, those up to each time up to which it was forgotten for themselves.
+
+    Give the account, and the entries whose vehicle was inside when that happened: no exit finds them any more.
+    """
+    if not bounds:
+        return join(seen), []
+    whole, forgotten, rest = PlateAccount(), [], sorted(seen)
+    for bound in (*bounds, None):
+        part = [event for event in rest if bound is None or event[0] <= bound]
+        rest = rest[len(part) :]
+        account = join(part)
+        whole.stays += account.stays
+        whole.abandoned += account.abandoned
+        whole.unmatched += account.unmatched
+        if bound is None or account.inside is None:
+            whole.inside = account.inside
+        elif account.inside[0] == inside:  # it came after the plate was forgotten, however early it is
+            rest.insert(0, account.inside)
+        else:
+            forgotten.append(account.inside)
+    return whole, forgotten
 
 
 def _without_trace(doubtful: list[Fact], facts: Sequence[Fact], inside: str | None) -> set[tuple[int, str]]:

@@ -11,7 +11,7 @@ from carpark.domain.events import format_time
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.errors import RecordsUnavailable
 from carpark.ops.audit.facts import INSIDE, Facts, under_way_to
-from carpark.records import Backlog, Records, connect
+from carpark.records import Backlog, ForgottenPlates, Records, connect
 from carpark.records.store import INSIDE as PLATES_INSIDE
 from carpark.records.store import SEEN_ENTRIES, SEEN_EXITS
 
@@ -51,6 +51,17 @@ class Kept:
             RecordsUnavailable: Redis is not there.
         """
         return self._records.counts()
+
+    def forgotten(self) -> ForgottenPlates:
+        """Read which plates were forgotten.
+
+        Returns:
+            Those, by digests.
+
+        Raises:
+            RecordsUnavailable: Redis is not there.
+        """
+        return self._records.forgotten()
 
     def stranded(self) -> list[Backlog]:
         """Look for sinks that something waits for and that no worker has.

@@ -90,7 +90,7 @@ class LastRun:
         Raises:
             InvalidSetting: There is none, or what there is cannot be read.
         """
-        folder = _beside(csv)
+        folder = run_folder_of(csv)
         try:
             note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
             if "environ" not in note:
@@ -145,7 +145,7 @@ def run_folder(csv: Path) -> Iterator[Path]:
     Yields:
         The folder, without journals.
     """
-    folder = _beside(csv)
+    folder = run_folder_of(csv)
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -162,5 +162,13 @@ def _moved(text: str, before: Path, here: Path) -> str:
     return str(here / Path(text).relative_to(before)) if Path(text).is_relative_to(before) else text
 
 
-def _beside(csv: Path) -> Path:
+def run_folder_of(csv: Path) -> Path:
+    """Say where a run keeps its journals and its note.
+
+    Args:
+        csv: The file of summaries (``CARPARK_CSV``).
+
+    Returns:
+        The folder beside it; it need not be there.
+    """
     return csv.with_name(f"{csv.name}.run")

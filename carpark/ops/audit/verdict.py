@@ -24,6 +24,7 @@ class SinkVerdict:
         rows: Rows in the file.
         summarised: Of these, the ones that must be there, each once.
         undelivered: Summaries that are not there, and that the records or a queue still hold for it.
+        forgotten: Summaries that are not there, of plates that were forgotten.
         lost: Summaries that must be there and are nowhere.
         duplicated: Rows too many of one id.
         unexpected: Rows that must not be there.
@@ -34,6 +35,7 @@ class SinkVerdict:
     rows: int = 0
     summarised: int = 0
     undelivered: int = 0
+    forgotten: int = 0
     lost: int = 0
     duplicated: int = 0
     unexpected: int = 0
@@ -53,12 +55,13 @@ class Verdict:
         matched: Exits that must have been joined with an entry.
         unmatched: Exits whose entry was never seen.
         abandoned: Entries superseded by another entry of the same plate.
+        forgotten: Entries of vehicles that were inside when their plate was forgotten.
         inside: Vehicles that must be inside.
         queued: Messages that wait in the queues; None when nobody asked.
         dead: Dead letters; None when nobody asked.
         unread: Messages of both that were only counted.
         earlier: Matched stays that ended before the time from which sinks are looked at.
-        forgotten: Events, and vehicles inside, that the records must know and do not.
+        unknown: Events, and vehicles inside, that the records must know and do not.
         intruding: Vehicles that the records have inside and that must not be.
         records: What the records say of themselves; empty when nobody asked.
         sinks: One part per sink.
@@ -75,12 +78,13 @@ class Verdict:
     matched: int = 0
     unmatched: int = 0
     abandoned: int = 0
+    forgotten: int = 0
     inside: int = 0
     queued: int | None = None
     dead: int | None = None
     unread: int = 0
     earlier: int = 0
-    forgotten: int = 0
+    unknown: int = 0
     intruding: int = 0
     records: dict[str, int] = field(default_factory=dict)
     sinks: list[SinkVerdict] = field(default_factory=list)
@@ -95,7 +99,7 @@ class Verdict:
     @property
     def lost(self) -> int:
         """Summaries that a sink lacks, events and vehicles that the records lack."""
-        return self.forgotten + sum(sink.lost for sink in self.sinks)
+        return self.unknown + sum(sink.lost for sink in self.sinks)
 
     @property
     def duplicated(self) -> int:
@@ -120,11 +124,12 @@ class Verdict:
         """
         yield _sum("published", self.published, recorded=self.recorded, matched=self.matched,
                    unmatched=self.unmatched, pending=self.pending)  # fmt: skip
-        yield _sum("recorded", self.recorded, matched=self.matched, inside=self.inside, abandoned=self.abandoned)
+        yield _sum("recorded", self.recorded, matched=self.matched, inside=self.inside, abandoned=self.abandoned,
+                   forgotten=self.forgotten)  # fmt: skip
         for sink in self.sinks:
             of = f" ({sink.name})" if len(self.sinks) > 1 else ""
             yield _sum(f"matched{of}", self.matched, summarised=sink.summarised, undelivered=sink.undelivered,
-                       lost=sink.lost, earlier=self.earlier)  # fmt: skip
+                       lost=sink.lost, earlier=self.earlier, forgotten=sink.forgotten)  # fmt: skip
             yield _sum(f"rows{of}", sink.rows, summarised=sink.summarised, duplicated=sink.duplicated,
                        unexpected=sink.unexpected)  # fmt: skip
         if self.records:
@@ -175,21 +180,23 @@ class Verdict:
             number = getattr(self, name)
             if number or not (number is None or name in _ONLY_IF_ANY):
                 _row(table, name, number, _MEANING[name])
-        if self.forgotten or self.intruding:
-            _row(table, "lost", self.forgotten, "events and vehicles inside that the records do not know", bad=True)
+        if self.unknown or self.intruding:
+            _row(table, "lost", self.unknown, "events and vehicles inside that the records do not know", bad=True)
             _row(table, "unexpected", self.intruding, "vehicles that the records have inside", bad=True)
         for sink in self.sinks:
             table.add_section()
             _row(table, sink.name, sink.rows, f"rows in {sink.where}", style="bold cyan")
             for name in _SINK_NUMBERS[1:]:
-                _row(table, name, getattr(sink, name), _MEANING[name], bad=name in _WRONG)
+                number, meaning = getattr(sink, name), _MEANING_AT_SINK.get(name) or _MEANING[name]
+                if number or name not in _ONLY_IF_ANY:
+                    _row(table, name, number, meaning, bad=name in _WRONG)
         return Group(table, Text(), *self._closing())
 
     def _closing(self) -> Iterator[RenderableType]:
         for text, right in self.sums():
             yield Text(f"{text} {'✓' if right else '✗ does not add up'}", style="green" if right else "bold red")
         for title, lines in self.findings.items():
-            yield Text(f"\n{title}", style="bold red")
+            yield Text(f"\n{title}", style="bold yellow" if title.startswith("forgotten") else "bold red")
             for line in lines:
                 yield Text(f"  {line}", overflow="fold")
         if self.queued or self.unread:
@@ -226,12 +233,12 @@ def _row(table: Table, name: str, number: int, meaning: str, *, bad: bool = Fals
 
 
 _NUMBERS = (
-    *("repeated", "rejected", "pending", "recorded", "matched", "unmatched", "abandoned", "inside"),
+    *("repeated", "rejected", "pending", "recorded", "matched", "unmatched", "abandoned", "forgotten", "inside"),
     *("queued", "dead", "earlier"),
 )
-_SINK_NUMBERS = ("rows", "summarised", "undelivered", "lost", "duplicated", "unexpected")
+_SINK_NUMBERS = ("rows", "summarised", "undelivered", "forgotten", "lost", "duplicated", "unexpected")
 _WRONG = ("lost", "duplicated", "unexpected")
-_ONLY_IF_ANY = ("repeated", "rejected", "pending", "earlier")
+_ONLY_IF_ANY = ("repeated", "rejected", "pending", "earlier", "forgotten")
 _MEANING = {
     "repeated": "lines with an id that had been there before",
     "rejected": "lines that are no events",
@@ -240,6 +247,7 @@ _MEANING = {
     "matched": "exits joined with their entry",
     "unmatched": "exits whose entry was never seen",
     "abandoned": "entries superseded by another entry of the same plate",
+    "forgotten": "entries of vehicles that were inside when their plate was forgotten",
     "inside": "vehicles inside at the end",
     "queued": "messages that wait in the queues",
     "dead": "dead letters",
@@ -250,3 +258,4 @@ _MEANING = {
     "duplicated": "rows too many of one id",
     "unexpected": "rows that must not be there",
 }
+_MEANING_AT_SINK = {"forgotten": "stays of plates that were forgotten, without a row"}

@@ -64,13 +64,15 @@ def test_every_key_field_count_and_state_is_explained(redis_url: str) -> None:
     records.record([*waiting, *waiting, entered("a", "A1", 15), exited("b", "B1", 20)])
     for kind in ("entry", "exit"):
         records.reject(kind)
+    records.record([entered("f", "F1", 1), exited("f", "F1", 2), entered("g", "F1", 3)])
+    records.forget("F1")
 
     names = {key.replace(":http-csv", ":<sink>") for key in client.scan_iter() if key not in ("A1", "B1", "C1")}
     names |= {field.split(" ")[0] for plate in ("A1", "B1", "C1") for field in client.hkeys(plate)}
     names |= set(client.hkeys("carpark:relay:http-csv"))
     counts = {re.sub("/http-csv/", "/<sink>/", name) for name in records.counts()}
     client.close()
-    assert len(counts) == 16
+    assert len(counts) == 18
     text = re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)
     explained = set(re.findall(r"`([^`]+)`", text)) | {"summaries/<sink>/retried", "summaries/<sink>/failed"}
     explained |= {name.split(" ")[0] for name in explained}

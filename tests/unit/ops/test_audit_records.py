@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from carpark.backend.relay import letter
-from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, format_time
 from carpark.ops.audit.queued import Message
 from carpark.records import Batch, Records, Settlement, connect, forget_memory
 from tests.support.audited import Day, stay, summaries_of, wrongs
-from tests.support.stays import entered, exited
+from tests.support.stays import at, entered, exited
 
 URL = "memory://audited"
 
@@ -182,3 +185,76 @@ def test_a_sink_that_no_worker_has_is_named_with_number_and_age(day: Day, record
         r"its call hangs: start",
         shown.export_text(),
     )
+
+
+def test_stays_of_a_forgotten_plate_are_named_as_such_by_a_digest(day: Day, records: Records) -> None:
+    events = [*stay(0, "GONE"), *stay(1), entered("in", "GONE", 30), exited("lone", "LONE", 40)]
+    day.publish(events)
+    records.record(events)
+    settle(records, delivered=["x0"])
+    day.summarise(summaries_of(stay(0, "GONE")))
+    assert day.verdict(redis_url=URL).ok
+    records.forget("GONE")
+    verdict = day.verdict(redis_url=URL)
+    assert verdict.ok
+    assert (verdict.forgotten, verdict.inside, verdict.sinks[0].summarised) == (1, 0, 1), "the row is there still"
+    day.summarise([])  # now it was taken out of the file, too
+    verdict = day.verdict(redis_url=URL)
+    assert verdict.ok, list(verdict.sums())
+    (sink,) = verdict.sinks
+    assert (sink.forgotten, sink.lost, sink.undelivered) == (1, 0, 1)
+    digest = records.forgotten().digest("GONE")
+    assert verdict.findings == {"forgotten, http-csv": [f"plate {digest}: {at(0)} to {at(7)}"]}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(verdict.table())
+    assert "GONE" not in console.file.getvalue()  # type: ignore[attr-defined]
+    assert verdict.to_dict()["forgotten"] == 1
+
+
+def test_what_comes_after_a_plate_was_forgotten_is_looked_for_as_ever(day: Day, records: Records) -> None:
+    before, late = [entered("e", "BACK", 1)], exited("x", "BACK", 5)
+    records.record(before)
+    records.forget("BACK")
+    after = [late, *stay(1, "BACK"), entered("e9", "BACK", 90)]
+    records.record(after)
+    day.publish([*before, *after])
+    day.summarise([])
+    assert day.verdict(redis_url=URL).ok
+    settle(records, delivered=["x1"])
+    verdict = day.verdict(redis_url=URL)
+    assert (wrongs(verdict), verdict.forgotten, verdict.unmatched) == ((1, 0, 0), 1, 1)
+    assert verdict.findings == {"lost, http-csv": [f"BACK {at(10)} to {at(17)}, id x1"]}
+
+
+@pytest.mark.slow
+@hypothesis_settings(max_examples=60)
+@given(data=st.data())
+def test_whenever_plates_are_forgotten_the_audit_accounts_for_everything(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    day = Day(tmp_path_factory.mktemp("day"))
+    records = Records(connect(URL), 3600, ["http-csv"])
+    try:
+        plates = ("ONE", "TWO")
+        drawn = data.draw(st.lists(st.tuples(st.sampled_from(plates), st.sampled_from([entered, exited])), max_size=30))
+        events = [make(f"{number}", plate, number) for number, (plate, make) in enumerate(drawn)]
+        rows: list[StaySummary] = []
+        for event in events:
+            records.record([event])
+            if data.draw(st.integers(0, 3)) == 0:
+                batch = records.outbox("http-csv").take(60)
+                if isinstance(batch, Batch):
+                    rows += batch.summaries
+                    records.outbox("http-csv").settle(batch, Settlement(delivered=None))
+            if data.draw(st.integers(0, 5)) == 0:
+                plate = data.draw(st.sampled_from(plates))
+                records.forget(plate)
+                if data.draw(st.booleans()):
+                    rows = [row for row in rows if row.vehicle_plate != plate]
+        day.publish(events)
+        day.summarise(rows)
+        verdict = day.verdict(redis_url=URL)
+        assert verdict.ok, (list(verdict.sums()), verdict.findings)
+    finally:
+        records.close()
+        forget_memory(URL)
