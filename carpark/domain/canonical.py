@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import unicodedata
 from datetime import UTC, date, datetime, timedelta
+from unicodedata import category, normalize
 
 from carpark.errors import shown
 
@@ -24,36 +24,68 @@ _CANONICAL = re.compile(
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
 )
 _GREGORIAN_CYCLE = 400  # years after which the calendar repeats, leap years included
-_SEPARATORS = ("Zs", "Pd")
-_MOST = 4 * 16  # one character of a plate is at most four when it is decomposed
+LETTERS = frozenset(("Lu", "Ll", "Lt", "Lm", "Lo", "Nd"))
+"""The Unicode categories of letters and digits."""
+
+MAX_PLATE = 24
+"""The most characters of a canonical plate."""
+
+_WANTED = f"wanted 1 to {MAX_PLATE} letters and digits"
+_MOST = 4 * MAX_PLATE  # one character of a plate is at most four when it is decomposed
+_MARKS = frozenset(("Mn", "Mc", "Me"))
+_OF_A_PLATE = LETTERS | _MARKS
+_SPACED = {
+    **dict.fromkeys(("Zs", "Zl", "Zp", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So"), " "),
+    "Cf": "",
+}
+_ASCII_SEPARATORS = {number: None for number in range(0x20, 0x7F) if not chr(number).isalnum()}
 
 
 def canonical_plate(text: str) -> str:
-    """Make a number plate comparable: NFC, no spaces or dashes, upper case, NFC again.
+    """Make a number plate comparable, whatever its spelling: NFKC, letters, marks and digits alone, upper case, NFKC.
 
     Args:
         text: The plate as a camera or a person wrote it.
 
     Returns:
-        1 to 16 characters, each of Unicode category ``L*`` or ``Nd``. Canonicalising it again changes nothing.
+        1 to `MAX_PLATE` characters, each of Unicode category ``L*``, ``M*`` or ``Nd``, and not marks alone. What only
+        separates (``Z*``, ``P*``, ``S*``) or is invisible (``Cf``) is left out. Canonicalised again it stays the same.
 
     Raises:
         ValueError: The plate is empty, too long, or has another kind of character.
     """
-    if text.isascii() and text.isalnum() and len(text) <= 16:
-        return text.upper()
-    # Sorting a long run of combining marks takes NFC seconds, so what cannot become a plate does not get there.
-    if len(text) > _MOST and sum(unicodedata.category(c) not in _SEPARATORS for c in text) > _MOST:
-        raise ValueError(f"wanted 1 to 16 letters and digits, got {shown(text)}")
-    kept = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _SEPARATORS)
-    plate = unicodedata.normalize("NFC", "".join(kept).upper())
-    if not 1 <= len(plate) <= 16:
-        raise ValueError(f"wanted 1 to 16 letters and digits, got {shown(text)}")
-    for character in plate:
-        category = unicodedata.category(character)
-        if category[0] != "L" and category != "Nd":
-            raise ValueError(f"wanted letters and digits, got {character!a} (Unicode category {category})")
+    if text.isascii():
+        if text.isalnum() and len(text) <= MAX_PLATE:
+            return text.upper()
+        plate = text.translate(_ASCII_SEPARATORS)
+        if plate.isalnum() and len(plate) <= MAX_PLATE:
+            return plate.upper()
+    # Sorting a long run of combining marks takes NFKC seconds, so what cannot become a plate does not get there.
+    if len(text) > _MOST and sum(category(c) not in _SPACED for c in text) > _MOST:
+        raise ValueError(f"{_WANTED}, got {shown(text)}")
+    kept = spaced(text).replace(" ", "")
+    plate = normalize("NFKC", kept.upper()) if len(kept) <= _MOST else ""
+    if not 1 <= len(plate) <= MAX_PLATE:
+        raise ValueError(f"{_WANTED}, got {shown(text)}")
+    categories = set(map(category, plate))
+    if not categories <= _OF_A_PLATE:
+        odd = next(c for c in plate if category(c) not in _OF_A_PLATE)
+        raise ValueError(f"wanted letters and digits, got {odd!a} (Unicode category {category(odd)})")
+    if categories <= _MARKS:
+        raise ValueError(f"wanted letters and digits, got marks alone: {plate!a}")
     return plate
+
+
+def spaced(plate: str) -> str:
+    """Show where a plate is separated.
+
+    Args:
+        plate: The plate as a camera or a person wrote it.
+
+    Returns:
+        The plate in NFKC with a space for each character that only separates, and without invisible ones.
+    """
+    return "".join([_SPACED.get(category(c), c) for c in normalize("NFKC", plate)])
 
 
 def canonical_time(text: str) -> str:

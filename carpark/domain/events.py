@@ -17,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from carpark.domain.canonical import (
+    LETTERS,
+    MAX_PLATE,
     RFC3339,
     TIME_LENGTH,
     canonical_plate,
@@ -62,7 +64,13 @@ def _check_id(text: str) -> str:
     # Of the control characters none is printable; the other way round it takes a look at each character.
     if not text.isprintable() and any(unicodedata.category(c) == "Cc" for c in text):
         raise ValueError("wanted no control characters")
+    if text[0] in "=@+-" and (text[0] in "=@" or not all(_is_harmless(c) for c in text[1:])):
+        raise ValueError(f"wanted nothing that a spreadsheet would run, got {shown(text)}")
     return text
+
+
+def _is_harmless(character: str) -> bool:
+    return character in "._-/" or unicodedata.category(character) in LETTERS
 
 
 def _check_duration(seconds: float) -> float:
@@ -77,17 +85,24 @@ Id = Annotated[
     Field(
         min_length=1,
         max_length=128,
-        description="1 to 128 characters, no control characters",
-        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"},
+        description="1 to 128 characters, no control characters, and nothing that a spreadsheet would run: "
+        "not beginning with = or @; after a beginning + or - only letters (L*), digits (Nd), and . _ - /",
+        json_schema_extra={
+            "pattern": r"^(?:[^\x00-\x1f\x7f-\x9f=@+-][^\x00-\x1f\x7f-\x9f]*|[+-][^\x00-,:-@\[-^`{-\x9f]*)$"
+        },
     ),
     AfterValidator(_check_id),
 ]
 Plate = Annotated[
     str,
     Field(
-        description="1 to 16 letters (Unicode categories L*) and digits (Nd) in the form that counts: "
-        "NFC, without spaces (Zs) and dashes (Pd), in upper case",
-        json_schema_extra={"minLength": 1, "pattern": r"^[^\x00-\x1f!-,./:-@\[-`{-\x9f]*$"},
+        description=f"1 to {MAX_PLATE} letters (Unicode categories L*), marks (M*) and digits (Nd), not marks alone, "
+        "in the form that counts: NFKC, without spaces (Z*), punctuation (P*), symbols (S*) and invisible marks (Cf), "
+        "in upper case, NFKC again",
+        json_schema_extra={
+            "minLength": 1,
+            "pattern": r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-/:-@\[-`{-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        },
     ),
     AfterValidator(canonical_plate),
 ]

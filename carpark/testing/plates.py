@@ -7,7 +7,7 @@ import random
 from carpark.domain.events import canonical_plate
 from carpark.plugins.base import PlateGenerator
 
-_NO_PLATES = ("", " ", "-", "?", "A" * 17, "AB\n12", "😀", "½" * 3, "\x00")
+_NO_PLATES = ("", " ", "-", "?", "A" * 25, "AB\n12", "😀", "½" * 3, "\x00")
 
 
 class PlatesConformance:

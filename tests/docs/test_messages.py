@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from carpark.broker.reading import EventMessage, RejectedMessage, read_body
-from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, load_json
+from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, canonical_plate, load_json
 from carpark.domain.schemas import schema_of
 from tests.support.helpers import eventually
 from tests.support.processes import ROOT, Processes
@@ -149,6 +149,15 @@ def test_the_errors_of_the_page_are_those_that_come(body: str, error: str) -> No
     message = read_body("vehicle_entry", body.encode())
     assert isinstance(message, RejectedMessage)
     assert message.error == error
+
+
+def test_the_spellings_of_the_page_are_of_one_plate_each() -> None:
+    table = PAGE.partition("<!-- example: plates -->\n")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(table) > 5
+    for row in table:
+        canonical, *spellings = re.findall(r"`([^`]+)`", row)
+        assert spellings
+        assert {canonical_plate(spelling) for spelling in spellings} == {canonical}
 
 
 def test_the_links_of_the_page_lead_somewhere() -> None:

@@ -6,12 +6,12 @@ Each is a system of its own: `with cluster_rig(folder) as rig` and then `nodes_d
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from carpark.domain.canonical import canonical_plate
 from carpark.ops.audit import Verdict
 from carpark.records import connect
 from tests.faults.rig import Broker, Rig
@@ -157,5 +157,5 @@ def _plates(rig: Rig, events: set[tuple[str, str]]) -> set[str]:
             event = json.loads(line)
             kind = "entry" if "entry_date_time" in event else "exit"
             if (kind, event.get("id")) in events:
-                plates.add(re.sub(r"[\s-]", "", event["vehicle_plate"]).upper())
+                plates.add(canonical_plate(event["vehicle_plate"]))
     return plates

@@ -16,14 +16,14 @@ from tests.support.generating import Wire
 from tests.support.helpers import eventually
 from tests.support.processes import Processes
 
-PLATES = {"AB123", "CD456", "ÄÖ789"}
+PLATES = {"AB123", "बा१च१२३४", "京A12345"}
 SAID = r"entry camera waits: every plate of the list is inside \(3\)"
 
 
 @pytest.fixture
 def plates_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.txt"
-    path.write_text("ab 123\n\nCD-456 # the boss\näö 789\n", encoding="utf-8")
+    path.write_text("ab 123\n\nबा १ च १२३४ # the boss\n京A·12345\n", encoding="utf-8")
     return path
 
 
@@ -90,7 +90,7 @@ def test_on_real_servers_the_next_one_enters_when_one_has_left(
     eventually(lambda: store.smembers("entry_plates") == PLATES)
     exit_ = {
         "id": "1",
-        "vehicle_plate": "cd 456",
+        "vehicle_plate": "बा\N{ZERO WIDTH JOINER}-१-च.१२३४",
         "exit_date_time": format_time(datetime.now(UTC) + timedelta(seconds=1)),
     }
     wire.channel.basic_publish("", "vehicle_exit", json.dumps(exit_).encode())

@@ -18,7 +18,7 @@ from carpark.ops.audit.facts import DOUBTFUL, SURE, Fact, Facts
 # A line as the generators write it, which need not be decoded as JSON. What it lets through, the calendar apart, is
 # what `VehicleEntered.parse` would leave as it is.
 _PLAIN = re.compile(
-    rb'\{"id":"([ !#-\[\]-~]{1,128})","vehicle_plate":"([A-Z0-9]{1,16})",'
+    rb'\{"id":"(?![=@+-])([ !#-\[\]-~]{1,128})","vehicle_plate":"([A-Z0-9]{1,24})",'
     rb'"(entry|exit)_date_time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)"\}\r?\n?'
 )
 _KINDS = {"entry_date_time": ENTRY, "exit_date_time": EXIT}

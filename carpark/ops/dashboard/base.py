@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from carpark.domain.canonical import canonical_plate
 from carpark.errors import CarparkError
 from carpark.ops.dashboard.jobs import Job
 
@@ -189,13 +190,27 @@ def matches(text: str) -> Wanted:
     """Make what tells the messages that have a text in them.
 
     Args:
-        text: Part of the reason, the actor or the beginning of the body, in any case; nothing for all.
+        text: Part of the reason, the actor or the beginning of the body, in any case; or a plate, in any spelling;
+            nothing for all.
 
     Returns:
         Tells whether a message is one of them.
     """
-    text = text.casefold()
-    return lambda job: not text or text in f"{job.error} {job.actor_name} {job.summary} {job.text}".casefold()
+    plate, text = _canonical(text), text.casefold()
+
+    def wanted(job: Job) -> bool:
+        if not text or text in f"{job.error} {job.actor_name} {job.summary} {job.text}".casefold():
+            return True
+        return plate is not None and plate == _canonical(job.plate)
+
+    return wanted
+
+
+def _canonical(plate: str) -> str | None:
+    try:
+        return canonical_plate(plate)
+    except ValueError:
+        return None
 
 
 def page_of(ready: int, cursor: int) -> tuple[int, int, int | None]:

@@ -133,6 +133,14 @@ class Job:
         return _short(printable(", ".join(f"{_short(name, _VALUE)}={_value(value)}" for name, value in first)), _LINE)
 
     @property
+    def plate(self) -> str:
+        """The plate of its event or summary, as it came; empty when there is none."""
+        fields = self.kwargs or {}
+        inner = fields.get("summary")
+        found = (inner if isinstance(inner, dict) else fields).get("vehicle_plate")
+        return found if isinstance(found, str) else ""
+
+    @property
     def arguments(self) -> list[tuple[str, str]]:
         """Names and values of the arguments as text, as far as a page shows them."""
         return _rows(self.kwargs or {})

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from carpark.domain.canonical import spaced
 from carpark.plugins.base import PlatesType, PluginContext
 from carpark.plugins.plates.pattern import LETTERS, PatternPlates
 from carpark.plugins.spec import hookimpl
@@ -46,9 +47,7 @@ class GermanyPlates(PatternPlates):
         Returns:
             The plate in upper case with single hyphens.
         """
-        text = unicodedata.normalize("NFC", plate)
-        separated = "".join("-" if unicodedata.category(one) in ("Zs", "Pd") else one for one in text)
-        return unicodedata.normalize("NFC", re.sub("-+", "-", separated).strip("-").upper())
+        return unicodedata.normalize("NFKC", re.sub(" +", "-", spaced(plate).strip(" ")).upper())
 
     def follows_rule(self, match: re.Match[str]) -> bool:
         """Count the letters and digits.

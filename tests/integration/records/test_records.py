@@ -29,7 +29,22 @@ ODD_IDS = [
     "-inf",
     "\N{RIGHT-TO-LEFT OVERRIDE}\N{LINE SEPARATOR}",
 ]
-ODD_PLATES = ["OPEN", "WAIT", "ENTRYID", "1", "0", "INF", "NAN", "Ä", "粤B12345", "𠮷", "٣", "A" * 16]
+ODD_PLATES = [
+    "OPEN",
+    "WAIT",
+    "ENTRYID",
+    "1",
+    "0",
+    "INF",
+    "NAN",
+    "Ä",
+    "粤B12345",
+    "𠮷",
+    "٣",
+    "बा१च१२३४",
+    "ঢাকামেট্রোগ১১১২৩৪",
+    "A" * 24,
+]
 
 
 def hash_of(client: redis.Redis, plate: str) -> dict[str, str]:

@@ -77,7 +77,24 @@ def test_an_event_cannot_be_changed() -> None:
         event.id = "other"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("id_", ["x", " ", "x" * 128, "🚗" * 128, "\u2028", "a:b/c%\"'<>", "\N{NO-BREAK SPACE}"])
+@pytest.mark.parametrize(
+    "id_",
+    [
+        "x",
+        " ",
+        "x" * 128,
+        "🚗" * 128,
+        "\u2028",
+        "a:b/c%\"'<>",
+        "\N{NO-BREAK SPACE}",
+        "+1",
+        "-",
+        "-a/B_1.é-९",
+        "1+1",
+        "a=1",
+        "a@b",
+    ],
+)
 def test_an_id_is_any_text_of_1_to_128_characters(id_: str) -> None:
     event = VehicleEntered.parse({**ENTRY, "id": id_})
     assert event.id == id_
@@ -103,9 +120,14 @@ CONTROLS = [chr(number) for number in (*range(0x20), *range(0x7F, 0xA0))]
         ("id", {"id": "e1"}, "wanted text, got an object"),
         ("vehicle_plate", 1234, "wanted text, got a number"),
         ("vehicle_plate", None, "wanted text, got null"),
-        ("vehicle_plate", "", "wanted 1 to 16 letters and digits, got ''"),
+        *(
+            ("id", text, f"wanted nothing that a spreadsheet would run, got {text!r}")
+            for text in ("=1", "=", "@", "@x", "+1+1", "-1 2", "+(1)", "-cmd|' /C calc'!A0", "+é\u0301", "-²", "-a:b")
+        ),
+        ("vehicle_plate", "", "wanted 1 to 24 letters and digits, got ''"),
         ("vehicle_plate", "A\nB", "wanted letters and digits, got '\\n' (Unicode category Cc)"),
-        ("vehicle_plate", "AB²", "wanted letters and digits, got '\\xb2' (Unicode category No)"),
+        ("vehicle_plate", "AB\u2180", "wanted letters and digits, got '\\u2180' (Unicode category Nl)"),
+        ("vehicle_plate", "\u0301", "wanted letters and digits, got marks alone: '\\u0301'"),
         ("vehicle_plate", "A\ud800", "wanted letters and digits, got '\\ud800' (Unicode category Cs)"),
         ("entry_date_time", 1700000000, "wanted text, got a number"),
         ("entry_date_time", 1.5, "wanted text, got a number"),
@@ -202,7 +224,7 @@ def test_an_error_is_one_short_printable_line_that_names_a_field(value: Any) -> 
 ALNUM = "ABCXYZ0123789"
 EVENTS = st.fixed_dictionaries(
     {
-        "id": st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128),
+        "id": st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=127).map("x{}".format),
         "vehicle_plate": st.text(ALNUM + ALNUM.lower() + " -ÄßÉ", min_size=1, max_size=8).filter(str.strip),
         "entry_date_time": st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
     }

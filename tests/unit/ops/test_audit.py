@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.domain.events import Event, StaySummary
+from carpark.domain.events import Event, StaySummary, VehicleEntered
 from carpark.errors import InvalidSetting
 from carpark.ops.audit import Verdict
+from carpark.ops.audit.journals import _fact, _Kind, _plain
 from carpark.plugins.rows import read_back_file
 from tests.support.audited import Day, stay, summaries_of, write_csv, write_database, write_lines, wrongs
 from tests.support.reference import account_for
@@ -65,6 +66,25 @@ def test_what_is_wrong_with_the_rows_is_found_and_described(day: Day) -> None:
             f"P000006 {at(60)} to {at(67)}, 0.000007 s, id x6",
         ],
     }
+
+
+@given(
+    st.text(st.sampled_from('=@+-._/ :aZ09"é'), min_size=1, max_size=4) | st.sampled_from(["x" * 128, "x" * 129]),
+    st.text(st.sampled_from("AZ09 -"), min_size=1, max_size=4) | st.sampled_from(["A" * 24, "A" * 25]),
+)
+def test_a_line_that_is_read_without_json_is_read_as_the_workers_read_it(id_: str, plate: str) -> None:
+    line = VehicleEntered.model_construct(id=id_, vehicle_plate=plate, entry_date_time=at(0)).to_json().encode()
+    quick = _plain(line)
+    assert quick is None or quick == _fact(line, _Kind())
+    if (
+        id_[0].isalnum()
+        and plate.isalnum()
+        and len(id_) <= 128
+        and len(plate) <= 24
+        and id_.isascii()
+        and '"' not in id_
+    ):
+        assert quick
 
 
 def test_a_wrong_duration_is_a_wrong_row(day: Day) -> None:

@@ -91,6 +91,15 @@ def test_a_text_finds_messages_by_reason_actor_and_body() -> None:
     assert not matches("nothing of this")(seen)
 
 
+@pytest.mark.parametrize("spelling", ["b-ab 123", "BAB123", "B·AB/123", "\uff22\uff21\uff22\u200f123"])
+def test_a_plate_in_any_spelling_finds_the_messages_of_its_vehicle(spelling: str) -> None:
+    summary = {"sink": "webhook", "summary": {"vehicle_plate": "BAB123"}}
+    for body in (bare(vehicle_plate="b ab-123"), dramatiq_body(actor_name="deliver_summaries", kwargs=summary)):
+        assert matches(spelling)(job(body, DEAD))
+    for body in (bare(vehicle_plate="B-AB 12"), bare(vehicle_plate=7), bare(vehicle_plate="\n"), b"no JSON"):
+        assert not matches(spelling)(job(body, DEAD))
+
+
 def test_only_what_will_be_processed_counts_as_mended() -> None:
     check_mended(job(b"", DEAD), bare())
     with pytest.raises(InvalidBody, match="vehicle_plate: is missing"):

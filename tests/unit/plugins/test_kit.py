@@ -286,7 +286,7 @@ class NoPlates(Plates):
     """Makes what no camera could read."""
 
     def sample(self) -> str:
-        return f"A_{self.chance.randrange(10**6):06}"
+        return f"A\n{self.chance.randrange(10**6):06}"
 
 
 def test_a_generator_that_is_right_passes_everything() -> None:
@@ -297,7 +297,7 @@ def test_a_generator_that_is_right_passes_everything() -> None:
     ("kind", "test", "said"),
     [
         (OnlyWritten, "test_every_sample_is_a_plate_and_valid_as_written_and_in_canonical_form", "canonical form of"),
-        (NoPlates, "test_every_sample_is_a_plate_and_valid_as_written_and_in_canonical_form", "got '_'"),
+        (NoPlates, "test_every_sample_is_a_plate_and_valid_as_written_and_in_canonical_form", r"got '\n'"),
         (OwnChance, "test_chance_that_others_use_is_left_alone", "drew from the random module"),
         (OwnChance, "test_a_seed_fixes_the_plates", "one seed gave two sequences"),
         (SharedChance, "test_two_generators_do_not_disturb_each_other", "do they share their chance?"),
