@@ -72,7 +72,7 @@ def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
 @pytest.mark.parametrize(
     ("plate", "environ", "wanted"),
     [
-        ("B_1?", {}, "carpark: PLATE='B_1?': wanted "),
+        ("_-?", {}, "carpark: PLATE='_-?': wanted "),
         ("", {}, "carpark: PLATE='': wanted "),
         ("B1", {"CARPARK_REDIS_URL": "memory://"}, "carpark: CARPARK_REDIS_URL='memory://': wanted Redis"),
     ],

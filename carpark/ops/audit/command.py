@@ -203,8 +203,9 @@ def _refuse_files_of_no_sink(sources: Sources, settings: Settings, plugins: Plug
     used = {each.argument for offer in offers for each in options_of(offer.settings, offer.variables).values()}
     if str(settings.csv) in (back.place for back in sources.sinks.values()):
         used.add("csv")
+    files = {"csv", *own_options(plugins, ("sinks",))}
     for name, flag in _given().items():
-        if name not in used and name in {"csv", *own_options(plugins, ("sinks",))}:
+        if name in files - used:
             names = ", ".join(sources.sinks) or "none"
             said = f"{flag} is of no sink that would be audited ({names}); name the one that keeps it in --sinks"
             raise click.UsageError(said, click.get_current_context())
