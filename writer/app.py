@@ -20,11 +20,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import wrap_file
 
-from carpark.domain.events import StaySummary, load_json
+from carpark.domain.events import StaySummary
 from carpark.errors import CarparkError, InvalidBody, InvalidSummary
 from carpark.settings import Settings
-from carpark.web.ports import in_url, is_login, is_loopback, names_loopback
+from carpark.web.ports import in_url, is_login, is_loopback, is_same_site, names_loopback
 from writer import page
+from writer.body import Body
 from writer.csvfile import SummaryFile
 from writer.metrics import WriterMetrics
 from writer.rows import Line, line_of
@@ -33,6 +34,7 @@ MAX_BODY = 8 * 1024 * 1024
 """The longest body of a POST, in bytes."""
 
 _MOST_ROWS = 1000
+_MOST_SUMMARIES = MAX_BODY // 64  # the shortest one has 115 bytes
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LIMIT = re.compile("[0-9]{1,9}")
 _BIG = 256 * 1024
@@ -136,8 +138,7 @@ def _turn_away_other_sites(app: Flask, *, local: bool) -> None:
             raise Refusal(
                 403, "without CARPARK_WRITER_TOKEN this writer is for localhost only: call it by that name, or set one"
             )
-        # Only browsers send it, and with a POST always; of a page without an address it is the word null.
-        if request.method == "POST" and origin is not None and not _is_origin(origin, host):
+        if request.method == "POST" and not is_same_site(origin, host):
             raise Refusal(403, "summaries are not taken from pages of other sites")
 
 
@@ -152,14 +153,9 @@ def _ask_who_reads(app: Flask, settings: Settings) -> None:
         if request.method == "POST" or request.endpoint in _OPEN:
             return
         given = request.headers.get("Authorization", "")
-        if not (login and is_login(given, login)) and not (token and _is_authorised(token)):
+        if not (login and is_login(given, login)) and not (token and is_authorised(given, token)):
             wanted = "wanted the user and password of CARPARK_DASHBOARD_LOGIN, or the writer's token"
             raise Refusal(401, wanted, scheme="Basic" if login else "Bearer")  # a browser asks for what is Basic
-
-
-def _is_origin(origin: str, host: str) -> bool:
-    _, found, place = origin.partition("://")
-    return bool(found) and place.lower() == host.lower()
 
 
 def _answer_errors_in_json(app: Flask, summaries: SummaryFile) -> None:
@@ -208,7 +204,7 @@ def _take_posts(app: Flask, summaries: SummaryFile, metrics: WriterMetrics, toke
 
     @app.post("/summaries")
     def append() -> tuple[Response, int]:
-        if token and not _is_authorised(token):
+        if not is_authorised(request.headers.get("Authorization", ""), token):
             raise Refusal(401, "wanted the writer's token: Authorization: Bearer <CARPARK_WRITER_TOKEN>")
         # Big lists one at a time: eight of them at once would take eight times the memory.
         with big if (request.content_length or 0) > _BIG else nullcontext():
@@ -218,31 +214,44 @@ def _take_posts(app: Flask, summaries: SummaryFile, metrics: WriterMetrics, toke
         return jsonify(written=written, duplicates=duplicates), 201
 
 
-def _is_authorised(token: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode())
-    return same and scheme.lower() == "bearer"
+def is_authorised(header: str, token: str) -> bool:
+    """Look whether a POST may be taken.
+
+    Args:
+        header: Its header ``Authorization``.
+        token: ``CARPARK_WRITER_TOKEN``.
+
+    Returns:
+        Whether it has the token, if one is set.
+    """
+    scheme, _, given = header.partition(" ")
+    return not token or (
+        hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode()) and scheme.lower() == "bearer"
+    )
 
 
 def _read_body(metrics: WriterMetrics) -> list[Line]:
-    body = request.get_data(cache=False)
-    if len(body) > MAX_BODY:
-        raise RequestEntityTooLarge
+    """Read the summaries one by one: of a body of 8 MiB, whatever is in it, no more than its valid lines is held."""
+    if (request.content_length or 0) > MAX_BODY:
+        raise RequestEntityTooLarge  # the server has not even read it
+    body, lines, refusal, count = Body(request.stream), [], None, 0
     try:
-        value = load_json(body, max_bytes=MAX_BODY)
+        for count, item in enumerate(body, 1):
+            if refusal and count > _MOST_SUMMARIES:
+                break  # they cannot all be summaries, so nobody needs to know how many they are
+            try:
+                lines += [] if refusal else [line_of(StaySummary.parse(item))]
+            except InvalidSummary as error:
+                field = None if error.field == "body" else error.field
+                refusal = Refusal(422, str(error), count - 1 if body.is_list else None, field)
+                lines.clear()
     except InvalidBody as error:
         raise Refusal(400, str(error)) from None
-    several = isinstance(value, list)
-    items = value if several else [value]
-    lines = []
-    for index, item in enumerate(items):
-        items[index] = None  # a long list is not held twice
-        try:
-            lines.append(line_of(StaySummary.parse(item)))
-        except InvalidSummary as error:
-            metrics.summaries("rejected", len(items))
-            field = None if error.field == "body" else error.field
-            raise Refusal(422, str(error), index if several else None, field) from None
+    if body.size > MAX_BODY:
+        raise RequestEntityTooLarge
+    if refusal:
+        metrics.summaries("rejected", count)
+        raise refusal
     return lines
 
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
 from carpark.errors import InvalidSetting, ServiceError
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.web.ports import is_loopback, listen
-from carpark.web.server import HttpServer
-from writer.app import make_app
+from carpark.web.server import Channel, HttpServer, Limits
+from writer.app import MAX_BODY, is_authorised, make_app
 from writer.csvfile import SummaryFile
 from writer.inside import inside_of_redis
 
 _THREADS = 8
-_CONNECTIONS = 1000
-_READ_AND_REFUSED = 64 * 1024 * 1024  # up to here a too long body is read, so that its sender gets to see the answer
 _BACKLOG = 256
 
 
 class _JsonErrorTask(ErrorTask):
-    """Answers what is not even an HTTP request, or far too long, as the application answers errors."""
+    """Answers what is not even an HTTP request as the application answers errors."""
 
     def execute(self) -> None:
         error = self.request.error
@@ -38,7 +35,7 @@ class _JsonErrorTask(ErrorTask):
         self.write(body)  # type: ignore[no-untyped-call]
 
 
-class _Channel(HTTPChannel):
+class _Channel(Channel):
     error_task_class = _JsonErrorTask
 
 
@@ -57,6 +54,9 @@ class WriterServer(HttpServer):
         ServiceError: The disk is full or fails.
     """
 
+    limits = Limits(body=MAX_BODY, held=3 * MAX_BODY, connections=1000)
+    channel_class = _Channel
+
     def __init__(
         self,
         settings: Settings,
@@ -70,18 +70,12 @@ class WriterServer(HttpServer):
         except BaseException:
             listener.close()
             raise
+
+        def wants_body(method: str, headers: Mapping[str, str]) -> bool:
+            return method == "POST" and is_authorised(headers.get("AUTHORIZATION", ""), settings.writer_token)
+
         self.app = make_app(settings, self.summaries, registry, inside)
-        super().__init__(
-            self.app,
-            listener,
-            settings.bind,
-            "writer",
-            threads=_THREADS,
-            connection_limit=_CONNECTIONS,
-            backlog=_BACKLOG,
-            max_request_body_size=_READ_AND_REFUSED,
-        )
-        self._server.channel_class = _Channel
+        super().__init__(self.app, listener, settings.bind, "writer", wants_body, threads=_THREADS, backlog=_BACKLOG)
 
     def close_behind(self) -> None:
         """Close the file."""

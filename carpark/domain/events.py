@@ -340,11 +340,19 @@ def _is_deeper(value: object, levels: int) -> bool:
     return bool(level)
 
 
-def _no_constant(name: str) -> None:
+def no_constant(name: str) -> None:
+    """Refuse what Python's decoder would take for a number.
+
+    Args:
+        name: What stands there: ``NaN``, ``Infinity``, ``-Infinity``.
+
+    Raises:
+        InvalidBody: Always.
+    """
     raise InvalidBody(f"the body is not JSON: {name} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)  # json.loads would make one for each body
+_DECODER = json.JSONDecoder(parse_constant=no_constant)  # json.loads would make one for each body
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:

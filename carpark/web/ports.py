@@ -118,6 +118,21 @@ def is_login(header: str, login: str) -> bool:
     return scheme.lower() == "basic" and hmac.compare_digest(decoded, login.encode())
 
 
+def is_same_site(origin: str | None, host: str) -> bool:
+    """Tell whether what changes something was not sent by a page of another site.
+
+    Args:
+        origin: The request's header ``Origin``. Only browsers send it, and with a POST always; of a page without an
+            address it is the word null.
+        host: The request's header ``Host``.
+
+    Returns:
+        Whether no page sent it, or one from the same place.
+    """
+    _, found, place = (origin or "").partition("://")
+    return origin is None or (bool(found) and place.lower() == host.lower())
+
+
 def why(error: BaseException) -> str:
     """Say in a few words why a server cannot be reached, whatever layers of libraries the error came through.
 

@@ -21,15 +21,13 @@ from carpark.errors import InvalidBody, ServiceError
 from carpark.ops.dashboard.base import REACH, Interface, QueueUnknown, has_id, matches
 from carpark.ops.dashboard.jobs import Job, check_mended
 from carpark.ops.dashboard.park import CarPark
+from carpark.ops.dashboard.safety import MAX_FORM
 from carpark.ops.health import span
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 log = logging.getLogger(__name__)
-
-MAX_FORM = 1024 * 1024
-"""The longest form that is read, in bytes: a body of 64 KiB, with every character escaped."""
 
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8")]
 _TOKEN = "0123456789abcdef"

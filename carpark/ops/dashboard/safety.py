@@ -12,6 +12,9 @@ from carpark.web.ports import is_login, is_loopback, names_loopback
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+MAX_FORM = 1024 * 1024
+"""The longest form that is read, in bytes: a body of 64 KiB, with every character escaped."""
+
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -10,12 +10,12 @@ from carpark.broker import STUB
 from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
 from carpark.ops.dashboard.base import Interface
 from carpark.ops.dashboard.park import CarPark, look
-from carpark.ops.dashboard.safety import check_login, guarded
+from carpark.ops.dashboard.safety import MAX_FORM, check_login, guarded
 from carpark.records import Records, connect
 from carpark.services import SERVICES
 from carpark.settings import Settings
-from carpark.web.ports import is_loopback, listen
-from carpark.web.server import HttpServer
+from carpark.web.ports import is_login, is_loopback, listen
+from carpark.web.server import HttpServer, Limits
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -114,6 +114,8 @@ class DashboardServer(HttpServer):
             broker is one that only its own process knows.
     """
 
+    limits = Limits(body=MAX_FORM)
+
     def __init__(
         self,
         settings: Settings,
@@ -121,11 +123,16 @@ class DashboardServer(HttpServer):
         records: Records | None = None,
         links: Sequence[Link] | None = None,
     ) -> None:
+        login = settings.dashboard_login
+
+        def wants_body(method: str, headers: Mapping[str, str]) -> bool:
+            return method == "POST" and (not login or is_login(headers.get("AUTHORIZATION", ""), login))
+
         check_login(settings)
         app = make_app(settings, interface, records, links)
         safe = guarded(app, settings.dashboard_login, local=is_loopback(settings.bind))
         listener = listen(settings.bind, settings.dashboard_port, SERVICES["dashboard"].setting)
-        super().__init__(safe, listener, settings.bind, "dashboard", threads=_THREADS)
+        super().__init__(safe, listener, settings.bind, "dashboard", wants_body, threads=_THREADS)
 
 
 def links_of(settings: Settings) -> list[Link]:

@@ -16,6 +16,8 @@ from carpark.ops.dashboard.server import links_of
 from carpark.ops.dashboard.stub import StubInterface
 from carpark.settings import Settings
 from tests.support.dashboards import broker_with
+from tests.support.helpers import eventually
+from tests.support.slow import SlowClients
 
 MakeSettings = Callable[..., Settings]
 LOGIN = "me:a secret:"
@@ -63,6 +65,19 @@ def test_a_site_whose_name_was_made_to_lead_here_is_turned_away(
 ) -> None:
     with DashboardServer(make_settings(), StubInterface(broker_with())) as server:
         assert session.get(server.url, headers={"Host": host}, timeout=10).status_code == status
+
+
+def test_a_form_without_the_login_is_not_even_read_and_none_is_that_is_too_long(make_settings: MakeSettings) -> None:
+    with DashboardServer(make_settings(dashboard_login=LOGIN), StubInterface(broker_with())) as server:
+        login = f"Authorization: Basic {base64.b64encode(LOGIN.encode()).decode()}\r\n".encode()
+        head = b"POST /delete-all HTTP/1.1\r\nHost: localhost\r\n"
+        for more, status in ((b"Content-Length: 1000000", 401), (login + b"Content-Length: 1048577", 400)):
+            with SlowClients(server.port, 5, head + more + b"\r\n\r\n" + b"x" * 100_000) as clients:
+                eventually(lambda clients=clients: clients.open == 0)  # type: ignore[misc]
+                assert {answer.split()[1] for answer in clients.answers.values()} == {str(status).encode()}
+        with SlowClients(server.port, 150, head, b"X: y\r\n"), requests.Session() as session:
+            session.trust_env = False
+            assert session.get(f"{server.url}/style.css", auth=("me", "a secret:"), timeout=20).ok
 
 
 def test_pages_run_no_script_and_stand_in_no_frame(make_settings: MakeSettings, session: requests.Session) -> None:

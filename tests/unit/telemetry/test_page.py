@@ -11,6 +11,7 @@ from carpark.errors import PortTaken
 from carpark.telemetry.page import MetricsPage
 from carpark.web.ports import listen
 from tests.support.helpers import is_listening
+from tests.support.slow import SlowClients
 
 
 @pytest.fixture
@@ -50,3 +51,12 @@ def test_a_client_that_goes_silent_holds_up_neither_the_page_nor_its_end(
         page.stop()
         assert time.monotonic() - started < 2 * page.drain_seconds
     assert not is_listening(page.port)
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /metrics HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n"])
+def test_more_slow_clients_than_it_has_connections_keep_the_page_from_nobody(
+    registry: CollectorRegistry, first: bytes
+) -> None:
+    with MetricsPage(registry, "127.0.0.1", 0) as page, SlowClients(page.port, 180, first, b"X-A: b\r\n"):
+        for _ in range(3):
+            assert requests.get(page.url, timeout=5).ok
