@@ -36,14 +36,14 @@ class Pages:
         """Ask for a page and give what it says, without its markup."""
         return text_of(self.get(path))
 
-    def post(self, path: str, form: Mapping[str, object], *, token: bool = True) -> TestResponse:
+    def post(self, path: str, form: Mapping[str, object], *, token: bool = True, **headers: str) -> TestResponse:
         """Send a form, with the token that a page has given."""
         fields = dict(form)
         if token:
             page = self.get("/queues/vehicle_entry/failed").get_data(as_text=True)
             cookie = self.client.get_cookie(CSRF)
             fields[CSRF] = cookie.value if cookie else page
-        return self.client.post(self.prefix + path, data=fields, headers={"Host": "localhost"})
+        return self.client.post(self.prefix + path, data=fields, headers={"Host": "localhost", **headers})
 
 
 def text_of(response: TestResponse) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from carpark.errors import InvalidSetting
 from carpark.settings import Settings
-from carpark.web.ports import is_login, is_loopback, names_loopback
+from carpark.web.ports import is_login, is_loopback, is_same_site, names_loopback
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -22,7 +22,7 @@ _HEADERS = [
     ("Content-Security-Policy", _POLICY),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
+    ("Referrer-Policy", "same-origin"),  # with none at all, browsers would say Origin: null of our own forms
 ]
 
 
@@ -66,6 +66,13 @@ def guarded(app: WSGIApplication, login: str, *, local: bool) -> WSGIApplication
             return _say(start, "401 Unauthorized", "A user and a password are needed.", ask)
         if local and not login and not names_loopback(environ.get("HTTP_HOST", "")):
             text = "Without a password this dashboard is for localhost only: set CARPARK_DASHBOARD_LOGIN."
+            return _say(start, "403 Forbidden", text)
+        if environ["REQUEST_METHOD"] == "POST" and not is_same_site(
+            environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", "")
+        ):
+            text = (
+                "Forms are not taken from pages of other sites. A proxy before this one has to pass on the header Host."
+            )
             return _say(start, "403 Forbidden", text)
         return app(environ, start)
 

@@ -11,11 +11,12 @@ import pytest
 import requests
 
 from carpark.errors import InvalidSetting, PortTaken
-from carpark.ops.dashboard import DashboardServer
+from carpark.ops.dashboard import DashboardServer, make_app, mount_dashboard
+from carpark.ops.dashboard.safety import guarded
 from carpark.ops.dashboard.server import links_of
 from carpark.ops.dashboard.stub import StubInterface
 from carpark.settings import Settings
-from tests.support.dashboards import broker_with
+from tests.support.dashboards import Pages, broker_with
 from tests.support.helpers import eventually
 from tests.support.slow import SlowClients
 
@@ -65,6 +66,50 @@ def test_a_site_whose_name_was_made_to_lead_here_is_turned_away(
 ) -> None:
     with DashboardServer(make_settings(), StubInterface(broker_with())) as server:
         assert session.get(server.url, headers={"Host": host}, timeout=10).status_code == status
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("http://evil.test", "https://localhost.evil.test", "http://localhost:8000", "http://127.0.0.1", "null", ""),
+        "localhost",
+    ],
+)
+@pytest.mark.parametrize("path", ["/requeue-all", "/delete-all", "/requeue-message", "/send-message", "/nope"])
+def test_a_form_of_another_sites_page_is_refused_with_the_right_token_too(
+    make_settings: MakeSettings, origin: str, path: str
+) -> None:
+    broker = broker_with(b"one", b"two")
+    app = guarded(make_app(make_settings(), StubInterface(broker)), "", local=True)
+    form = {"queue": "vehicle_entry.XQ", "count": 2, "id": "x", "body": "y"}
+    answer = Pages(app).post(path, form, Origin=origin)
+    assert answer.status_code == 403
+    assert "other sites" in answer.text
+    assert "Host" in answer.text, "who has a proxy is told what it has to do"
+    assert len(broker.dead["vehicle_entry"]) == 2
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://localhost"}, {"Origin": "https://LOCALHOST"}])
+def test_a_form_of_its_own_page_or_of_no_page_is_taken(make_settings: MakeSettings, headers: dict[str, str]) -> None:
+    broker = broker_with(b"one", b"two")
+    app = guarded(make_app(make_settings(), StubInterface(broker)), "", local=True)
+    assert Pages(app).post("/delete-all", {"queue": "vehicle_entry.XQ", "count": 2}, **headers).status_code == 302
+    assert broker.dead["vehicle_entry"] == []
+
+
+def test_mounted_elsewhere_it_refuses_forms_of_other_sites_too(make_settings: MakeSettings) -> None:
+    broker = broker_with(b"one")
+    app = mount_dashboard(lambda environ, start: [], make_settings(), "/dashboard", StubInterface(broker))
+    form = {"queue": "vehicle_entry.XQ", "count": 1}
+    assert Pages(app, "/dashboard").post("/delete-all", form, Origin="http://evil.test").status_code == 403
+    assert Pages(app, "/dashboard").post("/delete-all", form, Origin="http://localhost").status_code == 302
+    assert broker.dead["vehicle_entry"] == []
+
+
+def test_pages_let_browsers_name_them_as_the_origin_of_their_forms(make_settings: MakeSettings) -> None:
+    """A page without a referrer has none: its own forms would be refused."""
+    app = guarded(make_app(make_settings(), StubInterface(broker_with())), "", local=True)
+    assert Pages(app).get("/").headers["Referrer-Policy"] == "same-origin"
 
 
 def test_a_form_without_the_login_is_not_even_read_and_none_is_that_is_too_long(make_settings: MakeSettings) -> None:
