@@ -17,7 +17,7 @@ from requests.auth import HTTPBasicAuth
 from carpark.errors import BrokerUnavailable
 from carpark.settings import Settings
 from carpark.settings.values import mask_url
-from carpark.web.ports import why
+from carpark.web.ports import client, why
 
 TIMEOUT = 5.0
 """Seconds that an answer may take."""
@@ -115,8 +115,7 @@ class ManagementApi:
         self._base = split._replace(netloc=split.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._host = quote(virtual_host, safe="")
         self._said_at = ""
-        self._session = requests.Session()
-        self._session.trust_env = False  # a ~/.netrc would replace the user, and no proxy is meant for this
+        self._session = client()
         user, password = (unquote(part or "guest").encode() for part in (split.username, split.password))
         self._session.auth = HTTPBasicAuth(user, password)  # as bytes, because text would be sent as Latin-1
 

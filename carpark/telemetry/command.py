@@ -11,7 +11,7 @@ import click
 from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
-from carpark.web.ports import ANY_ADDRESS, in_url, why
+from carpark.web.ports import ANY_ADDRESS, client, in_url, why
 
 SERVERS = {"Prometheus": "http://127.0.0.1:9090", "Grafana": "http://127.0.0.1:3000"}
 """What draws the numbers, in deploy/compose and by default."""
@@ -60,7 +60,8 @@ def _ask(service: str, url: str) -> Found:
 
     started = time.perf_counter()
     try:
-        answer = requests.get(url, timeout=_TIMEOUT)
+        with client() as session:
+            answer = session.get(url, timeout=_TIMEOUT)
         answer.raise_for_status()
     except requests.HTTPError as error:
         return Found(service, url, False, f"HTTP status {error.response.status_code}")

@@ -1,4 +1,4 @@
-"""Ports: opening one with an error that says what to do, whose it is, and why one is silent."""
+"""Ports: opening one with an error that says what to do, whose it is, asking one, and why it is silent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import binascii
 import errno
 import hmac
 import ipaddress
+import os
 import socket
 import ssl
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from carpark.errors import InvalidSetting, PortTaken
+
+if TYPE_CHECKING:
+    import requests
 
 IDENTITY = "carpark"
 """What our own pages say in the header ``Server``."""
@@ -131,6 +136,21 @@ def is_same_site(origin: str | None, host: str) -> bool:
     """
     _, found, place = (origin or "").partition("://")
     return origin is None or (bool(found) and place.lower() == host.lower())
+
+
+def client() -> requests.Session:
+    """Make a client for the HTTP servers that settings name.
+
+    Returns:
+        A session that takes of the environment the certificates alone (``REQUESTS_CA_BUNDLE``): a proxy is not meant
+        for our own servers, and a password in ``~/.netrc`` was not given to us.
+    """
+    import requests  # takes a tenth of a second, which who asks nothing need not wait for
+
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+    return session
 
 
 def why(error: BaseException) -> str:

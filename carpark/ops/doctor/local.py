@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
 
-import requests
-
 from carpark import __version__
 from carpark.errors import CarparkError, ConfigurationError, InvalidSetting, PortTaken
 from carpark.ops.doctor.findings import Finding, ok, problem, split_error, wrong
@@ -21,7 +19,7 @@ from carpark.plugins.manager import with_own
 from carpark.services import ON_METRICS_PORT, SERVICES, Service
 from carpark.settings import Settings
 from carpark.settings.fields import PREFIX, options_of
-from carpark.web.ports import ANY_ADDRESS, IDENTITY, in_url, listen
+from carpark.web.ports import ANY_ADDRESS, IDENTITY, client, in_url, listen
 
 PROBE_TIMEOUT = 1.5
 """Seconds that whoever holds a port may take to say who it is."""
@@ -167,8 +165,7 @@ def _judge_holder(check: str, service: Service, holders: set[str], is_ours: bool
 def _probe(host: str, port: int) -> tuple[set[str], bool]:
     """Ask who is there: the services whose metrics it shows, and whether it is carpark at all."""
     try:
-        with requests.Session() as session:
-            session.trust_env = False
+        with client() as session:
             url = f"http://{in_url(host)}:{port}/metrics"
             response = session.get(url, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True)
             page = next(response.iter_content(256 * 1024), b"").decode("utf-8", "replace")

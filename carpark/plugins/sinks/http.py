@@ -24,7 +24,7 @@ from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings import values
 from carpark.settings.values import Text, mask_url
-from carpark.web.ports import why
+from carpark.web.ports import client, why
 
 if TYPE_CHECKING:
     import requests
@@ -57,7 +57,7 @@ class HttpSink(Sink):
         secret: The key of the signature; empty for none.
         singly: Post an object per summary rather than one list; its key is then the summary's id, so that a server
             that knows nothing but keys keeps each summary once.
-        trust_env: Heed the proxies and certificates that the environment names.
+        proxies: Heed the proxies that the environment names. Its certificates are heeded in any case.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class HttpSink(Sink):
         *,
         secret: str = "",
         singly: bool = False,
-        trust_env: bool = False,
+        proxies: bool = False,
     ) -> None:
         import requests  # noqa: F401 - with the first batch it would hold up the others for 50 ms; a start costs it 30
 
-        self._url, self._timeout, self._singly, self._trust_env = url, timeout, singly, trust_env
+        self._url, self._timeout, self._singly, self._proxies = url, timeout, singly, proxies
         if singly:
             self.batch = CONNECTIONS  # so that a batch takes no longer than its slowest post
         self._pool = ThreadPoolExecutor(CONNECTIONS, "webhook") if singly else None
@@ -156,7 +156,7 @@ class HttpSink(Sink):
     def _route(self) -> _Route:
         route: _Route | None = getattr(self._threads, "route", None)
         if route is None:
-            route = self._threads.route = _Route(self._url, self._headers, trust_env=self._trust_env)
+            route = self._threads.route = _Route(self._url, self._headers, proxies=self._proxies)
             with self._routes_lock:
                 self._routes.add(route)
         return route
@@ -169,13 +169,13 @@ class _Route:
     same each time, so it is done once, when the thread first posts. Cookies are not kept.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], *, trust_env: bool) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], *, proxies: bool) -> None:
         import requests
 
-        session = requests.Session()
-        session.trust_env = trust_env
+        session = client()  # so the request has no password but that of the URL
         self._request = session.prepare_request(requests.Request("POST", url, headers))
         target = str(self._request.url)
+        session.trust_env = proxies
         self._environment: dict[str, Any] = {**session.merge_environment_settings(target, {}, True, None, None)}
         self._adapter = session.get_adapter(target)
 
@@ -216,14 +216,11 @@ def _make_http_csv(context: PluginContext) -> HttpSink:
 
 def _check_writer(context: PluginContext) -> list[Finding]:
     """Look whether the writer is there and takes our token. It is posted an empty list."""
-    import requests
-
     settings = context.settings
     url = settings.writer_url.rstrip("/")
     where = mask_url(url)
     headers = {"Authorization": f"Bearer {settings.writer_token}"} if settings.writer_token else {}
-    with requests.Session() as session:
-        session.trust_env = False  # as the sink does
+    with client() as session:  # as the sink does
         try:
             health = session.get(f"{url}/healthz", timeout=_LOOK_SECONDS, allow_redirects=False)
             posted = session.post(
@@ -270,7 +267,7 @@ class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
 
 def _make_webhook(context: PluginContext) -> HttpSink:
     own: WebhookSettings = context.own
-    return HttpSink(own.url, context.settings.sink_timeout, secret=own.secret, singly=True, trust_env=True)
+    return HttpSink(own.url, context.settings.sink_timeout, secret=own.secret, singly=True, proxies=True)
 
 
 @hookimpl

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import requests
 
 from carpark.errors import InvalidSetting, SinkUnavailable, SummaryRefused
 from carpark.plugins import Plugins, Sink
@@ -72,6 +75,40 @@ def test_a_webhook_goes_through_the_proxy_that_the_environment_names_and_the_wri
     with pytest.raises(SinkUnavailable):
         make("webhook", webhook_url="http://far.invalid/hook").deliver([make_summary()])
     assert len(endpoint.requests) == 2
+
+
+@pytest.mark.parametrize("default", [False, True], ids=["machine", "default"])
+def test_no_sink_sends_a_password_that_it_was_not_given(
+    endpoint: Endpoint,
+    make: Callable[..., Sink],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    default: bool,
+) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text(("default" if default else "machine 127.0.0.1") + " login me password pssst\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert requests.utils.get_netrc_auth(endpoint.url) == ("me", "pssst"), "so requests would find it"
+    make("webhook", webhook_url=endpoint.url).deliver(make_summaries(2))
+    make("http-csv", writer_url=endpoint.url).deliver([make_summary()])
+    assert not any("authorization" in request.headers for request in endpoint.requests)
+    make("http-csv", writer_url=endpoint.url, writer_token="ours").deliver([make_summary()])
+    make("webhook", webhook_url=endpoint.url.replace("//", "//you:given@")).deliver([make_summary()])
+    given = [request.headers["authorization"] for request in endpoint.requests[-2:]]
+    assert given == ["Bearer ours", "Basic " + base64.b64encode(b"you:given").decode()]
+
+
+@pytest.mark.parametrize("name", ["http-csv", "webhook"])
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_certificates_that_the_environment_names_are_heeded_by_both(
+    make: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch, name: str, variable: str, free_port: int
+) -> None:
+    url = f"https://127.0.0.1:{free_port}"
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)  # the first of the two counts
+    monkeypatch.setenv(variable, "/nowhere/ca.pem")
+    with pytest.raises(SinkUnavailable, match=r"/nowhere/ca\.pem"):
+        make(name, writer_url=url, webhook_url=url).deliver([make_summary()])
 
 
 def test_a_webhook_gets_an_object_per_summary_with_its_id_as_key(endpoint: Endpoint, make: Callable[..., Sink]) -> None:

@@ -1,15 +1,22 @@
 """Opening ports, and words for why a server does not answer."""
 
 import itertools
+import re
 import socket
 import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from carpark.errors import InvalidSetting, PortTaken
-from carpark.web.ports import in_url, listen, why
+from carpark.web.ports import client, in_url, listen, why
+from carpark.web.server import HttpServer
 from tests.support.helpers import is_listening
+from tests.support.processes import ROOT
+from tests.support.source import PACKAGES, modules
 
 
 def test_a_port_of_zero_is_a_free_one() -> None:
@@ -61,3 +68,33 @@ def test_a_refused_request_says_so_in_two_words(free_port: int) -> None:
     with pytest.raises(requests.ConnectionError) as caught:
         requests.get(f"http://user:hidden@127.0.0.1:{free_port}/", timeout=5)
     assert why(caught.value) == "connection refused"
+
+
+def test_a_client_takes_neither_a_proxy_nor_a_password_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("default login me password pssst\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:1")
+    asked: dict[str, str] = {}
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        asked.update({name: text for name, text in environ.items() if isinstance(text, str)})
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+    listener = listen("127.0.0.1", 0, "CARPARK_WRITER_PORT")
+    with HttpServer(answer, listener, "127.0.0.1", "server") as server, client() as session:
+        assert session.get(f"{server.url}/here", timeout=10).ok
+    assert asked["PATH_INFO"] == "/here"
+    assert "HTTP_AUTHORIZATION" not in asked
+
+
+def test_every_request_of_ours_is_made_by_such_a_client() -> None:
+    made = re.compile(r"requests\.(Session\(|get\(|post\(|put\(|delete\(|head\(|request\()|urlopen|HTTPS?Connection\(")
+    found = [
+        str(module.path.relative_to(ROOT))
+        for module in modules(*PACKAGES)
+        if made.search(module.path.read_text(encoding="utf-8"))
+    ]
+    assert found == ["carpark/web/ports.py"]
