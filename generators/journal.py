@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from carpark.domain.events import Event, VehicleEntered, VehicleExited, load_json
+from carpark.domain.events import PRIVATE, Event, VehicleEntered, VehicleExited, load_json
 from carpark.errors import FileInUse, InvalidSetting, MessageError, ServiceError
 
 FLAG = "--journal"
@@ -44,6 +44,7 @@ class Journal:
         self._type = event_type
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(PRIVATE)
             self._file: BinaryIO = path.open("a+b")
         except OSError as error:
             raise InvalidSetting(FLAG, str(path), f"a file that can be written ({error.strerror})") from None

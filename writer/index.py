@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from carpark.domain.events import PRIVATE
 from writer.rows import Row
 
 BUCKET_WIDTHS = (10, 300, 3600, 86400)
@@ -69,6 +70,8 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        with contextlib.suppress(OSError):  # SQLite says it better
+            path.touch(PRIVATE)
         self._db = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
         try:
             self._open()

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from carpark.domain.events import PRIVATE
 from carpark.errors import FileInUse, InvalidSetting, ServiceError
 from writer.rows import HEADER, is_whole
 
@@ -44,7 +45,7 @@ def open_locked(path: Path) -> int:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise InvalidSetting(SETTING, str(path), "a file, or the name of a new one; this is something else")
         # Whatever another program appends meanwhile, what is written goes behind it and not over it.
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
     except OSError as error:
         wanted = f"a file that can be read and written ({reason_of(error)})"
         raise InvalidSetting(SETTING, str(path), wanted) from error

@@ -34,6 +34,7 @@ __all__ = [
     "EVENT_OF_QUEUE",
     "MAX_BODY_BYTES",
     "MAX_NESTING",
+    "PRIVATE",
     "TIME_LENGTH",
     "Event",
     "StaySummary",
@@ -55,6 +56,10 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_NESTING = 256
 """How deep lists and objects may be nested in a body. Python's own limit depends on who calls, and so would differ
 between the place that reads an event and the place that writes it again."""
+
+PRIVATE = 0o640
+"""The mode of a new file with plates in it: its owner and group may read it, nobody else. That of one that is there is
+somebody's decision, and stays."""
 
 
 _quoted: Callable[[str], str] = json.encoder.encode_basestring

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from carpark.domain.canonical import canonical_time
+from carpark.domain.events import PRIVATE
 from carpark.domain.pairing import ENTRY, Seen
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Progress as Hears
@@ -165,6 +166,7 @@ def _writing(path: Path | None) -> Iterator[Each | None]:
         yield None
         return
     try:
+        path.touch(PRIVATE)
         with path.open("w", encoding="utf-8") as file:
             yield _writer(file)
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import TextIO
 
 from pydantic import BaseModel, Field
 
-from carpark.domain.events import StaySummary, duration_between, format_duration
+from carpark.domain.events import PRIVATE, StaySummary, duration_between, format_duration
 from carpark.errors import InvalidSetting, InvalidSummary, SinkUnavailable
 from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.findings import check_file
@@ -153,7 +153,7 @@ class LineFileSink(Sink):
         deadline = time.monotonic() + self._timeout
         while True:
             # Whatever a program that takes no lock appends meanwhile, our lines go behind it and not over it.
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
             try:
                 _lock(file, deadline)
                 if self._is_current(file):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from carpark.domain.events import StaySummary
+from carpark.domain.events import PRIVATE, StaySummary
 from carpark.errors import InvalidSetting, SinkUnavailable
 from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.findings import check_file
@@ -102,6 +102,8 @@ class SqliteSink(Sink):
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # SQLite says it better
+            self._path.touch(PRIVATE)
         connection = sqlite3.connect(self._path, timeout=self._timeout, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
