@@ -86,7 +86,13 @@ def settings_table(options: Iterable[Option] | None = None) -> str:
         One row per setting: variable, flag, default, values, meaning.
     """
     rows = (
-        (f"`{option.variable}`", f"`{option.flag}`", _default(option), _wanted(option), option.help)
+        (
+            f"`{option.variable}`{' or `…_FILE`' if option.file_variable else ''}",
+            f"`{option.flag}`",
+            _default(option),
+            _wanted(option),
+            option.help,
+        )
         for option in (options_of(Settings).values() if options is None else options)
     )
     return markdown_table(("variable", "flag", "default", "value", "meaning"), rows)

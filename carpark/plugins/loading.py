@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from carpark.errors import ConfigurationError
 from carpark.plugins.manager import KINDS, Plugins, own_settings, raise_all
 from carpark.settings import Settings, load_settings
-from carpark.settings.fields import PREFIX, Option, given_texts, options_of, read
+from carpark.settings.fields import PREFIX, Given, Option, given_texts, options_of, read
 from carpark.settings.values import names as names_in
 
 _PLUGINS = options_of(Settings)["plugins"]
@@ -39,7 +39,7 @@ def load(
     environ, flags, called = os.environ if environ is None else environ, flags or {}, called or {}
     if plugins is None:
         plugins = Plugins(names_in(flags.get("plugins", environ.get(_PLUGINS.variable, ""))), lenient=True)
-    plugins.environ = environ = {**environ, **{PREFIX + name.upper(): text for name, text in flags.items()}}
+    plugins.environ = environ = with_flags(environ, flags, plugins)
     wrong = list(plugins.broken)
     texts = given_texts(Settings, environ, {name: flags.get(name) for name in Settings.model_fields})
     try:
@@ -57,7 +57,24 @@ def load(
     return settings, plugins
 
 
-def named_in(texts: Mapping[str, str]) -> Settings:
+def with_flags(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Plugins) -> dict[str, str]:
+    """Write flags down as variables, for who reads nothing else.
+
+    Args:
+        environ: The variables.
+        flags: Name of a setting, an offer's included, to the text given on the command line.
+        plugins: The plugins.
+
+    Returns:
+        The variables with these, and without those that name files for the same settings.
+    """
+    options = {**options_of(Settings), **own_options(plugins)}
+    files = {options[name].file_variable for name in flags if name in options}
+    kept = {name: text for name, text in environ.items() if name not in files}
+    return {**kept, **{PREFIX + name.upper(): text for name, text in flags.items()}}
+
+
+def named_in(texts: Given) -> Settings:
     """Find out which offers are in use although other settings are wrong.
 
     Args:

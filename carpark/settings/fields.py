@@ -1,7 +1,8 @@
 """The fields of any pydantic model as settings: each is a variable, a flag and a line of help.
 
-A value is taken from the flag, else from the variable, else from the field's default. How it is written is said by the
-`Text` of the field; without one it is what pydantic makes of text.
+A value is taken from the flag, else from the variable, else from the field's default; one that may be a secret, also
+from the file that ``<variable>_FILE`` names. How it is written is said by the `Text` of the field; without one it is
+what pydantic makes of text.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from carpark.errors import InvalidSetting, SeveralMistakes
-from carpark.settings.values import Text, as_text
+from carpark.settings.values import MASK, Text, as_text
+from carpark.settings.values import path as parse_path
 
 PREFIX = "CARPARK_"
 
@@ -24,6 +26,8 @@ _PLAIN = Text(str, "", mask="url")
 _SECRET = Text(str, "", mask="all")
 
 _SAID = {"missing": "a value", "extra_forbidden": "a setting that there is"}
+
+_LONGEST = 64 * 1024
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -50,6 +54,11 @@ class Option:
     def flag(self) -> str:
         """The command line flag."""
         return "--" + self.argument.replace("_", "-")
+
+    @property
+    def file_variable(self) -> str:
+        """The variable that names a file with the value, where that may hold a secret; else empty."""
+        return f"{self.variable}_FILE" if self.text.mask and self.text is not _PLAIN else ""
 
     @property
     def argument(self) -> str:
@@ -86,9 +95,19 @@ def _plain(field: FieldInfo) -> Text:
     return _SECRET if SecretStr in kinds or SecretBytes in kinds else _PLAIN
 
 
+Given = Mapping[str, str | InvalidSetting]
+"""Field to its text, or to what is wrong with the file that should have it."""
+
+
+class OfFile(str):
+    """The text of a file: of a wrong one nothing is shown, as it may be another secret than was wanted."""
+
+    __slots__ = ()
+
+
 def given_texts(
     model: type[BaseModel], environ: Mapping[str, str], flags: Mapping[str, str | None], prefix: str = PREFIX
-) -> dict[str, str]:
+) -> dict[str, str | InvalidSetting]:
     """Find out what is given.
 
     Args:
@@ -98,15 +117,40 @@ def given_texts(
         prefix: What the model's variables begin with.
 
     Returns:
-        Field to text, without those that are left to their defaults.
+        Field to text, or to what is wrong with the file that has it; without those that are left to their defaults.
     """
-    variables = {name: environ.get(option.variable, "") for name, option in options_of(model, prefix).items()}
-    return {name: text for name, text in variables.items() if text} | {
-        name: text for name, text in flags.items() if text is not None
-    }
+    options = options_of(model, prefix)
+    variables = {option.variable for option in options.values()}
+    found: dict[str, str | InvalidSetting] = {}
+    for name, option in options.items():
+        text, file = environ.get(option.variable, ""), option.file_variable
+        path = "" if file in variables else environ.get(file, "")  # a field of that name is meant by it
+        if (flag := flags.get(name)) is not None:
+            found[name] = flag
+        elif path:
+            found[name] = (
+                InvalidSetting(file, path, f"that or {option.variable}, not both") if text else _in(file, path)
+            )
+        elif text:
+            found[name] = text
+    return found
 
 
-def read(model: type[M], texts: Mapping[str, str], prefix: str = PREFIX, called: Mapping[str, str] | None = None) -> M:
+def _in(variable: str, path: str) -> str | InvalidSetting:
+    try:
+        with parse_path(path).open("rb") as file:
+            text = file.read(_LONGEST + 1).decode("utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        return InvalidSetting(variable, path, f"a file that can be read ({(error.strerror or str(error)).lower()})")
+    except ValueError:
+        return InvalidSetting(variable, path, "a file of UTF-8 text")
+    if not text.strip() or len(text) > _LONGEST:
+        said = "too long" if text.strip() else "empty"
+        return InvalidSetting(variable, path, f"a file that has the value; it is {said}")
+    return OfFile(text)
+
+
+def read(model: type[M], texts: Given, prefix: str = PREFIX, called: Mapping[str, str] | None = None) -> M:
     """Make a model of text.
 
     Args:
@@ -121,18 +165,28 @@ def read(model: type[M], texts: Mapping[str, str], prefix: str = PREFIX, called:
     Raises:
         ConfigurationError: A value is wrong, or two do not fit each other; it holds all that is wrong.
     """
+    unread = {name: text for name, text in texts.items() if isinstance(text, InvalidSetting)}
+    given = {name: text for name, text in texts.items() if isinstance(text, str)}
+    details: list[Any] = []
     try:
-        return model.model_validate(texts)
+        made = model.model_validate(given)
+        if not unread:
+            return made
     except ValidationError as error:
         details = error.errors()
-    found = []
+    found = list(unread.values())
     for each in details:
         name = str(each["loc"][0]) if each["loc"] else "*"  # a rule between fields
+        if name in unread:
+            continue
         option = options_of(model, prefix).get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
         words = str(each["ctx"]["error"]) if each["type"] == "value_error" else ""  # of a Text, or of a rule of ours
         said = _SAID.get(each["type"]) or each["msg"].removeprefix("Input should be ")
         wanted = words or option.text.wanted or said
-        value = option.text.shown(texts.get(name, option.default))
+        value = given.get(name, option.default)
+        if isinstance(value, OfFile):
+            value, wanted = MASK, f"{wanted}, in the file that {option.file_variable} names"
+        value = option.text.shown(value)
         found.append(InvalidSetting((called or {}).get(name, option.variable), value, wanted))
     raise found[0] if len(found) == 1 else SeveralMistakes(found)
 

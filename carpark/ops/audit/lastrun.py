@@ -127,8 +127,9 @@ class LastRun:
     def _sinks(self) -> Mapping[str, ReadBack]:
         if not self.environ[_SINKS]:
             return {}  # elsewhere no text means the default
-        core = {option.variable for option in options_of(Settings).values()}  # these are for the next run
-        now = {name: text for name, text in os.environ.items() if name not in core}  # here are the sinks' secrets
+        core = {name for each in options_of(Settings).values() for name in (each.variable, each.file_variable)}
+        # Those of the core are for the next run. Among the others are the sinks' secrets.
+        now = {name: text for name, text in os.environ.items() if name not in core}
         settings, plugins = load({**now, **self.environ}, kinds=("sinks",))
         return plugins.read_back(settings)
 

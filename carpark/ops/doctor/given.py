@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from carpark.errors import ConfigurationError, InvalidSetting
 from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.plugins import Plugins
-from carpark.plugins.loading import own_options
+from carpark.plugins.loading import own_options, with_flags
 from carpark.plugins.manager import own_settings
 from carpark.settings import Settings
 from carpark.settings.fields import PREFIX, given_texts, options_of, read, shown
+from carpark.settings.fields import Given as Fields
 
 _CHECK = "settings"
 _LIKE = 0.8
@@ -48,12 +49,13 @@ def read_given(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Pl
         The settings and what is wrong with them.
     """
     options = options_of(Settings)
-    plugins.environ = environ = {**environ, **{PREFIX + name.upper(): text for name, text in flags.items()}}
+    plugins.environ = environ = with_flags(environ, flags, plugins)
     texts = given_texts(Settings, environ, {name: flags.get(name) for name in options})
     called = {name: options[name].flag if name in flags else options[name].variable for name in options}
     own_flags = {name: option.flag for name, option in own_options(plugins).items() if name in flags}
     found = _mistakes(texts, called)
     unusable = {name for name, call in called.items() if any(each.name == call for each in found)}
+    unusable |= {name for name, text in texts.items() if isinstance(text, InvalidSetting)}
     findings = [wrong(_CHECK, f"{each.name}={each.value!r}", f"wanted {each.wanted}") for each in found]
     # What is left may not fit the default of what was taken out.
     right = {name: text for name, text in texts.items() if name not in unusable and not _mistakes({name: text}, called)}
@@ -75,7 +77,7 @@ def read_given(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Pl
     return Given(settings, unusable, findings)
 
 
-def _mistakes(texts: Mapping[str, str], called: Mapping[str, str]) -> list[InvalidSetting]:
+def _mistakes(texts: Fields, called: Mapping[str, str]) -> list[InvalidSetting]:
     try:
         read(Settings, texts, called=called)
     except ConfigurationError as error:
@@ -95,7 +97,8 @@ def _said(error: ConfigurationError) -> tuple[str, str]:
 
 
 def _slips(environ: Mapping[str, str], plugins: Plugins) -> list[Finding]:
-    known = [option.variable for option in (*options_of(Settings).values(), *own_options(plugins).values())]
+    options = (*options_of(Settings).values(), *own_options(plugins).values())
+    known = [name for option in options for name in (option.variable, option.file_variable) if name]
     theirs = tuple(f"{PREFIX}{each.name.upper().replace('-', '_')}_" for each in plugins.installed)
     findings = []
     for name in sorted(environ):
