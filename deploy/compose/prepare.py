@@ -13,8 +13,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 SECRETS = (
-    "RABBITMQ_PASSWORD",
-    "RABBITMQ_CAMERAS_PASSWORD",
+    "RABBITMQ_QUEUES_PASSWORD",
+    "RABBITMQ_WORKER_PASSWORD",
+    "RABBITMQ_ENTRY_PASSWORD",
+    "RABBITMQ_EXIT_PASSWORD",
+    "RABBITMQ_DASHBOARD_PASSWORD",
     "RABBITMQ_ADMIN_PASSWORD",
     "RABBITMQ_COOKIE",
     "REDIS_PASSWORD",
@@ -93,14 +96,10 @@ def write_secrets(folder: Path, values: Mapping[str, str]) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
     definitions = json.loads((HERE / "rabbitmq" / "definitions.json").read_text(encoding="utf-8"))
-    passwords = {
-        "carpark": "RABBITMQ_PASSWORD",
-        "cameras": "RABBITMQ_CAMERAS_PASSWORD",
-        "admin": "RABBITMQ_ADMIN_PASSWORD",
-    }
     for user in definitions["users"]:
+        password = values[f"RABBITMQ_{user['name'].upper()}_PASSWORD"]
         user["hashing_algorithm"] = "rabbit_password_hashing_sha256"
-        user["password_hash"] = password_hash(values[passwords[user["name"]]], secrets.token_bytes(4))
+        user["password_hash"] = password_hash(password, secrets.token_bytes(4))
     redis = values["REDIS_PASSWORD"]
     sentinel = (HERE / "redis" / "sentinel.conf").read_text(encoding="utf-8").replace("PASSWORD", redis)
     for name, text in (

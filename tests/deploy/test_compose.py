@@ -23,8 +23,7 @@ STACK = compose()["services"]
 ALL = with_overlay()
 OURS = {option.variable: option for option in options_of(Settings).values()}
 VALUES = {
-    "RABBITMQ_PASSWORD": "r-_1",
-    "RABBITMQ_CAMERAS_PASSWORD": "c-_5",
+    **{f"RABBITMQ_{name.upper()}_PASSWORD": f"{name}-_1" for name in SERVICES if name != "writer"},
     "REDIS_PASSWORD": "s-_2",
     "WRITER_TOKEN": "t-_3",
     "DASHBOARD_PASSWORD": "d-_4",
@@ -51,8 +50,10 @@ def test_every_variable_of_a_service_is_a_setting_with_a_right_value(services: d
         assert settings.writer_token == "t-_3"
         assert settings.dashboard_login == ("carpark:d-_4" if name in ("writer", "dashboard") else "")
         connect(settings.redis_url).close()
-        login = "cameras:c-_5" if name in ("entry", "exit") else "carpark:r-_1"
-        assert all(url.startswith(f"amqp://{login}@") for url in settings.broker_url.split(";"))
+        if name == "writer":
+            assert "CARPARK_BROKER_URL" not in environ
+        else:
+            assert all(url.startswith(f"amqp://{name}:{name}-_1@") for url in settings.broker_url.split(";"))
 
 
 def test_defaults_that_the_file_repeats_are_those_of_the_code_but_the_rate_that_its_redis_holds() -> None:
@@ -74,11 +75,11 @@ def test_what_the_file_needs_is_what_the_first_start_writes() -> None:
 
 def test_the_cluster_is_quorum_queues_and_a_primary_named_by_sentinels() -> None:
     environs = [{key: filled(value, VALUES) for key, value in ALL[name]["environment"].items()} for name in SERVICES]
-    for settings in map(load_settings, environs):
+    for environ, settings in zip(environs, map(load_settings, environs), strict=True):
         assert settings.queue_type == "quorum"
-        assert [part.partition("@")[2] for part in settings.broker_url.split(";")] == [
-            f"{node}:5672/carpark" for node in ("rabbitmq", "rabbitmq2", "rabbitmq3")
-        ]
+        assert "CARPARK_BROKER_URL" not in environ or [
+            part.partition("@")[2] for part in settings.broker_url.split(";")
+        ] == [f"{node}:5672/carpark" for node in ("rabbitmq", "rabbitmq2", "rabbitmq3")]
         client = connect(settings.redis_url)
         sentinels = client.connection_pool.sentinel_manager.sentinels  # type: ignore[attr-defined]
         hosts = [each.connection_pool.connection_kwargs["host"] for each in sentinels]
@@ -198,25 +199,37 @@ def test_the_image_is_built_of_the_three_packages_and_what_they_need() -> None:
     assert all((ROOT / name).exists() for name in let_in)
 
 
-def test_the_services_user_may_do_what_they_do_and_no_more() -> None:
+QUEUES = [name for queue in all_queues(MOST_PARTITIONS) for name in with_companions(queue)]
+EVENTS = [name for name in QUEUES if re.fullmatch(r"vehicle_[^.]+(\.\d+)?", name)]
+DECLARES = ({EXCHANGE, *QUEUES}, {"amq.default", *EVENTS}, {EXCHANGE, *QUEUES})
+RIGHTS = {
+    "queues": DECLARES,
+    "worker": DECLARES,
+    "entry": (set(), {EXCHANGE}, set()),
+    "exit": (set(), {EXCHANGE}, set()),
+    "dashboard": (set(), {"amq.default"}, set(QUEUES)),
+}
+"""What docs/rights.md says: to configure, to write, to read."""
+
+
+def test_each_service_has_a_user_that_may_do_what_it_does_and_no_more() -> None:
     definitions = json.loads((COMPOSE / "rabbitmq" / "definitions.json").read_text(encoding="utf-8"))
-    assert [user["name"] for user in definitions["users"]] == ["carpark", "cameras", "admin"]
+    assert {user["name"]: user["tags"] for user in definitions["users"]} == {
+        **{name: [] for name in RIGHTS},
+        "queues": ["management"],
+        "dashboard": ["monitoring"],
+        "admin": ["administrator"],
+    }
+    assert RIGHTS.keys() == SERVICES.keys() - {"writer"}
     assert all(user.keys() == {"name", "tags"} for user in definitions["users"])
-    (rights,) = (each for each in definitions["permissions"] if each["user"] == "carpark")
-    (cameras,) = (each for each in definitions["permissions"] if each["user"] == "cameras")
-    assert [cameras[right] for right in ("configure", "write", "read")] == ["^$", f"^{EXCHANGE}$", "^$"]
-    assert [right for right in ("configure", "write", "read") if re.search(rights[right], EXCHANGE)] == [
-        "configure",
-        "read",
-    ]
-    queues = [name for queue in all_queues(MOST_PARTITIONS) for name in with_companions(queue)]
-    for right in ("configure", "write", "read"):
-        assert all(re.fullmatch(rights[right], name) for name in queues)
-        assert not any(
-            re.search(rights[right], name)
-            for name in ("other", "vehicle_entry.XQ.x", "vehicle_entry.0", "amq.topic", "")
-        )
-    assert [right for right in ("configure", "write", "read") if re.search(rights[right], "amq.default")] == ["write"]
+    rights = {each["user"]: each for each in definitions["permissions"]}
+    assert rights.keys() == {*RIGHTS, "admin"}
+    others = {"other", "vehicle_entry.XQ.x", "vehicle_entry.0", "vehicle_events.XQ", "amq.topic", "carpark_work.1"}
+    for user, wanted in RIGHTS.items():
+        for right, names in zip(("configure", "write", "read"), wanted, strict=True):
+            may = {name for name in {EXCHANGE, "amq.default", *QUEUES, *others} if re.search(rights[user][right], name)}
+            assert may == names, (user, right)
+    queues = QUEUES
     (limits,) = (each["value"] for each in definitions["parameters"])
     assert limits["max-queues"] == len(queues)
     (policy,) = definitions["policies"]

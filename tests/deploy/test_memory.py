@@ -56,7 +56,7 @@ def waiting(settings: Settings, cost: Cost) -> float:
 
 def in_compose() -> Settings:
     environ = compose()["services"]["worker"]["environment"]
-    values = dict.fromkeys(("RABBITMQ_PASSWORD", "REDIS_PASSWORD", "WRITER_TOKEN"), "x")
+    values = dict.fromkeys(("RABBITMQ_WORKER_PASSWORD", "REDIS_PASSWORD", "WRITER_TOKEN"), "x")
     return load_settings({name: filled(value, values) for name, value in environ.items()})
 
 

@@ -8,16 +8,19 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pika
 import pika.exceptions
 import pytest
+import redis
 import requests
 
 from tests.deploy.files import COMPOSE, compose
+from tests.support.dashboard_service import start_dashboard
+from tests.support.helpers import eventually
 from tests.support.processes import Processes
 
 FAKE = """#!/bin/sh
@@ -81,8 +84,8 @@ def test_the_first_start_writes_secrets_that_only_their_owner_can_read(copy: Cop
     assert mode == 0o600
     assert stat.S_IMODE((copy.folder / "secrets").stat().st_mode) == 0o700
     secret = {name: value for name, value in copy.env.items() if name.endswith(("PASSWORD", "TOKEN", "COOKIE"))}
-    assert len(secret) == 8
-    assert len(set(secret.values())) == 8
+    assert len(secret) == 11
+    assert len(set(secret.values())) == 11
     assert all(len(value) >= 32 for value in secret.values())
     assert not any(value in ended.stdout for value in secret.values())
     assert copy.env["STACK_UID"] == str(os.getuid() or 10001)
@@ -98,7 +101,7 @@ def test_a_later_start_keeps_them_and_adds_what_is_missing(copy: Copy) -> None:
     assert copy.run("up").returncode == 0
     assert copy.env == first
     assert (first["CARPARK_BIND"], first["REDIS_PASSWORD"], first["CARPARK_RATE"]) == ("0.0.0.0", "mine", "20")
-    assert "RABBITMQ_PASSWORD" in first
+    assert "RABBITMQ_WORKER_PASSWORD" in first
 
 
 def test_what_was_there_for_all_to_read_is_their_owners_alone_after_any_start(copy: Copy) -> None:
@@ -180,64 +183,141 @@ def definitions(copy: Copy, management_url: str) -> Iterator[dict[str, Any]]:
         yield copy.env
     finally:
         requests.delete(f"{management_url}/api/vhosts/carpark", timeout=30)
-        for user in ("carpark", "cameras", "admin"):
-            requests.delete(f"{management_url}/api/users/{user}", timeout=30)
+        for user in made["users"]:
+            requests.delete(f"{management_url}/api/users/{user['name']}", timeout=30)
+
+
+class Users:
+    """The stack's users in the test's RabbitMQ.
+
+    Args:
+        passwords: The variables of `.env`.
+        broker_url: Where it is.
+        management_url: Its management API.
+        further: Variables of every service.
+    """
+
+    def __init__(
+        self, passwords: dict[str, str], broker_url: str, management_url: str, further: dict[str, str]
+    ) -> None:
+        where = pika.URLParameters(broker_url)
+        self._passwords, self._there, self._further = passwords, f"{where.host}:{where.port}", further
+        self._management = management_url.partition("@")[2]
+
+    def environ(self, user: str) -> dict[str, str]:
+        """Give the variables of a service."""
+        login = f"{user}:{self._passwords[f'RABBITMQ_{user.upper()}_PASSWORD']}"
+        broker, management = f"amqp://{login}@{self._there}/carpark", f"http://{login}@{self._management}"
+        return {**self._further, "CARPARK_BROKER_URL": broker, "CARPARK_MANAGEMENT_URL": management}
+
+    def url(self, user: str) -> str:
+        """Give the broker's URL of a user."""
+        return self.environ(user)["CARPARK_BROKER_URL"]
+
+
+@pytest.fixture
+def users(definitions: dict[str, str], broker_url: str, management_url: str, redis_url: str, tmp_path: Path) -> Users:
+    further = {"CARPARK_REDIS_URL": redis_url, "CARPARK_METRICS_PORT": "0", "CARPARK_DASHBOARD_PORT": "0"}
+    further |= {"CARPARK_SINKS": "jsonl", "CARPARK_SINK_JSONL": str(tmp_path / "stays.jsonl")}
+    return Users(definitions, broker_url, management_url, further)
 
 
 @pytest.mark.servers
-def test_rabbitmq_takes_the_users_and_ours_can_do_its_work_and_nothing_else(
-    definitions: dict[str, str], processes: Processes, broker_url: str, management_url: str
-) -> None:
-    parameters = pika.URLParameters(broker_url)
-    login = f"carpark:{definitions['RABBITMQ_PASSWORD']}"
-    url = f"amqp://{login}@{parameters.host}:{parameters.port}/carpark"
-    environ = {"CARPARK_BROKER_URL": url, "CARPARK_MANAGEMENT_URL": management_url.replace("guest:guest", login)}
-    process = processes.start(["carpark", "queues", "--once"], env=environ)
-    assert process.wait() == 0, process.output
-    assert "unacknowledged messages are not counted" not in process.output
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish("", "vehicle_entry", b"{}", mandatory=True)
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
-            channel.queue_declare("another")
-
-
-@pytest.mark.servers
-def test_a_camera_of_the_stack_can_publish_to_the_exchange_of_the_events_and_nothing_else(
-    definitions: dict[str, str], processes: Processes, broker_url: str, redis_url: str
-) -> None:
-    parameters = pika.URLParameters(broker_url)
-    where = f"{parameters.host}:{parameters.port}/carpark"
-    url = f"amqp://cameras:{definitions['RABBITMQ_CAMERAS_PASSWORD']}@{where}"
-    environ = {
-        "CARPARK_BROKER_URL": url,
-        "CARPARK_REDIS_URL": redis_url,
-        "CARPARK_METRICS_PORT": "0",
-        "CARPARK_MATCH_RATIO": "0",
-    }
-    cameras = [
-        processes.start(["carpark", "generate", kind, "--rate", "50", "--events", "20"], env=environ)
-        for kind in ("entry", "exit")
-    ]
-    for kind, camera in zip(("entry", "exit"), cameras, strict=True):
-        camera.wait_for_line(f"has no queue vehicle_{kind} behind vehicle_events, and this user may not declare it")
-    ours = f"amqp://carpark:{definitions['RABBITMQ_PASSWORD']}@{where}"
-    declared = processes.start(["carpark", "queues", "--once"], env={"CARPARK_BROKER_URL": ours})
-    assert declared.wait() == 0, declared.output
-    for camera in cameras:
+@pytest.mark.slow
+def test_each_service_does_its_work_as_its_own_user(users: Users, processes: Processes, store: redis.Redis) -> None:
+    queues = processes.start(["carpark", "queues", "--once"], env=users.environ("queues"))
+    assert queues.wait() == 0, queues.output
+    assert "unacknowledged messages are not counted" not in queues.output
+    worker = processes.start(["carpark", "worker", "--processes", "1", "--threads", "2"], env=users.environ("worker"))
+    for kind in ("entry", "exit"):
+        camera = processes.start(
+            ["carpark", "generate", kind, "--rate", "100", "--events", "30"],
+            env={**users.environ(kind), "CARPARK_MATCH_RATIO": "1"},
+        )
         assert camera.wait() == 0, camera.output
-        assert "the queue is there after" in camera.output
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        for name in ("vehicle_entry", "vehicle_exit"):
-            assert connection.channel().queue_declare(name, passive=True).method.message_count == 20
-        for harm in (
-            lambda channel: channel.basic_publish("", "vehicle_entry", b"{}"),
-            lambda channel: channel.basic_get("vehicle_entry"),
-            lambda channel: channel.queue_purge("vehicle_entry"),
-            lambda channel: channel.queue_bind("carpark_work", "vehicle_events", "vehicle_entry"),
-        ):
+        with pika.BlockingConnection(pika.URLParameters(users.url(kind))) as connection:
+            connection.channel().basic_publish("vehicle_events", f"vehicle_{kind}", b"garbage")
+    eventually(lambda: store.hget("carpark:counts", "exit/rejected") == "1", 60, "the worker has dead-lettered garbage")
+    eventually(lambda: int(store.hget("carpark:counts", "summaries/jsonl/delivered") or 0) == 30, 60, "stays")
+    as_dashboard = users.environ("dashboard")
+    listed = processes.start(["carpark", "dlq", "list", "--json"], env=as_dashboard)
+    assert listed.wait() == 0, listed.output
+    assert listed.output.count("the body is not JSON") == 2
+    _, url = start_dashboard(processes, as_dashboard)
+    with requests.Session() as session:
+        session.trust_env = False
+        assert "carpark worker" in session.get(url, timeout=30).text, "it names the workers"
+        assert "the body is not JSON" in session.get(f"{url}/queues/vehicle_entry/failed", timeout=30).text
+    for command in (["requeue", "--all", "--queue", "vehicle_entry"], ["purge", "--all", "--yes"]):
+        moved = processes.start(["carpark", "dlq", *command], env=as_dashboard)
+        assert moved.wait() == 0, moved.output
+        assert "1 dead letter" in moved.output or "2 dead letters" in moved.output
+    worker.terminate()
+    assert worker.wait() == 0
+    assert "ACCESS_REFUSED" not in worker.output
+
+
+@pytest.mark.servers
+def test_no_user_of_the_stack_may_do_what_is_anothers(users: Users, processes: Processes) -> None:
+    declared = processes.start(["carpark", "queues", "--once"], env=users.environ("queues"))
+    assert declared.wait() == 0, declared.output
+
+    def refuses(user: str, harm: Callable[[Any], object]) -> bool:
+        with pika.BlockingConnection(pika.URLParameters(users.url(user))) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
-            with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+            try:
                 harm(channel)
+            except pika.exceptions.ChannelClosedByBroker as error:
+                return error.reply_code == 403
+            return False
+
+    def declares(channel: Any) -> None:
+        channel.queue_declare("another")
+
+    def deletes(channel: Any) -> None:
+        channel.queue_delete("vehicle_entry.DQ")
+
+    def publishes(channel: Any) -> None:
+        channel.basic_publish("", "vehicle_entry", b"{}", mandatory=True)
+
+    def takes(channel: Any) -> None:
+        channel.basic_get("vehicle_entry.XQ")
+
+    def binds(channel: Any) -> None:
+        channel.queue_bind("carpark_work", "vehicle_events", "vehicle_entry")
+
+    harms = (declares, deletes, publishes, takes, binds)
+    refused = {
+        user: {h.__name__ for h in harms if refuses(user, h)}
+        for user in ("queues", "worker", "entry", "exit", "dashboard")
+    }
+    every = {h.__name__ for h in harms}
+    assert refused == {
+        "queues": {"declares", "binds"},
+        "worker": {"declares", "binds"},
+        "entry": every,
+        "exit": every,
+        "dashboard": every - {"publishes", "takes"},
+    }
+
+
+@pytest.mark.servers
+def test_a_camera_of_the_stack_waits_until_its_queue_is_declared(users: Users, processes: Processes) -> None:
+    cameras = {
+        kind: processes.start(
+            ["carpark", "generate", kind, "--rate", "50", "--events", "20"],
+            env={**users.environ(kind), "CARPARK_MATCH_RATIO": "0"},
+        )
+        for kind in ("entry", "exit")
+    }
+    for kind, camera in cameras.items():
+        camera.wait_for_line(f"has no queue vehicle_{kind} behind vehicle_events, and this user may not declare it")
+    declared = processes.start(["carpark", "queues", "--once"], env=users.environ("queues"))
+    assert declared.wait() == 0, declared.output
+    for kind, camera in cameras.items():
+        assert camera.wait() == 0, camera.output
+        assert "the queue is there after" in camera.output
+        with pika.BlockingConnection(pika.URLParameters(users.url(kind))) as connection:
+            queue = connection.channel().queue_declare(f"vehicle_{kind}", passive=True)
+            assert queue.method.message_count == 20
