@@ -75,8 +75,8 @@ def make_lane(
         ConfigurationError: The plate generator, or the journal, cannot be used.
     """
     plates = plugins.make_plates(plugins.context(settings), stream(plan.seed, f"{kind}/plates"))
-    camera = _camera(kind, settings, plan, plates, lot, stamps or Stamps(clock))
     journal = Journal(plan.journals[kind], KINDS[kind]) if kind in plan.journals else None
+    camera = _camera(kind, settings, plan, plates, lot, stamps or Stamps(clock, journal.last if journal else None))
     lane = Lane(
         camera,
         Schedule(settings.rate, clock.monotonic() if start is None else start),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from carpark.domain.events import format_time
 
 _TICK = timedelta(microseconds=1)
+_END = datetime.max.replace(tzinfo=UTC)
 
 
 class Clock:
@@ -48,11 +49,12 @@ class Stamps:
 
     Args:
         clock: Where the time comes from.
+        after: A canonical time that all of them are later than: that of the last event of an earlier run.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, after: str | None = None) -> None:
         self._clock = clock
-        self._last: datetime | None = None
+        self._last = datetime.fromisoformat(after) if after else None
 
     def stamp(self) -> str:
         """Take the next time.
@@ -62,6 +64,6 @@ class Stamps:
         """
         now = self._clock.now()
         if self._last is not None and now <= self._last:
-            now = self._last + _TICK
+            now = self._last + _TICK if self._last < _END else _END
         self._last = now
         return format_time(now)

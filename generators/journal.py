@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from carpark.domain.events import PRIVATE, Event, VehicleEntered, VehicleExited, load_json
 from carpark.errors import FileInUse, InvalidSetting, MessageError, ServiceError
+from carpark.web.ports import why
 
 FLAG = "--journal"
 _TOP = '{"confirmed": 0}\n'
@@ -29,6 +30,7 @@ class Journal:
     Attributes:
         count: How many events are in it.
         confirmed: How many of them, from the top, the broker is known to have.
+        last: The latest time of those that were in it when it was opened; None if there were none.
 
     Args:
         path: The file; it and its folder are made if they are not there.
@@ -42,12 +44,13 @@ class Journal:
     def __init__(self, path: Path, event_type: type[VehicleEntered] | type[VehicleExited]) -> None:
         self.path = path
         self._type = event_type
+        self.last: str | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(PRIVATE)
             self._file: BinaryIO = path.open("a+b")
         except OSError as error:
-            raise InvalidSetting(FLAG, str(path), f"a file that can be written ({error.strerror})") from None
+            raise InvalidSetting(FLAG, str(path), f"a file that can be read and written ({why(error)})") from None
         try:
             self._lock()
             self.count, self.confirmed, self._tail, end = self._read()
@@ -115,7 +118,7 @@ class Journal:
             self._file.write(text.encode())
             self._file.flush()
         except OSError as error:
-            raise ServiceError(f"{FLAG}={str(self.path)!r}: cannot be written: {error.strerror}") from None
+            raise ServiceError(f"{FLAG}={str(self.path)!r}: cannot be written: {why(error)}") from None
 
     def _lock(self) -> None:
         try:
@@ -142,6 +145,7 @@ class Journal:
             if not isinstance(found, int):
                 count += 1
                 tail.append(found)
+                self.last = max(self.last or "", found.time)
                 continue
             if not confirmed <= found <= count:
                 raise self._invalid(number, f"says that {found} of {count} events are confirmed")

@@ -11,6 +11,7 @@ from types import FrameType
 
 from prometheus_client import CollectorRegistry
 
+from carpark.domain.events import format_time
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
 from carpark.services import SERVICES
@@ -59,6 +60,8 @@ def run_service(kind: str, settings: Settings, plugins: Plugins, plan: Plan, dur
         )
         stack.callback(publisher.close)
         console.say(f"{service.title}: {settings.rate:g} events/s; metrics at {page.url}")
+        if lane.journal and (last := lane.journal.last or "") > format_time(clock.now()):
+            console.say(f"{service.title}: the clock is behind the journal's last event: times go on from {last}")
         stack.callback(console.end, [lane])
         until = None if duration is None else clock.monotonic() + duration
         Run([lane], publisher, clock=clock, stop=stop, watcher=console, until=until).run()

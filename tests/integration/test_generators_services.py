@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,26 @@ def test_a_plate_leaves_after_it_entered_and_enters_after_it_left(
         assert steps == ["in", "out"] * (len(steps) // 2)
     work()
     assert records.counts()["exit/matched"] == 200
+
+
+@pytest.mark.parametrize("kind", ["entry", "exit"])
+def test_a_journal_goes_on_in_time_when_the_clock_was_set_back_meanwhile(
+    start: Any, wire: Wire, tmp_path: Path, kind: str
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    options = ("--rate", 1000, "--journal", journal, *(("--match-ratio", 0) if kind == "exit" else ()))
+    assert start(kind, "--events", 20, *options).wait() == 0
+    year = datetime.now(UTC).year
+    # The same file as one whose first half was written by a clock that was a year ahead.
+    journal.write_text(journal.read_text(encoding="utf-8").replace(f'"{year}-', f'"{year + 1}-'), encoding="utf-8")
+    second = start(kind, "--events", 50, *options)
+    assert second.wait() == 0
+    times = [event[f"{kind}_date_time"] for event in events_of(journal)]
+    assert len(times) == 50
+    assert times == sorted(set(times))
+    assert f"{kind} generator: the clock is behind the journal's last event: times go on from {times[19]}" in (
+        second.output.splitlines()
+    )
 
 
 def test_a_second_generator_on_the_same_journal_is_refused(start: Any, wire: Wire, tmp_path: Path) -> None:

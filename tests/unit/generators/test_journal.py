@@ -167,6 +167,17 @@ def test_a_full_disk_is_an_error_before_anything_is_sent() -> None:
         pytest.skip("this system has no /dev/full")
     journal = Journal.__new__(Journal)
     journal.path, journal.count, journal._file = full, 0, full.open("wb")
-    with pytest.raises(ServiceError, match="cannot be written: No space left"):
+    with pytest.raises(ServiceError, match="cannot be written: no space left"):
         journal.append(EVENTS[:1])
+    journal.close()
+
+
+def test_the_latest_time_is_known_however_often_the_clock_was_set_back(path: Path) -> None:
+    journal = Journal(path, VehicleEntered)
+    assert journal.last is None
+    times = [f"2026-11-23T{hour}:00:00.000000Z" for hour in (12, 14, 13)]
+    journal.append([entered("AB12", time) for time in times])
+    journal.close()
+    journal = Journal(path, VehicleEntered)
+    assert journal.last == times[1]
     journal.close()

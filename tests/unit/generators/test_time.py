@@ -78,6 +78,18 @@ def test_each_stamp_is_later_than_the_one_before_whatever_the_clock_says(times: 
     assert all(earlier < later for earlier, later in itertools.pairwise(given_out))
 
 
+def test_stamps_are_later_than_an_earlier_run_and_stand_still_at_the_end_of_time() -> None:
+    noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    stamps = Stamps(HandClock(noon, noon, noon + timedelta(hours=2)), "2026-11-23T13:00:00.000000Z")
+    assert [stamps.stamp() for _ in range(3)] == [
+        "2026-11-23T13:00:00.000001Z",
+        "2026-11-23T13:00:00.000002Z",
+        "2026-11-23T14:00:00.000000Z",
+    ]
+    stamps = Stamps(HandClock(noon, noon), "9999-12-31T23:59:59.999998Z")
+    assert {stamps.stamp(), stamps.stamp()} == {"9999-12-31T23:59:59.999999Z"}
+
+
 def test_the_machines_time_is_utc_and_its_monotonic_clock_moves() -> None:
     clock = Clock()
     assert clock.now().utcoffset() == timedelta(0)
