@@ -23,7 +23,8 @@
     │   └── SummaryRefused
     └── ServiceError              a server is not there, or not as it should be: exit status 1
         ├── BrokerUnavailable
-        └── RecordsUnavailable
+        ├── RecordsUnavailable
+        └── NumbersMissing
 
 Bases end in ``Error``; leaves state the fact. Each message is one line of printable characters that can be shown as it
 is, in a terminal, a log or an AMQP header: `CarparkError` sees to that, whatever a message is made of.
@@ -299,3 +300,7 @@ class BrokerUnavailable(ServiceError):
 
 class RecordsUnavailable(ServiceError):
     """Redis cannot be reached, or cannot take writes for now."""
+
+
+class NumbersMissing(ServiceError):
+    """A page of metrics would not be right now: numbers of a process are not there, or cannot be read."""

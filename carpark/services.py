@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 METRICS_SETTING = "CARPARK_METRICS_PORT"
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that has prometheus_client, from its import on, keep numbers in a folder that processes share."""
+
 
 @dataclass(frozen=True)
 class Service:

@@ -9,7 +9,6 @@ import click
 
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
-from writer.server import serve
 
 
 @click.command(
@@ -32,6 +31,8 @@ def writer(settings: Settings) -> None:
     Takes them by POST /summaries; GET / is a page for people. Ends on SIGTERM or Ctrl-C, with every request that
     was in hand answered.
     """
+    from writer.server import serve  # takes a third of a second, which `--help` need not wait for
+
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     serve(settings, _say)
 

@@ -1,7 +1,8 @@
 """The page on which the numbers of all worker processes are summed, shown by a process of its own.
 
-Dramatiq's master runs `serve` beside the workers. It never imports the actors; what it needs it reads anew from the
-environment.
+Dramatiq's master runs `serve` beside the workers. When that process is killed, a worker process starts another one:
+``python -m carpark.backend.page MASTER``, which ends with its standard input. Neither imports the actors; what is
+needed is read anew from the environment.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carpark.errors import ConfigurationError, RecordsUnavailable
+from carpark.errors import ConfigurationError, NumbersMissing, RecordsUnavailable
 from carpark.records import Records, connect
 from carpark.services import SERVICES
 from carpark.settings import load_settings
@@ -23,9 +27,92 @@ from carpark.telemetry.page import MetricsPage
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.metrics_core import Metric
 
 PATIENCE = 0.5
 """Seconds that a scrape waits for the records; without an answer it does without their numbers."""
+
+
+_NUMBERS = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_([0-9]+)\.db")
+"""The names that prometheus_client gives to its files; the number is the process'."""
+
+
+class ProcessNumbers:
+    """The sums of what the processes of a master have counted, or an error. A collector for a registry.
+
+    Args:
+        folder: The master's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: set[Path] = set()
+
+    def collect(self) -> list[Metric]:
+        """Add up the files.
+
+        Returns:
+            The metrics.
+
+        Raises:
+            NumbersMissing: Those of a process that lives are not there, or cannot be read: it writes them again.
+        """
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        merge: Callable[[list[str]], list[Metric]] = MultiProcessCollector.merge
+        files = [path for path in self._folder.glob("*.db") if _NUMBERS.fullmatch(path.name) and _has_numbers(path)]
+        try:
+            found = merge([str(path) for path in files])
+        except Exception:  # whatever prometheus_client makes of a file that is torn, or none of its own
+            torn = [path for path in files if _is_torn(path, merge)]
+            _remove(torn)
+            said = ", ".join(path.name for path in torn)
+            raise NumbersMissing(f"numbers that cannot be read were removed: {said}; ask again in a moment") from None
+        gone = [path for path in sorted(self._read.difference(files)) if _lives(path)]
+        if gone or not files:
+            _remove(gone)
+            said = ", ".join(path.name for path in gone) or "no process has any"
+            raise NumbersMissing(f"numbers are missing in {self._folder}: {said}; ask again in a moment")
+        self._read = set(files)
+        return found
+
+
+def _remove(files: Iterable[Path]) -> None:
+    """Take files away that cannot be right: the process that has them in its memory writes them again."""
+    for path in files:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _has_numbers(path: Path) -> bool:
+    """Tell whether a file says that there is something in it: how much of it is used, beyond that number itself."""
+    try:
+        with path.open("rb") as file:
+            return int.from_bytes(file.read(4), sys.byteorder, signed=True) > 8
+    except OSError:
+        return False
+
+
+def _is_torn(path: Path, merge: Callable[[list[str]], list[Metric]]) -> bool:
+    try:
+        merge([str(path)])
+    except FileNotFoundError:
+        return False
+    except Exception:
+        return True
+    return False
+
+
+def _lives(path: Path) -> bool:
+    """Tell whether the process lives whose numbers a file has."""
+    match = _NUMBERS.fullmatch(path.name)
+    try:
+        os.kill(int(match[1]) if match else 0, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's: none of this master's
+        return False
+    return True
 
 
 class RecordsNow:
@@ -63,7 +150,7 @@ class RecordsNow:
 
 
 def serve() -> int:
-    """Show the page until the master ends.
+    """Show the page until the master ends; what Dramatiq's master runs.
 
     Returns:
         The exit status.
@@ -71,26 +158,49 @@ def serve() -> int:
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - the master called
     assert parent.pid is not None  # noqa: S101
-    logging.getLogger("waitress").setLevel(logging.ERROR)
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.multiprocess import MultiProcessCollector
-
     try:
-        settings = load_settings()
-        here, _ = folder.enter(parent.pid)
-        if (here / folder.REFUSED).exists():
-            return 2
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(here))  # type: ignore[no-untyped-call]
-        records = Records(connect(settings.redis_url, attempts=1, timeout=PATIENCE), settings.retention, settings.sinks)
-        registry.register(RecordsNow(lambda: records))
-        page = MetricsPage(registry, settings.bind, SERVICES["backend"].port_or(settings.metrics_port))
+        _show(parent.pid, parent.join)
     except ConfigurationError as error:
         # The workers have found the port free; somebody took it since.
         print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - goes into the master's output
         os.kill(parent.pid, signal.SIGTERM)
         return 2
-    with page:
-        print(f"backend: metrics at {page.url}", file=sys.stderr)  # noqa: T201
-        parent.join()
     return 0
+
+
+def main() -> int:
+    """Show the page until standard input ends; what a worker process runs when the page's process was killed.
+
+    Returns:
+        The exit status.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the master
+    try:
+        _show(int(sys.argv[1]), sys.stdin.read)
+    except ConfigurationError as error:
+        print(f"carpark: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def _show(master: int, until: Callable[[], object]) -> None:
+    logging.getLogger("waitress").setLevel(logging.ERROR)
+    from prometheus_client import CollectorRegistry
+
+    settings = load_settings()
+    here, _ = folder.enter(master)
+    held = folder.hold_page(here)
+    if held is None or (here / folder.REFUSED).exists():
+        return
+    with held:
+        registry = CollectorRegistry()
+        registry.register(ProcessNumbers(here))
+        records = Records(connect(settings.redis_url, attempts=1, timeout=PATIENCE), settings.retention, settings.sinks)
+        registry.register(RecordsNow(lambda: records))
+        with MetricsPage(registry, settings.bind, SERVICES["backend"].port_or(settings.metrics_port)) as page:
+            print(f"backend: metrics at {page.url}", file=sys.stderr)  # noqa: T201
+            until()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +25,20 @@ from carpark.broker.batches import parts_of
 from carpark.broker.lanes import Held
 from carpark.broker.reading import MarkerMessage
 from carpark.errors import ConfigurationError
-from carpark.services import METRICS_SETTING, SERVICES
+from carpark.services import METRICS_FOLDER, METRICS_SETTING, SERVICES
 from carpark.settings import Settings
 from carpark.telemetry import folder
 from carpark.telemetry.histograms import observe
 from carpark.web.ports import listen
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from prometheus_client import CollectorRegistry
+
+_LOOK_AGAIN = 1.0
+_FIRST_PAGE, _NEXT_PAGE = 30.0, 10.0
+"""Seconds until the page counts as gone: from the start, until which Dramatiq starts it, and from the last attempt."""
 
 
 class Prometheus(base.Prometheus):
@@ -47,6 +56,7 @@ class Prometheus(base.Prometheus):
         super().__init__()
         self._settings, self._meter = settings, meter
         self._is_one_of_many = False
+        self._keeper = _Keeper()
         self._labelled: dict[tuple[str, str], _Labelled] = {}
 
     @property
@@ -69,11 +79,12 @@ class Prometheus(base.Prometheus):
             print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - as the actors do with any wrong setting
             raise SystemExit(2) from None
         base.DB_PATH = str(here)
-        os.environ[folder.VARIABLE] = str(here)
+        os.environ[METRICS_FOLDER] = str(here)
         from prometheus_client import CollectorRegistry
 
         self._is_one_of_many = True
         self.start(broker, CollectorRegistry())
+        self._keeper.start()
 
     def _enter(self) -> Path:
         """Enter the folder; the first one there looks whether the page can be shown, before anything is worked on."""
@@ -164,6 +175,7 @@ class Prometheus(base.Prometheus):
             worker: The process's worker.
         """
         if self._is_one_of_many:
+            self._keeper.stop()
             super().after_worker_shutdown(broker, worker)  # type: ignore[no-untyped-call]
 
     def _of(self, message: MessageProxy | Message[Any]) -> _Labelled | None:
@@ -171,6 +183,51 @@ class Prometheus(base.Prometheus):
         if isinstance(getattr(message, "_message", None), MarkerMessage):
             return None
         return self._labelled.get((message.queue_name, message.actor_name))
+
+
+class _Keeper(threading.Thread):
+    """Looks now and then whether this process' numbers and the page are there, and mends what is not.
+
+    Dramatiq's master starts the process of the page, and never again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="numbers", daemon=True)
+        self._stopped = threading.Event()
+        self._page: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._not_before = time.monotonic() + _FIRST_PAGE
+
+    def run(self) -> None:
+        parent = multiprocessing.parent_process()
+        master = folder.master_pid() or os.getpid()
+        while not self._stopped.wait(_LOOK_AGAIN):
+            if parent and not parent.is_alive():
+                break
+            with suppress(ConfigurationError, OSError):  # there is no place for them: the page says so
+                folder.keep(master)
+                self._keep_page(master)
+        if self._process and self._process.stdin:
+            self._process.stdin.close()  # the page ends
+
+    def stop(self) -> None:
+        """Let go of the numbers: who ends takes files away himself."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join()
+
+    def _keep_page(self, master: int) -> None:
+        if self._page is None or not folder.is_held(self._page):
+            if self._page:
+                self._page.close()
+            # Where the folder was made again it is another file than the one that the page's process holds.
+            self._page = (folder.enter(master)[0] / folder.PAGE).open("a", encoding="ascii")
+        if folder.is_held(self._page):
+            self._not_before = 0.0
+        elif time.monotonic() >= self._not_before and (self._process is None or self._process.poll() is not None):
+            self._not_before = time.monotonic() + _NEXT_PAGE
+            command = [sys.executable, "-m", page.__name__, str(master)]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
 
 
 class _Labelled:
@@ -188,7 +245,7 @@ class _Labelled:
 @contextmanager
 def _variables_kept() -> Iterator[None]:
     """Undo what Dramatiq does to the environment, which others in this process read too."""
-    before = {name: os.environ.get(name) for name in (folder.VARIABLE, folder.VARIABLE.lower())}
+    before = {name: os.environ.get(name) for name in (METRICS_FOLDER, METRICS_FOLDER.lower())}
     try:
         yield
     finally:

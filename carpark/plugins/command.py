@@ -93,7 +93,7 @@ def plugins(settings: Settings, as_json: bool) -> None:
     found = Plugins(settings.plugins, lenient=True)
     listed = list(rows(found, settings))
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in listed], ensure_ascii=False, indent=2))
+        click.echo(json.dumps([asdict(row) for row in listed], indent=2))
     else:
         _print_table(listed)
     raise_all([*found.broken, *found.unknown(settings)])

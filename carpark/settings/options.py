@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
+import io
+import json
 import math
 import os
 import sys
@@ -13,6 +16,7 @@ import click
 from pydantic import BaseModel
 
 from carpark.errors import CarparkError, ConfigurationError, one_line
+from carpark.services import METRICS_FOLDER
 from carpark.settings.fields import PREFIX, Option, given_texts, options_of, read
 from carpark.settings.model import Settings
 from carpark.settings.values import number
@@ -32,6 +36,9 @@ SINK_SETTINGS = (
     "sink_retry_max",
 )
 """The settings of deliveries, for every command that delivers."""
+
+_MARKS = {"✓": "ok", "✗": "x", "…": "...", "·": "-"}
+"""What our texts have beyond ASCII, for terminals that lack it."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -138,6 +145,7 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None, 
     Raises:
         SystemExit: Always; 0 all well, 1 the work failed, 2 the command or a setting was wrong, 130 Ctrl-C.
     """
+    _prepare()
     try:
         status = command.main(args=arguments, prog_name=name, standalone_mode=False)
         click.echo(nl=False)  # flushes
@@ -158,6 +166,25 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None, 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     sys.exit(status if isinstance(status, int) else EXIT_OK)
+
+
+def _prepare() -> None:
+    """Let the output streams take every text, and keep this process' numbers out of a folder of other programs."""
+    codecs.register_error("spelled", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spelled")
+    # Only a worker's processes share numbers, in a folder of their own.
+    for name in (METRICS_FOLDER, METRICS_FOLDER.lower()):
+        os.environ.pop(name, None)
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Spell what a stream's encoding lacks, and half characters of a file's name: as JSON does where it is no mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_MARKS.get(each) or json.dumps(each)[1:-1] for each in lacking), error.end
 
 
 def fail(status: int, *lines: str) -> NoReturn:

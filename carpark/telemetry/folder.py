@@ -3,28 +3,35 @@
 Each master has its own, named after its process id. Every process that uses it holds a shared lock on a file in it for
 as long as it lives, so a folder that nobody holds belongs to a dead master and is removed, and one that a dead master
 of the same id left behind is emptied before it is used.
+
+Whatever else removes files of it, as programs do that clean up temporary folders: `keep`, called now and then by each
+process that counts, makes them again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import inspect
 import multiprocessing
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from carpark.errors import InvalidSetting
+from carpark.services import METRICS_FOLDER
 
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client looks for the folder, when it is first imported."""
+PAGE = "page"
+"""The file that the process that shows the page holds an exclusive lock on."""
 
 REFUSED = "refused"
 """The file that says that a worker process has already complained about the port."""
 
 _LOCK = "lock"
+_TRIES, _TRY_AGAIN = 5, 0.05
 _held: dict[Path, tuple[IO[str], bool]] = {}
 
 
@@ -46,7 +53,7 @@ def join_master() -> None:
     """
     master = master_pid()
     if master is not None:
-        os.environ[VARIABLE] = str(enter(master)[0])
+        os.environ[METRICS_FOLDER] = str(enter(master)[0])
 
 
 def enter(master: int) -> tuple[Path, bool]:
@@ -71,14 +78,48 @@ def enter(master: int) -> tuple[Path, bool]:
                 if other != folder:
                     _remove_dead(other)
             _held[folder] = _hold(folder)
+        elif not _is_at(folder / _LOCK, _held[folder][0]):
+            _held.pop(folder)[0].close()
+            _held[folder] = _hold(folder)
         return folder, _held[folder][1]
     except OSError as error:
         raise _unusable(str(error)) from error
 
 
+def keep(master: int) -> None:
+    """Make the folder, and this process' files in it, again if they are gone or others are in their place.
+
+    Args:
+        master: The master's process id.
+
+    Raises:
+        InvalidSetting: The system's temporary folder cannot be used.
+    """
+    from prometheus_client import values
+    from prometheus_client.mmap_dict import MmapedDict
+
+    enter(master)
+    inner = inspect.getclosurevars(values.ValueClass.__init__).nonlocals  # its lock, and all values that it has made
+    with inner["lock"]:
+        mine: list[Any] = list(inner["values"])
+        for file in {id(each._file): each._file for each in mine}.values():
+            path = Path(file._fname)
+            if _is_at(path, file._f):
+                continue
+            unfinished = path.with_suffix(".new")  # renamed when it is whole: the page adds up what it finds
+            unfinished.unlink(missing_ok=True)
+            new: Any = MmapedDict(str(unfinished))  # type: ignore[no-untyped-call]
+            for each in mine:
+                if each._file is file:
+                    new.write_value(each._key, each._value, each._timestamp)
+            unfinished.replace(path)
+            new._fname = file._fname
+            vars(file).update(vars(new))  # the same object: prometheus_client has it for values that are yet to come
+
+
 def _base() -> Path:
     base = Path(tempfile.gettempdir()) / f"carpark-metrics-{os.getuid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():
         raise _unusable(f"{base} belongs to somebody else")
     return base
@@ -94,12 +135,47 @@ def _hold(folder: Path) -> tuple[IO[str], bool]:
         folder.mkdir(exist_ok=True)
         lock = _open(folder)
         # Before it was locked, another master may have removed the folder as a dead one's: then once more.
-        first = lock is not None and _is_alone(lock) and _is_same(folder, lock)
+        first = lock is not None and _is_alone(lock) and _is_at(folder / _LOCK, lock)
         if lock is not None and first:
             _empty(folder)
         # From alone to shared there is a moment without a lock, in which the folder may be removed: then once more.
         if lock is not None and _share(folder, lock):
             return lock, first
+
+
+def hold_page(folder: Path) -> IO[str] | None:
+    """Become the process that shows the page.
+
+    Args:
+        folder: The master's folder.
+
+    Returns:
+        A lock, held until it is closed or the process ends; None while another process has it.
+    """
+    lock = (folder / PAGE).open("a", encoding="ascii")
+    for _ in range(_TRIES):
+        if _is_alone(lock):
+            return lock
+        time.sleep(_TRY_AGAIN)  # perhaps a process has it that looks whether it is held
+    lock.close()
+    return None
+
+
+def is_held(page: IO[str]) -> bool:
+    """Tell whether a process shows the page.
+
+    Args:
+        page: The file `PAGE`, open.
+
+    Returns:
+        Whether one holds its lock: as long as it lives, and no longer.
+    """
+    try:
+        fcntl.flock(page, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(page, fcntl.LOCK_UN)
+    return False
 
 
 def _open(folder: Path) -> IO[str] | None:
@@ -119,16 +195,16 @@ def _is_alone(lock: IO[str]) -> bool:
 
 def _share(folder: Path, lock: IO[str]) -> bool:
     fcntl.flock(lock, fcntl.LOCK_SH)
-    if _is_same(folder, lock):
+    if _is_at(folder / _LOCK, lock):
         return True
     lock.close()
     return False
 
 
-def _is_same(folder: Path, lock: IO[str]) -> bool:
+def _is_at(path: Path, file: IO[Any]) -> bool:
     try:
-        return os.path.samestat(os.fstat(lock.fileno()), (folder / _LOCK).stat())
-    except FileNotFoundError:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -137,7 +213,7 @@ def _remove_dead(folder: Path) -> None:
     if lock is None:
         return
     with lock:
-        if _is_alone(lock) and _is_same(folder, lock):
+        if _is_alone(lock) and _is_at(folder / _LOCK, lock):
             _empty(folder)
             (folder / _LOCK).unlink()
             with contextlib.suppress(OSError):  # a master that has got the same process id is entering it

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import re
+import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import requests
 
 from generators.wire import message_body
 from tests.support.garbage import bare, dramatiq_body
@@ -201,3 +205,125 @@ def test_a_plugin_that_imports_prometheus_client_spoils_nothing(
     publish_stays(channel, 0, 20)
     eventually(lambda: counted(Page.get(url), "exit") == 20, 30)
     assert "\nmy_plugin_loads_total 2.0" in Page.get(url).text
+
+
+def numbers_of(environ: dict[str, str], worker: Process) -> Path:
+    return next(Path(environ["TMPDIR"]).glob("carpark-metrics-*")) / str(worker.pid)
+
+
+def counted_page(url: str, count: int) -> Callable[[], Page]:
+    def right() -> Page:
+        answer = requests.get(url, timeout=10)
+        assert answer.status_code == 200, answer.text
+        page = Page(answer.text)
+        assert (counted(page, "entry"), counted(page, "exit")) == (count, count)
+        return page
+
+    return right
+
+
+def test_files_that_are_no_numbers_of_a_process_are_passed_over(
+    processes: Processes, environ: dict[str, str], channel: Any
+) -> None:
+    worker, url = start(processes, environ, *TWO)
+    publish_stays(channel, 0, 20)
+    before = eventually(counted_page(url, 20), 30).series().keys()
+    here = numbers_of(environ, worker)
+    for name in (f"counter_{worker.pid}.db", "histogram_1.db", "gauge_livesum_99999999.db"):
+        (here / name).touch()
+    for name in ("other.db", "counter_x.db", "gauge.db", "notes.txt", "counter_1.db.bak"):
+        (here / name).write_bytes(b"\xff\xfe no numbers")
+    for number, text in enumerate((b"\x01", b"\xff" * 9000, bytes(100))):
+        (here / f"counter_419430{number}.db").write_bytes(text)
+    (here / "counter_2.db").mkdir()
+    assert counted_page(url, 20)().series().keys() == before
+
+
+@pytest.mark.parametrize("text", [b"\x40\x00\x00\x00" * 20, b"not what it seems" * 100])
+def test_a_torn_file_of_nobody_is_said_once_and_gone(
+    processes: Processes, environ: dict[str, str], channel: Any, text: bytes
+) -> None:
+    worker, url = start(processes, environ, *ONE)
+    publish_stays(channel, 0, 5)
+    before = eventually(counted_page(url, 5), 30).series().keys()
+    (numbers_of(environ, worker) / "counter_4194305.db").write_bytes(text)
+    answer = requests.get(url, timeout=10)
+    assert (answer.status_code, answer.text.count("\n")) == (503, 1)
+    assert "counter_4194305.db" in answer.text
+    assert counted_page(url, 5)().series().keys() == before
+
+
+@pytest.mark.parametrize(
+    "harm", ["the folder", "the lock", "a file", "garbage in a file", "zeros in a file", "another file"]
+)
+def test_numbers_that_somebody_removed_or_spoiled_are_there_again_and_none_is_lost(
+    processes: Processes, environ: dict[str, str], channel: Any, harm: str
+) -> None:
+    worker, url = start(processes, environ, *TWO)
+    publish_stays(channel, 0, 20)
+    before = eventually(counted_page(url, 20), 30).series()
+    here = numbers_of(environ, worker)
+    counters = min(here.glob("counter_*.db"))
+    if harm == "the folder":
+        shutil.rmtree(here)
+    elif harm == "the lock":
+        (here / "lock").unlink()
+    elif harm == "a file":
+        counters.unlink()
+    elif harm == "garbage in a file":
+        with counters.open("r+b") as file:
+            file.seek(4)
+            file.write(b"\xff" * 2000)
+    elif harm == "zeros in a file":
+        with counters.open("r+b") as file:
+            file.write(bytes(64))
+    else:
+        (here / "mine").write_bytes(b"\x08" + b"\0" * 100)
+        (here / "mine").replace(counters)
+    if harm in ("the folder", "a file", "garbage in a file", "zeros in a file"):
+        answer = requests.get(url, timeout=10)
+        assert (answer.status_code, answer.text.count("\n")) == (503, 1)
+    after = eventually(counted_page(url, 20), 20).series()
+    assert after.keys() == before.keys()
+    publish_stays(channel, 20, 30)
+    eventually(counted_page(url, 50), 30)
+    assert worker.status is None
+
+
+def test_when_its_process_is_killed_the_page_is_there_again_and_ends_with_the_worker(
+    processes: Processes, environ: dict[str, str], channel: Any
+) -> None:
+    port = find_free_port()
+    worker, url = start(processes, environ, *TWO, CARPARK_METRICS_PORT=str(port))
+    publish_stays(channel, 0, 20)
+    for times in (1, 2):
+        eventually(counted_page(url, 20), 30)
+        os.kill(listener_on(port), signal.SIGKILL)
+        eventually(lambda seen=times: len(re.findall(PAGE, worker.output)) == 1 + seen, 30)
+    eventually(counted_page(url, 20), 30)
+    assert worker.terminate() == 0
+    eventually(lambda: not is_listening(port))
+    assert "Traceback" not in worker.output
+
+
+def test_the_page_that_a_worker_process_started_closes_when_the_master_is_killed(
+    processes: Processes, environ: dict[str, str]
+) -> None:
+    port = find_free_port()
+    worker, url = start(processes, environ, *ONE, CARPARK_METRICS_PORT=str(port))
+    eventually(lambda: Page.get(url).text)
+    os.kill(listener_on(port), signal.SIGKILL)
+    eventually(lambda: len(re.findall(PAGE, worker.output)) == 2, 40)
+    worker.signal(signal.SIGKILL)
+    eventually(lambda: not is_listening(port))
+
+
+def listener_on(port: int) -> int:
+    """Find the process that listens on a port of 127.0.0.1, as Linux tells it."""
+    local = f"0100007F:{port:04X}"
+    inode = next(line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines() if local in line.split()[1])
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(link.readlink()) == f"socket:[{inode}]":
+                return int(link.parts[2])
+    raise AssertionError(f"nobody listens on {port}")

@@ -211,3 +211,56 @@ def test_a_taken_port_and_a_taken_file_are_status_2(run: Callable[..., Process])
 
 def _never() -> threading.Event:
     return threading.Event()
+
+
+LATIN, CYRILLIC, ASCII = "iso-8859-1", "koi8-r", "ascii"
+
+
+@pytest.mark.parametrize("encoding", [LATIN, CYRILLIC, ASCII])
+def test_a_stream_that_lacks_our_marks_and_the_plates_gets_all_of_it(
+    tmp_path: Path, processes: Processes, encoding: str
+) -> None:
+    plates = tmp_path / "plates.txt"
+    plates.write_text("京A1234\nWÜ AB 12\nЖ123ДЯ\n", encoding="utf-8")
+    environ = {
+        **{f"CARPARK_{name}_PORT": "0" for name in ("WRITER", "METRICS", "DASHBOARD")},
+        "CARPARK_CSV": str(tmp_path / "stays.csv"),
+        "CARPARK_PLATES_FILE": str(plates),
+        "PYTHONIOENCODING": encoding,
+    }
+    run = ["carpark", "run", "--plates", "file", "--sinks", "stdout,http-csv", "--events", "40", "--rate", "100"]
+    ended = processes.start([*run, "--match-ratio", "1"], env=environ)
+    assert ended.wait(60) == 0
+    said = ended.log.read_text(encoding=encoding)
+    assert len(re.findall("^published .* ok$|^recorded .* ok$", said, re.MULTILINE)) == 2
+    shown = {row["vehicle_plate"] for line in said.splitlines() if line.startswith("{") for row in [json.loads(line)]}
+    assert shown == {row["vehicle_plate"] for row in rows(tmp_path / "stays.csv")}
+    assert "京A1234" in shown
+    for options in ((), ("--json",)):
+        verdict = processes.start(["carpark", "verify", *options], env=environ)
+        assert verdict.wait(30) == 0
+        assert "Traceback" not in verdict.output
+    assert json.loads(verdict.output)["ok"]
+
+
+@pytest.mark.parametrize("encoding", [LATIN, ASCII])
+def test_the_live_view_and_the_tables_fit_a_terminal_that_lacks_their_lines(
+    tmp_path: Path, processes: Processes, encoding: str
+) -> None:
+    environ = {
+        **{f"CARPARK_{name}_PORT": "0" for name in ("WRITER", "METRICS", "DASHBOARD")},
+        "CARPARK_CSV": str(tmp_path / "stays.csv"),
+        "PYTHONIOENCODING": encoding,
+        "TERM": "xterm",
+        "CARPARK_BROKER_URL": "stub://",
+        "CARPARK_REDIS_URL": "memory://",
+        "COLUMNS": "60",
+    }
+    for command in (["run", "--duration", "2"], ["doctor"], ["plugins"], ["verify"]):
+        script = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+        carpark = str(Path(sys.executable).with_name("carpark"))
+        shown = processes.start(["python", "-c", script, carpark, *command], env=environ)
+        assert shown.wait(60) in ((0, 1) if command == ["doctor"] else (0,))  # no writer runs
+        said = shown.log.read_bytes()
+        assert b"Traceback" not in said
+        assert not re.search(rb"[\xe2][\x80-\x9f]", said), "UTF-8 where the terminal has another encoding"

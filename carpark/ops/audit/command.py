@@ -31,6 +31,7 @@ from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.settings import Settings, load_settings
 from carpark.settings.fields import options_of
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples
+from carpark.web.ports import why
 
 PATIENCE = 1.0
 """Seconds after which a progress bar is shown."""
@@ -127,7 +128,7 @@ def print_verdict(verdict: Verdict, as_json: bool) -> None:
         as_json: As one line of JSON rather than as a table.
     """
     if as_json:
-        click.echo(json.dumps(verdict.to_dict(), ensure_ascii=False))
+        click.echo(json.dumps(verdict.to_dict()))
     else:
         Console().print(verdict.table())
 
@@ -170,7 +171,7 @@ def _writing(path: Path | None) -> Iterator[Each | None]:
         with path.open("w", encoding="utf-8") as file:
             yield _writer(file)
     except OSError as error:
-        raise InvalidSetting("--each", str(path), f"a file that can be written ({error.strerror})") from error
+        raise InvalidSetting("--each", str(path), f"a file that can be written ({why(error)})") from error
 
 
 def _writer(file: TextIO) -> Each:
@@ -196,7 +197,7 @@ def _refuse_nothing_to_compare(sources: Sources, settings: Settings, plugins: Pl
         raise InvalidSetting("CARPARK_SINKS", ",".join(settings.sinks), wanted)
     for name, back in sources.sinks.items():
         if not back.exists:
-            raise InvalidSetting(f"the file of the sink {name}", back.place, "a file that is there")
+            raise InvalidSetting(f"the file of the sink {name}", back.place, "a file that is there and may be read")
 
 
 def _refuse_files_of_no_sink(sources: Sources, settings: Settings, plugins: Plugins) -> None:

@@ -26,6 +26,7 @@ from carpark.plugins.findings import check_file
 from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings.values import File
+from carpark.web.ports import why
 
 _LOCK_POLL = 0.005  # seconds; the kernel waits for a lock for ever or not at all
 _READ_BYTES = 1024 * 1024
@@ -262,7 +263,7 @@ class StreamSink(Sink):
                 stream = self._stream or _standard_output()
                 for summary in summaries:
                     if summary.id not in self._ids:
-                        stream.write(self._lines.write(summary))
+                        stream.write(_fitting(self._lines.write(summary), stream.encoding))
                         stream.flush()  # line by line, so that the lines of several processes stay whole
                         self._remember(summary.id)
             except (OSError, ValueError) as error:
@@ -272,6 +273,15 @@ class StreamSink(Sink):
         self._ids[id_] = None
         if len(self._ids) > self.remembered:
             del self._ids[next(iter(self._ids))]
+
+
+def _fitting(line: str, encoding: str | None) -> str:
+    """Give a line of JSON as a stream can take it: JSON has a way to write each character in ASCII."""
+    try:
+        line.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(line), separators=(",", ":")) + "\n"
+    return line
 
 
 def _standard_output() -> TextIO:
@@ -332,7 +342,7 @@ def _make_file(context: PluginContext, variable: str, path: Path, lines: LineFor
     try:
         return LineFileSink(path, lines, context.settings.sink_timeout)
     except (OSError, ValueError) as error:
-        raise InvalidSetting(variable, str(path), f"a file that lines can be appended to ({error})") from error
+        raise InvalidSetting(variable, str(path), f"a file that lines can be appended to ({why(error)})") from error
 
 
 def _make_csv(context: PluginContext) -> Sink:

@@ -305,6 +305,16 @@ def test_stdout_is_the_real_one_where_dramatiq_has_put_its_log_in_its_place(
     assert json.loads(capfd.readouterr().out)["id"] == "exit-1"
 
 
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "ascii", "cp1252", "koi8-r", "utf-8", "utf-16"])
+def test_stdout_keeps_every_id_and_plate_whatever_its_encoding(encoding: str) -> None:
+    stays = [make_summary(id_, plate) for id_, plate in (("a…b ✓ · 😀", "京A1234"), ("x", "WÜ12"), ("y", "Ж123ДЯ"))]
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    StreamSink(JSON_LINES, stream).deliver(stays)
+    assert isinstance(stream.buffer, io.BytesIO)
+    found = [json.loads(line) for line in stream.buffer.getvalue().decode(encoding).splitlines()]
+    assert found == [stay.to_dict() for stay in stays]
+
+
 def test_stdout_forgets_the_oldest_ids_so_that_its_memory_is_bounded() -> None:
     stream, summaries = io.StringIO(), make_summaries(4)
     sink = StreamSink(JSON_LINES, stream)

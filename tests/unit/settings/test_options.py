@@ -26,6 +26,7 @@ from carpark.settings.options import (
     run_command,
     settings_options,
 )
+from tests.support.processes import Processes
 
 OPTIONS = options_of(Settings)
 NAMES = list(OPTIONS)
@@ -279,3 +280,33 @@ def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == EXIT_INTERRUPTED
     assert errors.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("utf-8", "✓ ✗ … · é 京 😀"), ("iso-8859-1", r"ok x ... · é \u4eac \ud83d\ude00")],
+)
+def test_what_a_stream_lacks_is_spelled_and_half_a_character_of_a_files_name_too(encoding: str, shown: str) -> None:
+    script = (
+        "import click; from carpark.settings.options import run_command\n"
+        "run_command(click.Command('c', callback=lambda: [click.echo('✓ ✗ … · é 京 😀 \\udcff', err=err) "
+        "for err in (False, True)]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, encoding=encoding, env={"PYTHONIOENCODING": encoding}
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, *[shown + " \\udcff\n"] * 2)
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+@pytest.mark.parametrize("program", ["carpark writer", "python -m writer", "carpark queues", "carpark generate entry"])
+def test_the_folder_of_another_programs_numbers_is_left_alone(
+    processes: Processes, tmp_path: Path, program: str, name: str
+) -> None:
+    environ = {"CARPARK_CSV": str(tmp_path / "stays.csv"), "CARPARK_WRITER_PORT": "0", "CARPARK_METRICS_PORT": "0"}
+    away = {"CARPARK_BROKER_URL": "amqp://127.0.0.1:1", "CARPARK_REDIS_URL": "redis://127.0.0.1:1"}
+    for folder in (tmp_path / "missing", tmp_path):
+        service = processes.start(program.split(), env={**environ, **away, name: str(folder)})
+        service.wait_for_line(r"^writer: http|metrics at http")
+        service.kill()
+    assert list(tmp_path.glob("*.db")) == []
