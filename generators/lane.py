@@ -27,7 +27,7 @@ class Tally:
         waited: For how many seconds in all.
         late: Seconds by which the latest event came after its due time.
         latest: The largest of these.
-        not_made: Events that were due when the time was up and were not made any more.
+        not_made: Events that were due before the end and were not made any more.
         waiting: Why the camera sees nobody now, in words; empty otherwise.
     """
 
@@ -118,6 +118,27 @@ class Lane:
         if self._wait and self._retry == math.inf:
             self._count_wait(at - self.schedule.due)
             self._retry = self.schedule.due
+
+    def overdue(self, until: float) -> int:
+        """Count the events that were due before a time and are not made; a camera that waits has none.
+
+        Args:
+            until: On the monotonic clock.
+
+        Returns:
+            How many there are.
+        """
+        return 0 if self._wait else int(min(self._left, self.schedule.overdue(until)))
+
+    def end(self, until: float) -> None:
+        """Count what is left when no more events are made: those that were due, or the wait that lasted until the end.
+
+        Args:
+            until: The end, on the monotonic clock.
+        """
+        self.tally.not_made = self.overdue(until)
+        if self._wait:
+            self._count_wait(until - (self._looked if self._polls else self.schedule.due))
 
     def forward(self) -> None:
         """Go on in the seed's sequences where the journal's earlier run stopped.

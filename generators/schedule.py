@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _MICRO = 1_000_000
 
 
@@ -56,4 +58,5 @@ class Schedule:
         Returns:
             How many events were due before now.
         """
-        return max(0, int((now - self.due) * self.rate) + 1) if now > self.due else 0
+        micros = round((now - self._start) * _MICRO) - self._shift
+        return max(0, math.ceil(round(micros * self.rate / _MICRO, 6)) - self._number)

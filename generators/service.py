@@ -16,6 +16,10 @@ from generators.publisher import BACKOFF_SECONDS, Publisher
 
 WINDOW = 250
 """How many events are sent at once at most, when they are due faster than they can be sent one by one."""
+
+CATCH_UP_SECONDS = 1.0
+"""For how long at the end events are still made that were due before it."""
+
 _TICK_SECONDS = 0.5
 _SAY_AGAIN_SECONDS = 60.0
 
@@ -83,14 +87,11 @@ class Run:
             ServiceError: The journal cannot be written.
         """
         self._resend()
-        while not self._stop.is_set():
-            open_lanes = [lane for lane in self.lanes if not lane.done]
-            if not open_lanes:
-                break
+        while open_lanes := [lane for lane in self.lanes if not lane.done]:
             now = self._clock.monotonic()
-            if now >= self._until:
-                for lane in open_lanes:
-                    lane.tally.not_made = 0 if lane.tally.waiting else lane.schedule.overdue(self._until)
+            if self._stop.is_set():
+                self._until = min(self._until, now)
+            if now >= self._until and self._is_over(open_lanes, now):
                 break
             lane = min(open_lanes, key=lambda each: each.next_look)
             if lane.next_look == math.inf:
@@ -102,9 +103,19 @@ class Run:
                 self._flush()
             else:
                 self._watcher.progress(self.lanes)
-                self._clock.wait(min(lane.next_look - now, self._until - now, _TICK_SECONDS), self._stop)
+                until = self._until if now < self._until else math.inf
+                self._clock.wait(min(lane.next_look - now, until - now, _TICK_SECONDS), self._stop)
         self._flush()
         self._keep()
+
+    def _is_over(self, open_lanes: list[Lane], now: float) -> bool:
+        """Say whether all that was due by the end is made, or is not made any more; this is counted."""
+        too_late = now >= self._until + CATCH_UP_SECONDS or self._records_away is not None or self._unkept
+        if not too_late and any(lane.overdue(self._until) for lane in open_lanes):
+            return False
+        for lane in open_lanes:
+            lane.end(self._until)
+        return True
 
     def _look(self, lane: Lane, now: float) -> None:
         if self._unkept:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from carpark.domain.events import format_time
 from carpark.embedded.system import GRACE, Embedded
 from carpark.embedded.view import View
 from carpark.errors import CarparkError, ConfigurationError
-from carpark.ops.audit import LastRun, Verdict, audit, run_folder
+from carpark.ops.audit import LastRun, Verdict, audit, run_folder, run_folder_of
 from carpark.ops.audit.command import progress_bar
 from carpark.ops.dashboard import DashboardServer
 from carpark.ops.dashboard.server import links_of
@@ -114,9 +115,10 @@ def _run(
         last = replace(last, counts=report.to_dict())
         last.save()
         verdict = None if abort.is_set() else _audit(park, last, plugins, console)
+        kept, not_made, held_back = _keep(park, last), park.not_made, park.held_back
     if as_json:
         audited = verdict.to_dict() if isinstance(verdict, Verdict) else None
-        click.echo(json.dumps({**report.to_dict(), "audit": audited}))
+        click.echo(json.dumps({**report.to_dict(), "not_made": not_made, "held_back": held_back, "audit": audited}))
     else:
         console.print(report.table())
         for text, right in report.sums():
@@ -127,14 +129,38 @@ def _run(
     elif verdict:
         console.print(
             f"audit: {verdict.sentence()}" if verdict.ok else verdict.table(),
-            style="green" if verdict.ok else None,
+            style="green" if verdict.ok and not verdict.undelivered else None,
             highlight=False,
             soft_wrap=True,
         )
+    if kept:
+        console.print(kept, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if held_back:
+        said = f"{held_back:,} events less than the rate would make: a camera waited, for room or for somebody to leave"
+        console.print(said, style="yellow", highlight=False, soft_wrap=True)
+    if not_made:
+        said = f"events were due and not made: this machine is too slow for {settings.rate:g} of each a second"
+        console.print(f"carpark run: {not_made:,} {said}", style="bold red", markup=False, soft_wrap=True)
     if not done:
         why = "stopped before everything was done" if abort.is_set() else _unfinished(report.undelivered)
         console.print(f"carpark run: {why}", style="bold red", markup=False, soft_wrap=True)
-    return EXIT_OK if done and report.adds_up and (verdict is None or getattr(verdict, "ok", False)) else EXIT_FAILED
+    is_right = verdict is None or getattr(verdict, "ok", False)
+    return EXIT_OK if done and report.adds_up and not not_made and is_right else EXIT_FAILED
+
+
+def _keep(park: Embedded, last: LastRun) -> str:
+    """Write down what would be gone with the process, and say where it is."""
+    csv = park.settings.csv
+    try:
+        count = last.keep(park.letters())
+    except OSError as error:
+        return f"dead letters cannot be kept beside {csv}: {error.strerror}"
+    if not count:
+        return ""
+    letters = "1 dead letter is" if count == 1 else f"{count:,} dead letters are"
+    if last.folder != run_folder_of(csv):
+        return f"{letters} gone: another run uses {run_folder_of(csv)}, or it cannot be written"
+    return f"{letters} kept: carpark dlq list --csv {shlex.quote(str(csv))}"
 
 
 def _audit(park: Embedded, last: LastRun, plugins: Plugins, console: Console) -> Verdict | CarparkError:

@@ -6,19 +6,23 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import dramatiq
+from dramatiq.common import xq_name
 from dramatiq.errors import QueueNotFound
 
 from carpark.backend.processing import Backend
+from carpark.backend.relay import letter
 from carpark.broker import STUB, StubBroker
+from carpark.broker.letters import headers_for
+from carpark.broker.stub import Letter
 from carpark.domain.events import Event, StaySummary, VehicleExited
 from carpark.domain.report import Report
-from carpark.domain.routing import event_queues, queue_for
+from carpark.domain.routing import WORK, event_queues, queue_for
 from carpark.embedded.metrics import EmbeddedMetrics
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
@@ -190,8 +194,8 @@ class Embedded:
         """
         now = self._clock.monotonic()
         for lane in self._lanes:
-            lane.schedule.shift(now - self._started)
-        until = None if duration is None else now + duration
+            lane.schedule.shift(now - lane.schedule.due)
+        until = None if duration is None else self._lanes[0].schedule.due + duration
         Run(self._lanes, self._publisher, clock=self._clock, stop=stop, watcher=watcher, until=until).run()
 
     def finish(self, abort: threading.Event) -> bool:
@@ -246,6 +250,31 @@ class Embedded:
             undelivered=records.undelivered(),
             dead=sum(self.broker.counts(queue)["dead"] for queue in self.broker.names),
         )
+
+    @property
+    def not_made(self) -> int:
+        """Events that were due before the end and were not made."""
+        return sum(lane.tally.not_made for lane in self._lanes)
+
+    @property
+    def held_back(self) -> int:
+        """Events that the rates would have made and that were not due, because a camera waited for somebody."""
+        return sum(int(lane.tally.waited * lane.schedule.rate) for lane in self._lanes if not lane.done)
+
+    def letters(self) -> Iterator[tuple[str, Letter]]:
+        """Give what ends with this process unless it is kept: dead letters, and summaries that wait for a sink.
+
+        Yields:
+            The queue of dead letters that each is in, or would be in, and the letter.
+        """
+        for name in map(xq_name, self.broker.names):
+            yield from ((name, each) for each in self.broker.letters(name))
+        records = self.backend.records
+        for backlog in records.backlogs():
+            why = f"sink {backlog.sink!r} had not taken it when the run ended: {backlog.error or 'it was not its turn'}"
+            for summary, state in records.outbox(backlog.sink).stays():
+                if state == "waiting":
+                    yield xq_name(WORK), Letter(letter(backlog.sink, summary).encode(), headers_for(why))
 
     def _is_idle(self) -> bool:
         return all(not (count["ready"] or count["unacked"]) for count in map(self.broker.counts, self.broker.names))

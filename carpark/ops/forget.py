@@ -81,7 +81,7 @@ def _elsewhere(plate: str, settings: Settings, plugins: Plugins) -> Iterator[str
     if others:
         yield f"what the {'sink' if len(others) == 1 else 'sinks'} {', '.join(others)} gave it to"
     if (folder := run_folder_of(settings.csv)).is_dir():
-        yield f"journals of the last `carpark run`: {folder}"
+        yield f"journals and dead letters of the last `carpark run`: {folder}"
     yield "journals of the generators (--journal), and what `carpark verify --each` wrote"
     yield "events and dead letters in RabbitMQ: carpark dlq list --match PLATE, carpark dlq purge ID"
     yield "Redis' append-only file until it is rewritten (redis-cli BGREWRITEAOF), backups, logs"

@@ -53,6 +53,13 @@ def table_of(process: Process) -> dict[str, int]:
     return {name: int(match[1]) for name, match in found.items() if match}
 
 
+def ask(processes: Processes, *arguments: object) -> Process:
+    """Run another command to its end."""
+    process = processes.start(["carpark", *map(str, arguments)], env={"COLUMNS": "200"})
+    process.wait()
+    return process
+
+
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_it_ends_by_itself_and_everything_adds_up(run: Callable[..., Process], tmp_path: Path, partitions: int) -> None:
     process = run("--events", "300", "--rate", "200", "--seed", "7", "--partitions", str(partitions))
@@ -147,6 +154,98 @@ def test_a_sink_that_comes_round_gets_all_of_it(run: Callable[..., Process]) -> 
         assert process.wait(60) == 0
     assert table_of(process)["undelivered"] == 0
     assert len(sink.ids) == len(sink.taken) == 24
+
+
+@pytest.mark.parametrize("end", ["--duration", "Ctrl-C"])
+def test_load_that_was_due_and_not_made_is_said_and_is_status_1(run: Callable[..., Process], end: str) -> None:
+    process = run("--rate", "40000", "--capacity", "0", "--json", *(("--duration", "1") if end == "--duration" else ()))
+    if end == "Ctrl-C":
+        process.wait_for_line(r"^ +[0-9.]+ s  published [1-9]")
+        process.signal(signal.SIGINT)
+    assert process.wait(240) == 1
+    said = next(json.loads(line) for line in process.output.splitlines() if line.startswith("{"))
+    assert said["not_made"] > 0
+    assert f"carpark run: {said['not_made']:,} events were due and not made" in process.output
+    assert said["audit"]["ok"], "what was made is all accounted for"
+    if end == "--duration":
+        assert said["published"] + said["not_made"] + said["held_back"] == 80_000
+
+
+def test_load_that_a_full_car_park_held_back_is_said(run: Callable[..., Process]) -> None:
+    process = run("--rate", "50", "--match-ratio", "0", "--capacity", "10", "--duration", "3", "--json")
+    assert process.wait(60) == 0
+    said = next(json.loads(line) for line in process.output.splitlines() if line.startswith("{"))
+    assert (said["published"], said["not_made"]) == (10 + 150, 0)
+    assert said["held_back"] == pytest.approx(140, abs=2)
+    assert f"{said['held_back']} events less than the rate would make" in process.output
+
+
+def test_the_dead_letters_of_a_run_can_be_looked_at_after_it(
+    run: Callable[..., Process], processes: Processes, tmp_path: Path
+) -> None:
+    env = {"CARPARK_WEBHOOK_URL": "http://127.0.0.1:9", "CARPARK_SINK_RETRIES": "0"}
+    ended = run("--events", "10", "--rate", "100", "--sinks", "webhook,http-csv", "--partitions", "3", **env)
+    assert ended.wait(60) == 1
+    assert "nothing lost" not in ended.output
+    assert "audit: 8 summaries not yet delivered" in ended.output
+    csv_path = tmp_path / "stays.csv"
+    assert f"8 dead letters are kept: carpark dlq list --csv {csv_path}" in ended.output
+
+    listed = ask(processes, "dlq", "list", "--csv", csv_path, "--match", "webhook", "--json")
+    letters = json.loads(listed.output)
+    assert listed.status == 0
+    assert {letter["queue"] for letter in letters} == {"carpark_work.XQ"}
+    assert {letter["arguments"]["summary"]["id"] for letter in letters} == {row["id"] for row in rows(csv_path)}
+    shown = ask(processes, "dlq", "show", letters[3]["id"], "--csv", csv_path)
+    assert shown.status == 0
+    assert "no retry is wanted" in shown.output
+    assert letters[3]["arguments"]["summary"]["vehicle_plate"] in shown.output
+
+    audited = ask(processes, "verify", "--csv", csv_path, "--json")
+    assert audited.status == 1, "nobody delivers them any more"
+    verdict = json.loads(audited.output)
+    assert (verdict["ok"], verdict["undelivered"], verdict["dead"]) == (True, 8, 8)
+
+    again = run("--events", "5", "--rate", "100")
+    assert again.wait(60) == 0
+    assert "dead letter" not in again.output.partition("undelivered")[0]
+    assert json.loads(ask(processes, "dlq", "list", "--csv", csv_path, "--json").output) == []
+
+
+def test_what_waited_for_a_sink_at_the_end_of_a_run_is_kept(
+    run: Callable[..., Process], processes: Processes, tmp_path: Path
+) -> None:
+    with Recorder() as sink:
+        sink.status = 503
+        process = run("--rate", "100", "--sinks", "webhook", "--json", CARPARK_WEBHOOK_URL=sink.url)
+        process.wait_for_line("sink webhook fails")
+        process.signal(signal.SIGINT)
+        process.wait_for_line("Ctrl-C ends it at once")
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 1
+    said = next(json.loads(line) for line in process.output.splitlines() if line.startswith("{"))
+    assert said["undelivered"] > 0
+    csv_path = tmp_path / "stays.csv"
+    listed = ask(processes, "dlq", "list", "--csv", csv_path, "--limit", "100000", "--json")
+    letters = json.loads(listed.output)
+    assert len({letter["arguments"]["summary"]["id"] for letter in letters}) == said["undelivered"]
+    assert all("had not taken it when the run ended" in letter["error"] for letter in letters)
+
+
+def test_dead_letters_of_no_run_and_of_a_killed_one_are_status_2(
+    run: Callable[..., Process], processes: Processes, tmp_path: Path
+) -> None:
+    csv_path = tmp_path / "stays.csv"
+    asked = ask(processes, "dlq", "list", "--csv", csv_path)
+    assert (asked.status, len(asked.output.splitlines())) == (2, 1)
+    assert "wanted those of a `carpark run` that has ended" in asked.output
+    killed = run("--rate", "50")
+    killed.wait_for_line(r"matched [1-9]")
+    killed.signal(signal.SIGKILL)
+    killed.wait()
+    asked = ask(processes, "dlq", "list", "--csv", csv_path)
+    assert (asked.status, len(asked.output.splitlines())) == (2, 1)
+    assert "wanted those of a `carpark run` that has ended" in asked.output
 
 
 def test_a_second_ctrl_c_ends_the_waiting_with_status_1(run: Callable[..., Process]) -> None:

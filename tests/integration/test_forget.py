@@ -51,7 +51,7 @@ def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
     assert f"sink http-csv: {day.csv}, 1 row with it" in said
     assert f"sink jsonl: {tmp_path / 'none.jsonl'}, not on this machine" in said
     assert "what the sink webhook gave it to" in said
-    assert f"journals of the last `carpark run`: {day.csv}.run" in said
+    assert f"journals and dead letters of the last `carpark run`: {day.csv}.run" in said
     assert "carpark dlq list --match PLATE" in said
     assert store.keys("*B7") == []
     assert not store.exists("entry_plates")

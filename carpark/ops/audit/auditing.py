@@ -107,7 +107,9 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, t
     if kept:
         inside = kept.add_inside(facts, sources.since)
         kept.add_under_way(facts, names, sources.since)
-        verdict.stranded = kept.stranded()
+        backlogs = kept.backlogs()
+        verdict.stranded = [backlog for backlog in backlogs if backlog.is_stranded]
+        verdict.elsewhere = sum(backlog.undelivered for backlog in backlogs if backlog.sink not in names)
         if not sources.since:
             _compare(verdict, Report.of_counts(kept.counts(), published=0, inside=inside, undelivered=0, dead=0))
     if sources.counts:
@@ -159,8 +161,10 @@ def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, names: list[s
         facts.doubt(what, (id_ for kind, id_ in queued.events if kind == what))
     if with_records:
         return  # these know all summaries that are under way
-    for sink, summary, state in queued.summaries:
-        if sink in names and summary.exit_date_time >= sources.since:
+    wanted = [each for each in queued.summaries if each[1].exit_date_time >= sources.since]
+    verdict.elsewhere = len({(sink, summary.id) for sink, summary, _ in wanted if sink not in names})
+    for sink, summary, state in wanted:
+        if sink in names:
             stay = (summary.id, summary.entry_date_time, summary.exit_date_time)
             facts.add([(summary.vehicle_plate, under_way_to(names.index(sink)), *stay, state)])
 

@@ -103,7 +103,8 @@ def verify(
     Without --journal the last `carpark run` is audited, which has records and queues of its own: then only --csv,
     --sinks, --show, --each and --json count, and the others are refused.
 
-    Exit status: 0 all is accounted for, 1 something is lost, there twice or unexpected, 2 the command was wrong.
+    Exit status: 0 all is accounted for, 1 something is lost, there twice or unexpected, or is undelivered by a run that
+    has ended, 2 the command was wrong.
     """
     if journals:
         sources = Sources(
@@ -117,7 +118,8 @@ def verify(
     with progress_bar(Console(stderr=True)) as progress, _writing(each_file) as each:
         verdict = audit(sources, show=show, progress=progress, each=each)
     print_verdict(verdict, as_json)
-    return EXIT_OK if verdict.ok else EXIT_FAILED
+    is_over = not journals  # then nobody will deliver what is not delivered
+    return EXIT_OK if verdict.ok and not (is_over and verdict.undelivered) else EXIT_FAILED
 
 
 def print_verdict(verdict: Verdict, as_json: bool) -> None:

@@ -63,16 +63,16 @@ class Kept:
         """
         return self._records.forgotten()
 
-    def stranded(self) -> list[Backlog]:
-        """Look for sinks that something waits for and that no worker has.
+    def backlogs(self) -> list[Backlog]:
+        """Look at what sinks have not taken.
 
         Returns:
-            What such sinks have not taken.
+            A part for each sink.
 
         Raises:
             RecordsUnavailable: Redis is not there.
         """
-        return [backlog for backlog in self._records.backlogs() if backlog.is_stranded]
+        return self._records.backlogs()
 
     def add_inside(self, facts: Facts, since: str) -> int:
         """Read who is inside.

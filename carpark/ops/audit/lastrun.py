@@ -1,16 +1,18 @@
-"""What ``carpark run`` leaves beside its CSV, so that the run can be audited: the journals, and where everything is."""
+"""What ``carpark run`` leaves beside its CSV: its journals, where everything is, and its dead letters."""
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from carpark.broker.stub import Letter
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Sources
 from carpark.plugins import Plugins, ReadBack
@@ -22,6 +24,7 @@ from carpark.settings.values import as_text
 
 _NOTE = "run.json"
 _LOCK = "lock"
+_LETTERS = "dead-letters.jsonl"
 _SINKS, _CSV = f"{PREFIX}SINKS", f"{PREFIX}CSV"
 
 
@@ -105,6 +108,54 @@ class LastRun:
             wanted = f"a run that can be read ({error}); or name what was published with --journal"
         raise InvalidSetting("CARPARK_CSV", str(csv), wanted)
 
+    def keep(self, letters: Iterable[tuple[str, Letter]]) -> int:
+        """Write down dead letters, which the broker of a run takes with it.
+
+        Args:
+            letters: Each with its queue.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        path, count = self.folder / _LETTERS, 0
+        path.touch(0o640)
+        with path.open("w", encoding="ascii") as lines:
+            for queue, letter in letters:
+                count += 1
+                body = base64.b64encode(letter.body).decode()
+                lines.write(json.dumps({"queue": queue, "headers": dict(letter.headers), "body": body}) + "\n")
+        return count
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it came to its end, rather than being killed or running still."""
+        return (self.folder / _LETTERS).exists()
+
+    def letters(self) -> list[tuple[str, Letter]]:
+        """Read the dead letters that were written down.
+
+        Returns:
+            Each with its queue.
+
+        Raises:
+            InvalidSetting: There are none, or they cannot be read.
+        """
+        path = self.folder / _LETTERS
+        try:
+            with path.open(encoding="ascii") as lines:
+                return [
+                    (str(each["queue"]), Letter(base64.b64decode(each["body"]), dict(each["headers"])))
+                    for each in map(json.loads, lines)
+                ]
+        except FileNotFoundError:
+            wanted = "those of a `carpark run` that has ended; while it runs they are on its dashboard"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wanted = f"dead letters that can be read ({error})"
+        raise InvalidSetting("the file of dead letters", str(path), wanted)
+
     def sources(self, sinks: Mapping[str, ReadBack] | None = None) -> Sources:
         """Say what an audit of the run looks at.
 
@@ -112,7 +163,7 @@ class LastRun:
             sinks: What its sinks keep; by default what the note says of them.
 
         Returns:
-            Its journals, what its sinks keep, and what its records said.
+            Its journals, what its sinks keep, what its records said, and what it left undone.
 
         Raises:
             ConfigurationError: A plugin of the run is not there any more.
@@ -122,6 +173,7 @@ class LastRun:
             sinks=self._sinks() if sinks is None else sinks,
             since=self.since,
             counts=self.counts,
+            messages=[(queue, letter.body) for queue, letter in self.letters()] if self.has_ended else None,
         )
 
     def _sinks(self) -> Mapping[str, ReadBack]:
@@ -164,7 +216,7 @@ def _moved(text: str, before: Path, here: Path) -> str:
 
 
 def run_folder_of(csv: Path) -> Path:
-    """Say where a run keeps its journals and its note.
+    """Say where a run keeps its journals, its note and its dead letters.
 
     Args:
         csv: The file of summaries (``CARPARK_CSV``).

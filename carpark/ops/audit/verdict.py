@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from carpark.ops.health import sink_problems
+from carpark.ops.health import sink_problems, summaries
 from carpark.records import Backlog
 
 
@@ -67,6 +67,7 @@ class Verdict:
         sinks: One part per sink.
         findings: What is wrong, one line each: as many as were asked for of each kind.
         stranded: What waits for sinks that no worker has, as far as the records were looked at.
+        elsewhere: Summaries that are undelivered to sinks that are not read back.
     """
 
     entries: int = 0
@@ -90,6 +91,7 @@ class Verdict:
     sinks: list[SinkVerdict] = field(default_factory=list)
     findings: dict[str, list[str]] = field(default_factory=dict)
     stranded: list[Backlog] = field(default_factory=list)
+    elsewhere: int = 0
 
     @property
     def published(self) -> int:
@@ -100,6 +102,11 @@ class Verdict:
     def lost(self) -> int:
         """Summaries that a sink lacks, events and vehicles that the records lack."""
         return self.unknown + sum(sink.lost for sink in self.sinks)
+
+    @property
+    def undelivered(self) -> int:
+        """Summaries that a sink has not got yet, once for each sink."""
+        return self.elsewhere + sum(sink.undelivered for sink in self.sinks)
 
     @property
     def duplicated(self) -> int:
@@ -158,6 +165,7 @@ class Verdict:
             "lost": self.lost,
             "duplicated": self.duplicated,
             "unexpected": self.unexpected,
+            "undelivered": self.undelivered,
             "sinks": {sink.name: {name: getattr(sink, name) for name in _SINK_NUMBERS} for sink in self.sinks},
             "records": self.records,
             "sums": [{"sum": text, "right": right} for text, right in self.sums()],
@@ -215,7 +223,8 @@ class Verdict:
             One line.
         """
         if self.ok:
-            return f"nothing lost, nothing twice: {self.published:,} events are accounted for"
+            late = f"{summaries(self.undelivered)} not yet delivered, nothing else missing" if self.undelivered else ""
+            return f"{late or 'nothing lost'}, nothing twice: {self.published:,} events are accounted for"
         if self.lost or self.duplicated or self.unexpected:
             return f"{self.lost:,} lost, {self.duplicated:,} duplicated, {self.unexpected:,} unexpected"
         return "the numbers do not add up"

@@ -6,23 +6,26 @@ import difflib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from operator import attrgetter
+from pathlib import Path
 from typing import IO, Any
 
 import click
 from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
+from pika import BasicProperties
 
 from carpark.broker import RabbitmqBroker
 from carpark.domain.routing import WORK
 from carpark.errors import BrokerUnavailable, InvalidSetting
+from carpark.ops.audit.lastrun import LastRun, run_folder_of
 from carpark.ops.dashboard.base import Wanted, matches
 from carpark.ops.dashboard.giving_up import give_up
 from carpark.ops.dashboard.jobs import Job, check_mended, job_of, of_job
 from carpark.ops.health import span, summaries
-from carpark.rabbitmq.moving import Mover
+from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import all_queues
 from carpark.records import Backlog, Records, connect
 from carpark.settings import Settings
@@ -45,7 +48,16 @@ def _known(ctx: click.Context, parameter: click.Parameter, name: str | None) -> 
 
 _queue = click.option("--queue", metavar="QUEUE", callback=_known, help="Only the dead letters of this queue")
 _match = click.option(
-    "--match", default="", metavar="TEXT", help="Only those with this in their reason, actor or the body's first 4 KiB"
+    "--match",
+    default="",
+    metavar="TEXT",
+    help="Only those with this in their reason, actor or the body's first 4 KiB, or of this plate",
+)
+_csv = click.option(
+    "--csv",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Those that the last `carpark run` with this CSV left, rather than RabbitMQ's",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 _ids = click.argument("ids", nargs=-1, metavar="[ID]...")
@@ -76,6 +88,7 @@ def dlq() -> None:
     epilog=examples(
         "carpark dlq list",
         "carpark dlq list --queue vehicle_entry --offset 1000 --limit 500",
+        "carpark dlq list --csv data/summaries.csv    # those of a `carpark run` that has ended",
         "carpark dlq list --json --limit 100000 | jq -r '.[].error' | sort | uniq -c",
     ),
 )
@@ -84,10 +97,13 @@ def dlq() -> None:
 @_match
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Leave out the first N")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="List N at most")
+@_csv
 @_json
-def list_(settings: Settings, queue: str | None, match: str, offset: int, limit: int, as_json: bool) -> None:
+def list_(
+    settings: Settings, queue: str | None, match: str, offset: int, limit: int, csv: Path | None, as_json: bool
+) -> None:
     """List dead letters, the oldest of each queue first."""
-    jobs, more = _select(_mover(settings), _queues(settings, queue), matches(match), offset, limit)
+    jobs, more = _select(_walker(settings, csv), _queues(settings, queue, csv), matches(match), offset, limit)
     if as_json:
         click.echo(json.dumps([job.to_dict() for job in jobs]))
         return
@@ -107,10 +123,11 @@ def list_(settings: Settings, queue: str | None, match: str, offset: int, limit:
 )
 @settings_options("broker_url", "partitions")
 @click.argument("id")
+@_csv
 @_json
-def show(settings: Settings, id: str, as_json: bool) -> int:  # noqa: A002 - what the help calls it
+def show(settings: Settings, id: str, csv: Path | None, as_json: bool) -> int:  # noqa: A002 - what the help calls it
     """Show a dead letter: why it died, headers, and its whole body."""
-    job = _find(_mover(settings), _queues(settings), id)
+    job = _find(_walker(settings, csv), _queues(settings, csv=csv), id)
     if job is None:
         return _missing([id])
     fields = job.to_dict(whole=True)
@@ -303,19 +320,39 @@ def _refuse_if_served(backlog: Backlog) -> None:
         raise InvalidSetting("SINK", backlog.sink, wanted)
 
 
+class _LastRun:
+    """Goes through the dead letters of a `carpark run` that has ended as `Mover` goes through RabbitMQ's."""
+
+    def __init__(self, csv: Path) -> None:
+        self._letters = LastRun(run_folder_of(csv), "", {}).letters()
+
+    def walk(self, queue_name: str) -> Generator[Taken, None, None]:
+        for place, (queue, letter) in enumerate(self._letters):
+            if queue == queue_name:
+                yield Taken(queue, place, letter.body, BasicProperties(headers=dict(letter.headers)))
+
+
+def _walker(settings: Settings, csv: Path | None) -> Mover | _LastRun:
+    return _LastRun(csv) if csv else _mover(settings)
+
+
 def _mover(settings: Settings) -> Mover:
     if settings.broker_url.startswith("stub:"):
-        wanted = "RabbitMQ, amqp://user:password@host:port; the dead letters of `carpark run` are on its dashboard"
+        wanted = (
+            "RabbitMQ, amqp://user:password@host:port; the dead letters of `carpark run` are on its dashboard, and "
+            "`carpark dlq list --csv FILE` reads them when it has ended"
+        )
         raise InvalidSetting("CARPARK_BROKER_URL", settings.broker_url, wanted)
     return Mover(settings.broker_url, "carpark dlq")
 
 
-def _queues(settings: Settings, queue: str | None = None) -> list[str]:
-    return [xq_name(name) for name in ([queue] if queue else all_queues(settings.partitions))]
+def _queues(settings: Settings, queue: str | None = None, csv: Path | None = None) -> list[str]:
+    partitions = MOST_PARTITIONS if csv else settings.partitions  # how many the run had, its letters say
+    return [xq_name(name) for name in ([queue] if queue else all_queues(partitions))]
 
 
 def _select(
-    mover: Mover, queue_names: Sequence[str], wanted: Wanted, offset: int, limit: int
+    mover: Mover | _LastRun, queue_names: Sequence[str], wanted: Wanted, offset: int, limit: int
 ) -> tuple[list[Job], bool]:
     found: list[Job] = []
     for queue_name in queue_names:
@@ -330,7 +367,7 @@ def _select(
     return found, False
 
 
-def _find(mover: Mover, queue_names: Sequence[str], message_id: str) -> Job | None:
+def _find(mover: Mover | _LastRun, queue_names: Sequence[str], message_id: str) -> Job | None:
     for queue_name in queue_names:
         with closing(mover.walk(queue_name)) as messages:
             for message in messages:

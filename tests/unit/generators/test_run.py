@@ -95,6 +95,76 @@ def test_what_cannot_be_made_before_the_time_is_up_is_counted(bench: Bench) -> N
     assert lane.tally.published + lane.tally.not_made == 100
 
 
+def test_what_was_due_before_the_end_is_still_made_for_a_second(bench: Bench) -> None:
+    def hang_at_the_end(_: object) -> None:
+        if bench.clock.elapsed > 9.2:
+            bench.clock.elapsed = max(bench.clock.elapsed, 10.5)
+
+    lane = bench.one()
+    bench.run([lane], ListPublisher(hang_at_the_end), duration=10)
+    assert (lane.tally.published, lane.tally.not_made) == (100, 0)
+
+
+@pytest.mark.parametrize("rate", [10, 300, 2000])
+def test_a_stop_counts_what_was_due_and_is_not_made_as_the_end_of_the_time_does(
+    make_settings: Callable[..., Settings], rate: int
+) -> None:
+    bench = Bench(make_settings(rate=rate, capacity=0))
+
+    def slow(_: object) -> None:
+        bench.clock.elapsed += 2
+        if bench.clock.elapsed >= 6:
+            bench.stop.set()
+
+    lanes = bench.both()
+    bench.run(lanes, ListPublisher(slow))
+    for lane in lanes:
+        assert lane.tally.published + lane.tally.not_made == 6 * rate
+    assert any(lane.tally.not_made for lane in lanes) == (rate > WINDOW)
+
+
+def test_no_more_is_due_than_is_asked_for(bench: Bench) -> None:
+    def very_slow(_: object) -> None:
+        bench.stop.set()
+        bench.clock.elapsed += 1000
+
+    lane = bench.one(events=300)
+    bench.run([lane], ListPublisher(very_slow))
+    assert (lane.tally.published, lane.tally.not_made) == (251, 49)
+
+
+def test_a_stop_on_time_leaves_nothing_that_was_due(bench: Bench) -> None:
+    publisher = ListPublisher(lambda _: bench.stop.set() if bench.clock.elapsed > 3 else None)
+    lanes = bench.both()
+    bench.run(lanes, publisher)
+    assert [lane.tally.not_made for lane in lanes] == [0, 0]
+    assert [lane.tally.published for lane in lanes] == [31, 31] or [lane.tally.published for lane in lanes] == [32, 32]
+
+
+def test_while_redis_is_away_at_the_end_nothing_is_made_up_for(bench: Bench) -> None:
+    lane = bench.one()
+    looks, look = [], lane.camera.look
+
+    def away_at_the_end() -> Seen | Wait:
+        looks.append(bench.clock.elapsed)
+        if bench.clock.elapsed >= 9:
+            raise RecordsUnavailable("Redis is away (connection refused)")
+        return look()
+
+    lane.camera.look = away_at_the_end  # type: ignore[method-assign]
+    bench.run([lane], ListPublisher(), duration=10)
+    assert (lane.tally.published, lane.tally.not_made) == (90, 10)
+    assert len(looks) < 120, "it does not ask without a pause"
+
+
+def test_a_wait_that_lasts_until_the_end_is_a_wait(make_settings: Callable[..., Settings]) -> None:
+    bench = Bench(make_settings(rate=10, capacity=20, match_ratio=0))
+    lanes = bench.both()
+    bench.run(lanes, ListPublisher(), duration=10)
+    assert [(lane.tally.published, lane.tally.not_made) for lane in lanes] == [(20, 0), (100, 0)]
+    assert lanes[0].tally.waited == pytest.approx(8, abs=0.11)
+
+
 def test_a_run_ends_on_time_and_after_as_many_events_as_it_shall(bench: Bench) -> None:
     publisher = ListPublisher()
     bench.run([bench.one(events=7)], publisher)

@@ -54,6 +54,14 @@ def test_what_was_due_and_did_not_happen_is_counted() -> None:
     assert schedule.overdue(1.05) == 11
 
 
+@given(rate=st.integers(1, 20_000), seconds=st.integers(1, 3600), start=st.floats(0, 1e7))
+def test_in_a_time_as_many_are_due_as_the_rate_says(rate: int, seconds: int, start: float) -> None:
+    schedule = Schedule(rate, start)
+    assert schedule.overdue(schedule.due + seconds) == rate * seconds
+    schedule.advance()
+    assert schedule.overdue(start + seconds) == rate * seconds - 1
+
+
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_a_rate_of_nothing_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="greater than 0"):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from carpark.broker.stub import Letter
+from carpark.errors import InvalidSetting
 from carpark.ops.audit import LastRun
 from tests.support.audited import Day, stay, summaries_of, write_csv, write_lines
 from tests.support.processes import ROOT
@@ -207,6 +209,23 @@ def test_a_file_of_no_sink_that_is_audited_is_refused(day: Day, sinks: str, flag
 
 
 @pytest.mark.slow
+def test_dead_letters_of_a_run_are_kept_as_they_are(tmp_path: Path) -> None:
+    run = LastRun(tmp_path, at(0), {})
+    assert not run.has_ended
+    letters = [
+        ("vehicle_entry.XQ", Letter(bytes(range(256)), {"x-carpark-error": "it is 'no' JSON"})),
+        ("carpark_work.XQ", Letter("ঢাকা".encode(), {})),
+    ]
+    assert run.keep(letters) == 2
+    assert run.letters() == letters
+    assert run.has_ended
+    assert run.sources({}).messages == [(queue, letter.body) for queue, letter in letters]
+    assert (tmp_path / "dead-letters.jsonl").stat().st_mode & 0o007 == 0, "plates are nobody else's"
+    (tmp_path / "dead-letters.jsonl").write_text('{"queue": 1}\n', encoding="utf-8")
+    with pytest.raises(InvalidSetting, match=r"the file of dead letters=.*dead letters that can be read"):
+        run.letters()
+
+
 def test_servers_that_are_not_there_are_one_line_and_status_1(day: Day, free_port: int) -> None:
     day.publish([])
     day.summarise([])

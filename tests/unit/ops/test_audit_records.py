@@ -153,6 +153,23 @@ def test_a_summary_that_was_given_up_is_undelivered_where_the_records_are_gone(d
     verdict = day.verdict(messages=[message])
     assert verdict.ok
     assert verdict.sinks[0].undelivered == 1
+    assert verdict.sentence() == (
+        "1 summary not yet delivered, nothing else missing, nothing twice: 4 events are accounted for"
+    )
+
+
+def test_what_a_sink_has_not_got_that_is_not_read_back_is_undelivered_too(day: Day, records: Records) -> None:
+    day.publish(stay(0))
+    day.summarise(summaries_of(stay(0)))
+    message = ("carpark_work.XQ", letter("webhook", summaries_of(stay(0))[0]).encode())
+    assert day.verdict().sentence().startswith("nothing lost")
+    from_queue = day.verdict(messages=[message, message])
+    Records(connect(URL), 3600, ["webhook"]).record(stay(0))
+    from_records = day.verdict(redis_url=URL)
+    for verdict in (from_queue, from_records):
+        assert verdict.ok
+        assert (verdict.sinks[0].undelivered, verdict.undelivered, verdict.to_dict()["undelivered"]) == (0, 1, 1)
+        assert "nothing lost" not in verdict.sentence()
 
 
 def test_what_waits_waits_alone_is_in_a_batch_or_given_up_is_undelivered(day: Day, records: Records) -> None:
