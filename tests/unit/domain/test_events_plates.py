@@ -265,4 +265,4 @@ def test_a_body_full_of_what_takes_long_to_sort_costs_no_time() -> None:
         started = time.process_time()
         with pytest.raises(ValueError, match="wanted 1 to 24 letters and digits, got '"):
             canonical_plate(text)
-        assert time.process_time() - started < 0.1
+        assert time.process_time() - started < 0.3
