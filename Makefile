@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := $(VENV)/bench/.ready
+SBOM := $(VENV)/sbom/.ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
 # --rate 100 for RATE=100, nothing for a variable that was not given.
 flag = $(if $(strip $($(1))),--$(2) '$($(1))')
@@ -17,7 +20,7 @@ STACK = $(PYTHON) deploy/compose/stack.py
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup check test soak faults lint bench bench-check lock clean
+.PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup check test soak faults lint bench bench-check lock sbom clean
 
 ##@ Try it
 run: $(READY) ## the whole system in one process: no server, no Docker, no root
@@ -103,16 +106,24 @@ bench-check: $(READY) $(BENCH) ## a quick benchmark; status 1 if a ratio got wor
 	@$(BIN)/python -m tests.support.servers
 	@$(BIN)/python -m benchmarks --quick --check $(ARGS)
 
-lock: $(READY) ## pin the newest dependencies that fit in requirements.lock
+lock: $(READY) ## pin the newest dependencies that fit, with hashes, in requirements.lock and its kin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dashboard --extra watch \
-		--group dev --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group bench --constraint requirements.lock \
-		--custom-compile-command "make lock" --output-file benchmarks/requirements.lock
+	@$(LOCK) --extra dashboard --extra watch --group dev --output-file requirements.lock pyproject.toml
+	@$(LOCK) --constraint requirements.lock --extra dashboard --group build --no-emit-package watchdog \
+		--output-file deploy/image.lock pyproject.toml
+	@$(LOCK) --constraint requirements.lock --group bench --output-file benchmarks/requirements.lock
+	@$(LOCK) --constraint requirements.lock --group sbom --output-file deploy/sbom.lock
 	@echo "lock: requirements.lock has $$(grep -c == requirements.lock) packages; the next target installs them"
 
+sbom: $(READY) $(SBOM) ## list all packages with versions and hashes (CycloneDX): sbom.json, sbom-image.json
+	@for part in requirements.lock:sbom.json deploy/image.lock:sbom-image.json; do \
+		PYTHONPATH=$(VENV)/sbom $(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
+			--mc-type application --output-reproducible --output-file "$${part#*:}" "$${part%:*}" || exit; \
+		echo "sbom: $${part#*:} has the $$(grep -c == "$${part%:*}") packages of $${part%:*}"; \
+	done
+
 clean: ## remove what the other targets made: .venv, caches, and data/ with its CSV
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info data .run
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info data .run sbom*.json
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean: removed .venv, caches and data/"
 
@@ -157,8 +168,12 @@ export HELP
 # Celery stays out of the ordinary packages: a folder beside them.
 $(BENCH): benchmarks/requirements.lock $(READY)
 	@echo "bench: Celery and what it needs into $(VENV)/bench"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/bench \
-		-r benchmarks/requirements.lock
+	@$(PIP) --require-hashes --upgrade --target $(VENV)/bench -r benchmarks/requirements.lock
+	@touch $@
+
+$(SBOM): deploy/sbom.lock $(READY)
+	@echo "sbom: CycloneDX and what it needs into $(VENV)/sbom"
+	@$(PIP) --require-hashes --upgrade --target $(VENV)/sbom -r deploy/sbom.lock
 	@touch $@
 
 $(READY): requirements.lock pyproject.toml
@@ -169,6 +184,6 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "setup: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@echo "setup: $$($(PYTHON) -V) and $$(grep -c == requirements.lock) pinned packages into $(VENV); takes a minute, once"
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-build-isolation --editable .
 	@touch $@

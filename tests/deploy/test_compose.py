@@ -195,7 +195,7 @@ def test_the_image_is_built_of_the_three_packages_and_what_they_need() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     let_in = {line[1:] for line in ignored if line.startswith("!")}
     assert "*" in ignored
-    assert {"carpark", "generators", "writer", "pyproject.toml", "requirements.lock"} <= let_in
+    assert {"carpark", "generators", "writer", "pyproject.toml", "deploy/image.lock"} <= let_in
     assert all((ROOT / name).exists() for name in let_in)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
@@ -114,10 +115,37 @@ def test_no_file_names_a_machine_or_an_index() -> None:
     assert found == []
 
 
-def test_every_locked_package_is_pinned() -> None:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    packages = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    assert [line for line in packages if not re.match(r"[a-z0-9-]+(\[[a-z,-]+\])?==[\w.]+( ; .+)?$", line)] == []
+LOCKS = ("requirements.lock", "benchmarks/requirements.lock", "deploy/image.lock", "deploy/sbom.lock")
+PINNED = re.compile(
+    r"([a-z0-9-]+)(?:\[[a-z,-]+\])?==([\w.]+)(?: ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n"
+)
+
+
+def locked(lock: str) -> dict[str, str]:
+    """Read the versions of a lock, in which there is nothing but pinned packages with their hashes."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / lock).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert PINNED.sub("", text) == "", lock
+    return dict(match.groups()[:2] for match in PINNED.finditer(text))
+
+
+def test_every_locked_package_is_pinned_with_its_hashes_and_in_one_version() -> None:
+    every = {lock: locked(lock) for lock in LOCKS}
+    ours = every["requirements.lock"]
+    assert every["deploy/image.lock"].items() <= ours.items()
+    for versions in every.values():
+        assert len(versions) > 10
+        assert {name: version for name, version in versions.items() if ours.get(name, version) != version} == {}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.split(r"[\[>=<]", each)[0] for each in project["dependencies"]}
+    assert needed <= every["deploy/image.lock"].keys(), "run `make lock`"
+
+
+def test_what_is_installed_from_a_lock_is_held_against_its_hashes() -> None:
+    for name in ("Makefile", "deploy/compose/Dockerfile"):
+        text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+        installs = [line for line in text.splitlines() if re.search(r"(\$\(PIP\)|pip install).* -r ", line)]
+        assert installs, name
+        assert [line for line in installs if "--require-hashes" not in line] == []
 
 
 def test_the_drawn_tree_of_errors_is_the_tree() -> None:

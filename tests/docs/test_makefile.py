@@ -119,6 +119,22 @@ def test_a_failed_command_fails_make(fake_venv: Path) -> None:
     assert make("run", f"VENV={fake_venv}", STATUS="1").returncode != 0
 
 
+def test_setup_installs_by_hashes_and_then_ours_which_has_none(fake_venv: Path) -> None:
+    os.utime(fake_venv / ".ready", (0, 0))
+    said = make("setup", f"VENV={fake_venv}").stdout
+    pip = "[-m][pip][install][--quiet][--disable-pip-version-check][--no-deps]"
+    assert said.count("[pip]") == 2
+    assert f"{pip}[--require-hashes][-r][requirements.lock]{pip}[--no-build-isolation][--editable][.]" in said
+
+
+def test_sbom_is_made_of_the_locks_which_have_the_hashes(fake_venv: Path) -> None:
+    (fake_venv / "sbom").mkdir()
+    (fake_venv / "sbom" / ".ready").touch()
+    said = make("sbom", f"VENV={fake_venv}").stdout
+    made = re.findall(r"\[cyclonedx_py\]\[requirements\].*\[--output-file\]\[([^]]+)\]\[([^]]+)\]", said)
+    assert made == [("sbom.json", "requirements.lock"), ("sbom-image.json", "deploy/image.lock")]
+
+
 def test_setup_says_nothing_when_there_is_nothing_to_do(fake_venv: Path) -> None:
     ended = make("setup", f"VENV={fake_venv}")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
