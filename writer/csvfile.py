@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from carpark.errors import CarparkError, ServiceError
+from carpark.errors import CarparkError
 from carpark.failpoints import failpoints
 from writer import index as index_module
 from writer import rawfile
@@ -78,7 +78,7 @@ class SummaryFile:
             self._index = self._open_index()
         except OSError as error:
             os.close(self._fd)
-            raise ServiceError(f"{rawfile.SETTING}={str(path)!r}: {rawfile.reason_of(error)}") from error
+            raise rawfile.unusable(path, error) from error
         except BaseException:
             os.close(self._fd)
             raise
@@ -340,10 +340,7 @@ class SummaryFile:
             index = Index(self.index_path)
             self._catch_up(index)
         except (OSError, sqlite3.Error) as error:
-            raise ServiceError(
-                f"{rawfile.SETTING}={str(self.path)!r}: its index {str(self.index_path)!r} cannot be written: "
-                f"{rawfile.reason_of(error)}"
-            ) from error
+            raise rawfile.unusable(self.path, error, self.index_path) from error
         return index
 
     def _fits(self, stamp: Stamp) -> bool:

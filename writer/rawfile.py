@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
 import logging
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from carpark.domain.events import PRIVATE
-from carpark.errors import FileInUse, InvalidSetting, ServiceError
+from carpark.errors import CarparkError, FileInUse, InvalidSetting, ServiceError
+from carpark.web.ports import why
 from writer.rows import HEADER, is_whole
 
 SETTING = "CARPARK_CSV"
@@ -21,6 +24,8 @@ LINE_END = b"\r\n"
 
 _CHUNK = 1 << 18
 _LONGEST_TAIL = 1 << 20
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_PLACE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _MARK_BYTES = 512
 
 logger = logging.getLogger("writer")
@@ -47,8 +52,7 @@ def open_locked(path: Path) -> int:
         # Whatever another program appends meanwhile, what is written goes behind it and not over it.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
     except OSError as error:
-        wanted = f"a file that can be read and written ({reason_of(error)})"
-        raise InvalidSetting(SETTING, str(path), wanted) from error
+        raise unusable(path, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _sync_folder(path.parent)
@@ -57,7 +61,7 @@ def open_locked(path: Path) -> int:
         raise FileInUse(SETTING, str(path)) from None
     except OSError as error:
         os.close(fd)
-        raise ServiceError(f"{SETTING}={str(path)!r}: {reason_of(error)}") from error
+        raise unusable(path, error) from error
     return fd
 
 
@@ -209,16 +213,26 @@ def lines_backwards(fd: int, first: int, upto: int, limit: int) -> Iterator[byte
         yield rest
 
 
-def reason_of(error: BaseException) -> str:
-    """Say in a few words why something failed.
+def unusable(path: Path, error: OSError | sqlite3.Error, index: Path | None = None) -> CarparkError:
+    """Say why a file cannot be used: another name, folder or mode would mend it, or the disk fails.
 
     Args:
+        path: The file.
         error: Of the system or of SQLite.
+        index: The file beside it that it is about, if it is about that.
 
     Returns:
-        Its words without names and numbers, in lower case.
+        The error to be raised.
     """
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip().lower()
+    beside = f", and its index {str(index)!r} beside it" if index else ""
+    fails = error.errno in _DISK if isinstance(error, OSError) else _code(error) not in _PLACE
+    if fails:
+        return ServiceError(f"{SETTING}={str(path)!r}{beside}: {why(error)}")
+    return InvalidSetting(SETTING, str(path), f"a file that can be read and written{beside} ({why(error)})")
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it is in what way
 
 
 class Snapshot(io.RawIOBase):

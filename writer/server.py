@@ -64,11 +64,11 @@ class WriterServer(HttpServer):
         inside: Callable[[], int | None] | None = None,
     ) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is what group commit lives on
-        listener = listen(settings.bind, settings.writer_port, SERVICES["writer"].setting, _BACKLOG)
+        self.summaries = SummaryFile(settings.csv)  # first, so that what was typed is judged before a port is tried
         try:
-            self.summaries = SummaryFile(settings.csv)
+            listener = listen(settings.bind, settings.writer_port, SERVICES["writer"].setting, _BACKLOG)
         except BaseException:
-            listener.close()
+            self.summaries.close()
             raise
 
         def wants_body(method: str, headers: Mapping[str, str]) -> bool:

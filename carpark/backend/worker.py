@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -55,10 +55,21 @@ def worker(settings: Settings, plugins: Plugins, dramatiq_options: tuple[str, ..
         raise InvalidSetting(
             "CARPARK_BROKER_URL", settings.broker_url, "RabbitMQ; the in-process broker is for `carpark run`"
         )
-    for sink in plugins.make_sinks(plugins.context(settings)).values():
-        with suppress(Exception):
-            sink.close()
+    _check_options(dramatiq_options)
+    plugins.try_out(settings, ("sinks",))
     listen(settings.bind, SERVICES["backend"].port_or(settings.metrics_port), METRICS_SETTING).close()
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
     # Flags are handed on as variables: the actors read nothing else.
     os.execve(sys.executable, command, dict(plugins.environ))  # noqa: S606 - no shell is wanted
+
+
+def _check_options(options: tuple[str, ...]) -> None:
+    """Let Dramatiq judge its options before a port is tried."""
+    from dramatiq.cli import make_argument_parser  # `--help` need not wait for it
+
+    def refuse(message: str) -> NoReturn:
+        raise click.UsageError(f"{message}; for those of Dramatiq: dramatiq --help", click.get_current_context())
+
+    parser = make_argument_parser()
+    parser.error = refuse
+    parser.parse_args(["carpark.actors", *options])

@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 
 from carpark.domain.events import format_time
-from carpark.embedded.system import GRACE, Embedded
+from carpark.embedded.system import GRACE, Embedded, check
 from carpark.embedded.view import View
 from carpark.errors import CarparkError, ConfigurationError
 from carpark.ops.audit import LastRun, Verdict, audit, run_folder, run_folder_of
@@ -85,6 +85,7 @@ def run(
     """
     logging.getLogger().setLevel(logging.WARNING)
     console = Console(stderr=as_json)
+    check(settings, plugins)
     with run_folder(settings.csv) as folder:
         return _run(settings, plugins, Plan(events=events, seed=seed), duration, folder, console, as_json=as_json)
 

@@ -33,6 +33,7 @@ from generators.lane import Lane
 from generators.publisher import Publisher
 from generators.service import Run, Watcher
 from generators.wire import message_body
+from writer.csvfile import SummaryFile
 from writer.server import WriterServer
 
 GRACE = 30.0
@@ -124,6 +125,25 @@ class Snapshot:
     waiting: list[str]
 
 
+def check(settings: Settings, plugins: Plugins) -> None:
+    """Judge what was typed, before a port is tried and before what an earlier run left goes.
+
+    Args:
+        settings: The process's settings.
+        plugins: Where sinks and plates come from.
+
+    Raises:
+        ConfigurationError: A plugin or the CSV file cannot be used.
+    """
+    plugins.try_out(settings)
+    if _needs_writer(settings, plugins):
+        SummaryFile(settings.csv).close()
+
+
+def _needs_writer(settings: Settings, plugins: Plugins) -> bool:
+    return any(found.offer.service == "writer" for found in plugins.in_use(settings, ("sinks",)))
+
+
 class Embedded:
     """A car park in this process. Enter it, `run` it, `finish` it.
 
@@ -148,7 +168,7 @@ class Embedded:
         settings = settings.model_copy(update=of_its_own)
         numbers = EmbeddedMetrics()
         self.writer: WriterServer | None = None
-        if any(found.offer.service == "writer" for found in plugins.in_use(settings, ("sinks",))):
+        if _needs_writer(settings, plugins):
             self.writer = WriterServer(settings, numbers.writer, inside=self._inside)
             settings = settings.model_copy(update={"writer_url": self.writer.url})
         self.settings, self._plan, self._plugins = settings, plan, plugins

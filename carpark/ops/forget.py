@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import click
 
@@ -48,7 +48,7 @@ def forget(settings: Settings, plugins: Plugins, plate: str, as_json: bool) -> i
         done = records.forget(plate)
     elsewhere = list(_elsewhere(plate, settings, plugins))
     if as_json:
-        click.echo(json.dumps({"plate": plate, **vars(done), "elsewhere": elsewhere}, ensure_ascii=False))
+        click.echo(json.dumps({"plate": plate, **vars(done), "elsewhere": elsewhere}))
     else:
         click.echo(f"{plate}: {_said(done)}\nwhere else it stands, or may stand (docs/privacy.md):")
         for each in elsewhere:
@@ -80,8 +80,9 @@ def _elsewhere(plate: str, settings: Settings, plugins: Plugins) -> Iterator[str
     others = [name for name in settings.sinks if name not in kept]
     if others:
         yield f"what the {'sink' if len(others) == 1 else 'sinks'} {', '.join(others)} gave it to"
-    if (folder := run_folder_of(settings.csv)).is_dir():
-        yield f"journals and dead letters of the last `carpark run`: {folder}"
+    with suppress(OSError):  # the name of the CSV may be too long to have one
+        if (folder := run_folder_of(settings.csv)).is_dir():
+            yield f"journals and dead letters of the last `carpark run`: {folder}"
     yield "journals of the generators (--journal), and what `carpark verify --each` wrote"
     yield "events and dead letters in RabbitMQ: carpark dlq list --match PLATE, carpark dlq purge ID"
     yield "Redis' append-only file until it is rewritten (redis-cli BGREWRITEAOF), backups, logs"

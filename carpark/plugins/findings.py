@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from carpark.errors import one_line
+from carpark.web.ports import why
 
 LITTLE_SPACE = 200 * 1024 * 1024
 """Bytes of free disk below which it is worth a word."""
@@ -106,6 +107,15 @@ def check_file(variable: str, path: Path) -> Finding:
     Returns:
         What was found.
     """
+    try:
+        return _look_at(variable, path)
+    except OSError as error:  # the name is too long, or a folder on the way is closed
+        return Finding.wrong(
+            f"file {path.name}", f"{variable}={path}: {why(error)}", f"name another file in {variable}"
+        )
+
+
+def _look_at(variable: str, path: Path) -> Finding:
     check = f"file {path.name}"
     if path.exists():
         if not path.is_file():

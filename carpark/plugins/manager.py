@@ -158,6 +158,23 @@ class Plugins:
             raise
         return sinks
 
+    def try_out(self, settings: Settings, kinds: Iterable[str] = KINDS) -> None:
+        """Make what the settings name and let go of it: what is wrong is said before anything else is begun.
+
+        Args:
+            settings: The process's settings.
+            kinds: Which kinds of offers.
+
+        Raises:
+            ConfigurationError: Something cannot be made.
+        """
+        context = self.context(settings)
+        if "plates" in kinds:
+            self.make_plates(context, random.Random(0))
+        for sink in self.make_sinks(context).values() if "sinks" in kinds else ():
+            with suppress(Exception):
+                sink.close()
+
     def make_plates(self, context: PluginContext, chance: random.Random) -> PlateGenerator:
         """Make the plate generator that the settings name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,8 +25,11 @@ def read_back_file(path: Path) -> ReadBack:
     Returns:
         Its rows. One that is not there has none.
     """
-    exists = path.is_file()
-    return ReadBack(str(path), lambda: _rows(path), exists, path.stat().st_size if exists else 0)
+    try:
+        status = path.stat()
+    except OSError:
+        return ReadBack(str(path), lambda: _rows(path), exists=False)
+    return ReadBack(str(path), lambda: _rows(path), stat.S_ISREG(status.st_mode), status.st_size)
 
 
 def _rows(path: Path) -> Iterator[list[str] | str]:

@@ -258,15 +258,18 @@ def path(text: str) -> Path:
         The path.
 
     Raises:
-        ValueError: It is empty, has a NUL in it, or names the home of a user who is not there.
+        ValueError: It is empty or a folder's, has a NUL in it, or names the home of a user who is not there.
     """
     text = text.strip()
     if not text or "\0" in text:
         raise ValueError
     try:
-        return Path(text).expanduser()
+        found = Path(text).expanduser()
     except RuntimeError:
         raise ValueError from None
+    if not found.name:
+        raise ValueError
+    return found
 
 
 def login(text: str) -> str:

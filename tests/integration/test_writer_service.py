@@ -20,7 +20,7 @@ from carpark.errors import FileInUse, InvalidSetting, PortTaken
 from carpark.settings import Settings
 from tests.support.helpers import eventually, is_listening
 from tests.support.processes import Processes
-from tests.support.summaries import ids_in, posted, summary
+from tests.support.summaries import HEADER, ids_in, posted, summary
 from tests.support.writer_service import Service
 from writer.csvfile import SummaryFile
 from writer.server import WriterServer
@@ -150,7 +150,40 @@ def test_a_taken_port_is_an_error_that_names_the_setting(processes: Processes, p
         process = processes.start(["python", "-m", "writer", "--csv", str(path), "--port", port])
         assert process.wait() == 2
     assert process.output.startswith(f"python -m writer: CARPARK_WRITER_PORT: 127.0.0.1:{port} is already in use")
-    assert not path.exists()
+    assert path.read_bytes() == HEADER
+
+
+NAME_MAX = 255
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * (NAME_MAX + 1), "file name too long"),
+        ("x" * (NAME_MAX - 4), "and its index '.*' beside it"),
+        ("x" * (NAME_MAX - 20), "and its index '.*' beside it"),
+        ("file/stays.csv", "file exists|not a directory"),
+        ("folder", "this is something else"),
+        ("/", "a file name"),
+        ("/proc/stays.csv", "no such file or directory"),
+        ("blocked.csv", "and its index '.*' beside it"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", ["writer --port", "run --events 1 --metrics-port 0 --dashboard-port 0 --writer-port"]
+)
+def test_a_csv_that_cannot_be_is_status_2_and_one_line_before_the_port_is_tried(
+    processes: Processes, tmp_path: Path, command: str, name: str, said: str
+) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("folder", "blocked.csv.index.sqlite"):
+        (tmp_path / folder).mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        argv = ["carpark", *command.split(), str(other.getsockname()[1]), "--csv", str(tmp_path / name)]
+        process = processes.start(argv)
+        assert process.wait() == 2
+    assert re.fullmatch(rf"carpark: (--csv \()?CARPARK_CSV.*: wanted .*({said}).*\n", process.output)
+    assert not list(tmp_path.glob("*.run"))
 
 
 def test_the_help_ends_in_examples(processes: Processes) -> None:

@@ -89,8 +89,7 @@ def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, 
 
 
 def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, tell: _Tell, show: int) -> None:
-    sizes = [path.stat().st_size for path in sources.journals if path.is_file()]
-    tell.begin("reading", sum(sizes) + sum(each.size for each in sources.sinks.values()))
+    tell.begin("reading", sum(map(_size, sources.journals)) + sum(each.size for each in sources.sinks.values()))
     published = Published()
     for path in sources.journals:
         read_journal(path, facts, published, show, tell.advance)
@@ -117,6 +116,13 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, t
     _read_queues(sources, facts, verdict, names, with_records=kept is not None)
     if kept:
         facts.settle(kept.seen(facts.doubtful()))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # who reads it says what is wrong with it
+        return 0
 
 
 def _read_rows(

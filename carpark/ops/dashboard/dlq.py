@@ -169,6 +169,7 @@ def requeue(
     as_json: bool,
 ) -> int:
     """Send dead letters to their queue again, in their order."""
+    _refuse_unclear(ids, all_)
     mover, text = _mover(settings), None
     if body is not None:
         if len(ids) != 1:
@@ -204,8 +205,9 @@ def purge(
     settings: Settings, ids: Sequence[str], all_: bool, queue: str | None, match: str, yes: bool, as_json: bool
 ) -> int:
     """Delete dead letters for good; asks before it does."""
+    _refuse_unclear(ids, all_)
     mover = _mover(settings)
-    if not yes and (ids or all_):
+    if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--yes is needed where nobody can be asked")
         of = f" of {queue}" if queue else ""
@@ -379,8 +381,6 @@ def _find(mover: Mover | _LastRun, queue_names: Sequence[str], message_id: str) 
 def _move(
     move: Move, done: str, ids: Sequence[str], all_: bool, queue_names: Sequence[str], match: str, as_json: bool
 ) -> int:
-    if bool(ids) == all_:
-        raise click.UsageError(_NEEDED)
     found: set[str] = set()
     chosen = matches(match)
 
@@ -393,6 +393,11 @@ def _move(
     count = sum(move(name, wanted, _ALL) for name in queue_names)
     click.echo(json.dumps({done: count}) if as_json else f"{done} {count} dead {'letter' if count == 1 else 'letters'}")
     return _missing([each for each in ids if each not in found])
+
+
+def _refuse_unclear(ids: Sequence[str], all_: bool) -> None:
+    if bool(ids) == all_:
+        raise click.UsageError(_NEEDED)
 
 
 def _missing(ids: Sequence[str]) -> int:

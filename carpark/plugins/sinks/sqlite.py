@@ -17,6 +17,7 @@ from carpark.plugins.findings import check_file
 from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings.values import File
+from carpark.web.ports import why
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stays (
@@ -127,7 +128,9 @@ def _make(context: PluginContext) -> SqliteSink:
     try:
         return SqliteSink(path, context.settings.sink_timeout)
     except (OSError, sqlite3.Error) as error:
-        raise InvalidSetting("CARPARK_SINK_SQLITE", str(path), f"a database that can be written ({error})") from error
+        raise InvalidSetting(
+            "CARPARK_SINK_SQLITE", str(path), f"a database that can be written ({why(error)})"
+        ) from error
 
 
 @hookimpl

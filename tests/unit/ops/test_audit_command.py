@@ -86,6 +86,11 @@ def test_what_became_of_each_event_is_written_down_if_asked(day: Day) -> None:
         (["--since", "yesterday"], "--since='yesterday': wanted an RFC 3339 date-time"),
         (["--sinks", "stdout"], "a sink that can be read back"),
         (["--show", "-1"], "--show"),
+        (["--csv", "x" * 256], "file name too long"),
+        (["--csv", "."], "a file name"),
+        (["--journal", "x" * 256], "file name too long"),
+        (["--each", "x" * 256], "file name too long"),
+        (["--sinks", "sqlite", "--sink-sqlite", "x" * 256], "a file that is there and may be read"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_status_2(day: Day, arguments: list[str], wanted: str) -> None:

@@ -213,6 +213,8 @@ def test_every_setting_has_a_flag() -> None:
         ("not/yet/there.csv", Level.OK, "GB free"),
         ("", Level.PROBLEM, "is not a file"),
         ("file.txt/below.csv", Level.PROBLEM, "is not a folder"),
+        ("x" * 256, Level.PROBLEM, "file name too long"),
+        ("x" * 240, Level.PROBLEM, "file name too long"),  # of what stands beside it
     ],
 )
 def test_the_csv_can_be_written_or_it_is_said_why_not(

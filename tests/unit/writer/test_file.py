@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from carpark.errors import FileInUse, InvalidSetting, ServiceError
+from carpark.errors import FileInUse, InvalidSetting
 from tests.support.summaries import HEADER, ids_in, index_of, read_csv, summary, write
 from writer.csvfile import SummaryFile
 
@@ -221,7 +221,7 @@ def test_a_file_without_permission_is_refused(path: Path, monkeypatch: pytest.Mo
 
 def test_an_index_that_cannot_be_made_is_one_line(path: Path) -> None:
     index_of(path).mkdir(parents=True)
-    with pytest.raises(ServiceError, match=r"^CARPARK_CSV='.*': its index '.*' cannot be written: is a directory$"):
+    with pytest.raises(InvalidSetting, match=r"^CARPARK_CSV='.*and its index '.*' beside it \(is a directory\)$"):
         SummaryFile(path)
 
 
