@@ -18,6 +18,48 @@ RUN_FLAGS = $(call flag,RATE,rate) $(call flag,EVENTS,events) $(call flag,DURATI
 STACK = $(PYTHON) deploy/compose/stack.py
 
 .DEFAULT_GOAL := help
+
+# What a target takes on the command line, beside what all take; one that is not here takes no more.
+TAKES := PYTHON VENV SHELL
+TAKES_run := RATE EVENTS DURATION SEED CSV PLATES SINKS ARGS
+TAKES_verify := CSV SINKS ARGS
+TAKES_up := SCALE PROFILE ARGS
+TAKES_soak := ROUNDS SEED ARGS
+TAKES_faults := $(TAKES_soak)
+TAKES_bench := QUICK ARGS
+$(foreach target,queues entry exit worker writer logs ps clean-data dashboard metrics doctor plugins check test bench-check,\
+	$(eval TAKES_$(target) := ARGS))
+
+# Python that says of each variable that is no setting what may be meant; of another's, CARPARK_*, only if that is plain.
+define MEANT
+import difflib, re, sys
+given, taken = (each.split() for each in sys.argv[1:])
+settings = re.findall("`CARPARK_([A-Z_]+)`", open("docs/settings.md", encoding="utf-8").read())
+known = dict([(each, "CARPARK_" + each) for each in settings] + [(each, each) for each in taken])
+for name in given:
+    ours, plain = name.startswith("CARPARK_"), re.sub("^CARPARK_|_FILE$$", "", name.upper())
+    near = difflib.get_close_matches(plain, settings if ours else known, 1, 0.75 if ours else 0.6)
+    if not ours or near and near[0] != plain and not plain.startswith("TEST_"):
+        print(name + " (did you mean " + ("CARPARK_" + near[0] if ours else known[near[0]]) + "?)" if near else name)
+endef
+define NEWLINE
+
+
+endef
+ASK = $(PYTHON) -c 'import sys; exec(sys.argv.pop(1).replace("@", chr(10)))' '$(subst $(NEWLINE),@,$(MEANT))'
+
+GOALS := $(or $(MAKECMDGOALS),$(.DEFAULT_GOAL))
+TAKEN := $(foreach goal,$(GOALS),$(TAKES_$(goal)))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+GIVEN := $(filter-out $(TAKES) $(TAKEN),$(GIVEN))
+ifneq ($(GIVEN),)
+WRONG := $(or $(shell $(ASK) '$(GIVEN)' '$(TAKEN)' 2>/dev/null),$(filter-out CARPARK_%,$(GIVEN)))
+ifneq ($(WRONG),)
+$(error make $(GOALS) does not take $(WRONG). It takes $(strip $(TAKEN) CARPARK_*); what is for another program stands before make: \
+	NAME=value make $(GOALS))
+endif
+endif
+
 .NOTPARALLEL:
 .SUFFIXES:
 .PHONY: help run up down logs ps clean-data dashboard metrics doctor plugins verify queues entry exit worker writer setup check test soak faults lint bench bench-check lock sbom clean
@@ -151,7 +193,7 @@ help: ## this page
 ##: QUICK 1 for fewer events and one round
 
 ##@ Settings of every target
-##: ARGS further options: make worker ARGS="--processes 2", make test ARGS=tests/unit
+##: ARGS further options, where a command takes some: make worker ARGS="--processes 2"
 ##: PYTHON the Python 3.11 or newer that .venv is made with (after make clean, if there is one)
 ##: CARPARK_* every setting as a variable, CARPARK_RATE=5 for one; make run ARGS=--help lists them
 

@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command to where it is, and what the list of commands says of it; it is imported when it is asked for."""
 
+_WITHOUT_PLUGINS = ("queues", "writer", "dashboard", "dlq", "metrics", "plugins")
+
 
 class _Commands(click.Group):
     """A group that imports a command only when it is used, so that each starts quickly."""
@@ -60,11 +62,16 @@ class _Commands(click.Group):
     ),
 )
 @click.version_option(__version__, prog_name="carpark")
-def carpark() -> None:
+@click.pass_context
+def carpark(ctx: click.Context) -> None:
     """Simulate a car park: cameras publish entries and exits, actors join them into stays, sinks take the summaries.
 
     Every setting has a flag and a variable CARPARK_...; the flag counts more.
     """
+    if ctx.invoked_subcommand in _WITHOUT_PLUGINS:  # the others know more of them, or report it
+        from carpark.plugins.options import warn_of_slips
+
+        warn_of_slips()
 
 
 def main() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from carpark.errors import ConfigurationError
 from carpark.plugins.manager import KINDS, Plugins, own_settings, raise_all
 from carpark.settings import Settings, load_settings
-from carpark.settings.fields import PREFIX, Given, Option, given_texts, options_of, read
+from carpark.settings.fields import PREFIX, Given, Option, given_texts, is_service_link, options_of, read
 from carpark.settings.values import names as names_in
 
 _PLUGINS = options_of(Settings)["plugins"]
@@ -92,6 +93,43 @@ def named_in(texts: Given) -> Settings:
         except ConfigurationError:
             continue
     return settings
+
+
+def slips(environ: Mapping[str, str], plugins: Plugins | None = None) -> list[tuple[str, str]]:
+    """Find the variables that begin as ours do and are no setting.
+
+    Left out are those that begin with an installed plugin's name, those of the tests, and those that Kubernetes sets.
+
+    Args:
+        environ: The variables.
+        plugins: The plugins; they are loaded if one of them may have such a setting.
+
+    Returns:
+        For each, what is wrong and what to do.
+    """
+    known = _variables(options_of(Settings).values())
+    found = [
+        name
+        for name in sorted(environ)
+        if name.upper().startswith(PREFIX) and name not in known and not is_service_link(name, environ)
+    ]
+    found = [name for name in found if not name.startswith(f"{PREFIX}TEST_")]
+    if found:
+        plugins = plugins or Plugins(names_in(environ.get(_PLUGINS.variable, "")), lenient=True)
+        known |= _variables(own_options(plugins).values())
+        theirs = tuple(f"{PREFIX}{each.name.upper().replace('-', '_')}_" for each in plugins.installed)
+        found = [name for name in found if name not in known and not name.startswith(theirs)]
+    return [(f"{name} is not a setting", _meant(name, known)) for name in found]
+
+
+def _variables(options: Iterable[Option]) -> set[str]:
+    return {name for option in options for name in (option.variable, option.file_variable) if name}
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    plain = [each.removeprefix(PREFIX) for each in sorted(known)]
+    close = get_close_matches(name.upper().removeprefix(PREFIX), plain, n=1)
+    return f"did you mean {PREFIX}{close[0]}?" if close else "`carpark doctor --help` lists all settings"
 
 
 def own_options(plugins: Plugins, kinds: Iterable[str] = KINDS) -> dict[str, Option]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from carpark.plugins.loading import load, own_options
+from carpark.errors import one_line
+from carpark.plugins.loading import load, own_options, slips
 from carpark.plugins.manager import KINDS, Plugins, raise_all
 from carpark.settings import Settings
 from carpark.settings.fields import options_of
@@ -78,6 +79,7 @@ def plugin_options(
             every = {each.name: each for each in options} | own_options(loaded(), kinds)
             given = {name: text for name in every if (text := arguments.pop(name, None)) is not None}
             called = {name: f"{flag.get(name, every[name].flag)} ({every[name].variable})" for name in given}
+            warn_of_slips(loaded())
             settings, plugins = load(os.environ, given, kinds, called, loaded())
             return command(settings=settings, plugins=plugins, **arguments)
 
@@ -85,6 +87,16 @@ def plugin_options(
         return add_flags(run, options, flag)
 
     return decorate
+
+
+def warn_of_slips(plugins: Plugins | None = None) -> None:
+    """Say on stderr which variables begin as ours do and are no setting, a line each.
+
+    Args:
+        plugins: The plugins, if they are loaded already.
+    """
+    for found, advice in slips(os.environ, plugins):
+        click.echo(one_line(f"carpark: warning: {found}; {advice}"), err=True)
 
 
 def loaded() -> Plugins:

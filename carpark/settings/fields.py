@@ -7,6 +7,7 @@ what pydantic makes of text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,9 @@ from carpark.settings.values import MASK, Text, as_text
 from carpark.settings.values import path as parse_path
 
 PREFIX = "CARPARK_"
+
+_LINK = re.compile(r"CARPARK_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)")
+_LINKED = re.compile(r"(tcp|udp|sctp)://[^/]+:([0-9]+)")
 
 _PLAIN = Text(str, "", mask="url")
 _SECRET = Text(str, "", mask="all")
@@ -99,6 +103,22 @@ Given = Mapping[str, str | InvalidSetting]
 """Field to its text, or to what is wrong with the file that should have it."""
 
 
+def is_service_link(name: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether Kubernetes has set a variable, as it does in each pod for a service called ``carpark-writer``.
+
+    Args:
+        name: The variable: ``CARPARK_WRITER_SERVICE_HOST``, or ``CARPARK_WRITER_PORT`` where that is an address, which
+            another one repeats.
+        environ: All variables.
+
+    Returns:
+        Whether nobody else means anything by it.
+    """
+    linked = _LINKED.fullmatch(environ.get(name, ""))
+    repeated = f"{name}_{linked[2]}_{linked[1].upper()}" if linked else ""
+    return bool(_LINK.fullmatch(name)) or (bool(repeated) and environ.get(repeated) == environ[name])
+
+
 class OfFile(str):
     """The text of a file: of a wrong one nothing is shown, as it may be another secret than was wanted."""
 
@@ -123,7 +143,8 @@ def given_texts(
     variables = {option.variable for option in options.values()}
     found: dict[str, str | InvalidSetting] = {}
     for name, option in options.items():
-        text, file = environ.get(option.variable, ""), option.file_variable
+        text = "" if is_service_link(option.variable, environ) else environ.get(option.variable, "")
+        file = option.file_variable
         path = "" if file in variables else environ.get(file, "")  # a field of that name is meant by it
         if (flag := flags.get(name)) is not None:
             found[name] = flag

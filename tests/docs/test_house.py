@@ -41,7 +41,7 @@ FLOORS = (
     ("cli", "testing"),
     ("__main__",),
 )
-BESIDE = {("simulation", "plugins")}
+BESIDE = {("simulation", "plugins"), ("writer", "plugins")}
 """Who may import whom on the same floor."""
 
 MOST_FOLDERS, MOST_MODULES = 18, 8

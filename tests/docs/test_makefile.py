@@ -80,6 +80,56 @@ def test_run_passes_only_the_settings_that_were_given(fake_venv: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("run RAET=5", "run does not take RAET (did you mean RATE?)"),
+        ("run rate=5", "run does not take rate (did you mean RATE?)"),
+        ("run CAPACITTY=5", "run does not take CAPACITTY (did you mean CARPARK_CAPACITY?)"),
+        ("run CAPACITY=5", "run does not take CAPACITY (did you mean CARPARK_CAPACITY?)"),
+        ("run CARPARK_RAET=5", "run does not take CARPARK_RAET (did you mean CARPARK_RATE?)"),
+        ("run ROUNDS=5", "run does not take ROUNDS"),
+        ("run RATE=5 SEEDS=x", "run does not take SEEDS (did you mean SEED?)"),
+        ("test FOO=1", "test does not take FOO."),
+        ("soak ROUND=1", "soak does not take ROUND (did you mean ROUNDS?)"),
+        ("entry RATE=5", "entry does not take RATE (did you mean CARPARK_RATE?)"),
+        ("lint ARGS=carpark", "lint does not take ARGS"),
+        ("clean ALL:=1", "clean does not take ALL"),
+        ("help QUICK=1", "help does not take QUICK"),
+        ("QUICK=1", "help does not take QUICK"),
+        ("run RAET=5 PYTHON=no-such-python", "run does not take RAET"),
+    ],
+)
+def test_a_variable_that_the_target_does_not_take_is_an_error_with_a_suggestion(
+    fake_venv: Path, words: str, wrong: str
+) -> None:
+    ended = make(*words.split(), f"VENV={fake_venv}")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert len(ended.stderr.splitlines()) == 1
+    assert f"make {wrong}" in ended.stderr
+
+
+def test_what_another_program_takes_and_settings_of_ours_and_of_plugins_are_no_mistake(fake_venv: Path) -> None:
+    ours = ("CARPARK_RATE=5", "CARPARK_BROKER_URL_FILE=x", "CARPARK_PLATES_FILE=x", "CARPARK_TEST_REDIS_URL=x")
+    assert make("run", f"VENV={fake_venv}", *ours, "CARPARK_AIR_HORN_VOLUME=1", FOO="1", RATES="5").stdout == "[run]"
+    assert make("check", "test", f"VENV={fake_venv}", "ARGS=-x").returncode == 0
+
+
+def test_each_setting_that_help_shows_is_taken_and_no_other() -> None:
+    groups = re.findall(r"^##@ Settings of (make .*)\n((?:##: .*\n)+)", MAKEFILE, re.MULTILINE)
+    shown = {
+        target: set(re.findall(r"^##: ([A-Z]+)|; ([A-Z]+) ", lines, re.MULTILINE))
+        for heading, lines in groups
+        for target in re.findall(r"make ([a-z-]+)", heading.partition(",")[0])
+    }
+    taken = {
+        target: set(names.split()) for target, names in re.findall(r"^TAKES_(\w+) := (.*)$", MAKEFILE, re.MULTILINE)
+    }
+    taken["faults"] = taken["soak"]
+    for target, names in shown.items():
+        assert {name for pair in names for name in pair if name} == taken[target] - {"ARGS"}
+
+
+@pytest.mark.parametrize(
     ("target", "command"),
     [
         ("queues", "[queues]"),

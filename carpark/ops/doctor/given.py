@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,15 +10,13 @@ from pydantic import BaseModel
 from carpark.errors import ConfigurationError, InvalidSetting
 from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.plugins import Plugins
-from carpark.plugins.loading import own_options, with_flags
+from carpark.plugins.loading import own_options, slips, with_flags
 from carpark.plugins.manager import own_settings
 from carpark.settings import Settings
 from carpark.settings.fields import PREFIX, given_texts, options_of, read, shown
 from carpark.settings.fields import Given as Fields
 
 _CHECK = "settings"
-_LIKE = 0.8
-"""How alike a variable has to be to a setting's to be taken for a slip: others may have variables of their own."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def read_given(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Pl
             told |= _told(own, given_texts(offer.settings, environ, {}, offer.variables), offer.variables)
         except ConfigurationError as error:
             findings += [wrong(_CHECK, *_said(each)) for each in error.findings]
-    findings = [*dict.fromkeys(findings), *_slips(environ, plugins)]
+    findings = [*dict.fromkeys(findings), *(warning(_CHECK, *each) for each in slips(environ, plugins))]
     if not unusable and not findings:
         values = ", ".join(f"{name}={told[name]}" for name in sorted(told))
         findings.append(ok(_CHECK, f"{count} are right; {f'given are {values}' if values else 'all by default'}"))
@@ -94,16 +91,3 @@ def _said(error: ConfigurationError) -> tuple[str, str]:
     if isinstance(error, InvalidSetting):
         return f"{error.name}={error.value!r}", f"wanted {error.wanted}"
     return split_error(error)
-
-
-def _slips(environ: Mapping[str, str], plugins: Plugins) -> list[Finding]:
-    options = (*options_of(Settings).values(), *own_options(plugins).values())
-    known = [name for option in options for name in (option.variable, option.file_variable) if name]
-    theirs = tuple(f"{PREFIX}{each.name.upper().replace('-', '_')}_" for each in plugins.installed)
-    findings = []
-    for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name not in known and not name.startswith(theirs):
-            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_LIKE)
-            if close and not name.startswith(f"{PREFIX}TEST_"):
-                findings.append(warning(_CHECK, f"{name} is not a setting", f"did you mean {close[0]}?"))
-    return findings

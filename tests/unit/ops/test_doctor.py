@@ -104,7 +104,12 @@ def test_a_variable_that_is_nearly_a_setting_is_a_warning(name: str, meant: str)
     assert (finding.level, finding.advice) == (Level.WARNING, f"did you mean {meant}?")
 
 
-@pytest.mark.parametrize("name", ["CARPARK_TEST_REDIS_URL", "CARPARK_MY_PLUGIN_COLOUR", "HOME"])
+def test_so_is_one_with_our_prefix_that_is_like_none() -> None:
+    (finding,) = read_all({"CARPARK_MY_PLUGIN_COLOUR": "x"}).findings
+    assert (finding.level, finding.advice) == (Level.WARNING, "`carpark doctor --help` lists all settings")
+
+
+@pytest.mark.parametrize("name", ["CARPARK_TEST_REDIS_URL", "CARPARK_REDIS_SERVICE_HOST", "HOME"])
 def test_other_variables_are_nobodys_business(name: str) -> None:
     assert [finding.level for finding in read_all({name: "x"}).findings] == [Level.OK]
 

@@ -13,10 +13,11 @@ import click
 import pytest
 
 from carpark.cli import carpark
+from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
 from carpark.plugins.loading import own_options
 from carpark.plugins.options import PluginCommand, plugin_options
-from carpark.settings import Settings
+from carpark.settings import Settings, load_settings
 from carpark.settings.options import CONTEXT, run_command
 
 Module = Callable[[str, str], str]
@@ -332,6 +333,64 @@ def test_a_variable_with_the_prefix_of_an_installed_plugins_name_is_no_slip(
     assert warned() == slips[1:], "also where it cannot be loaded"
     entry_points.clear()
     assert warned() == ["CARPARK_DASH_BOARD_PORT is not a setting", *slips[1:]]
+
+
+SAYS_SLIPS = (
+    *("run --rate x", "worker --rate x --sinks kazoo", "verify --journal missing", "generate entry --rate x"),
+    *("generate exit --rate x", "forget ''", "queues --interval x", "dlq purge", "metrics", "plugins"),
+    *("dashboard --bind 0.0.0.0", "writer --bind 0.0.0.0"),
+)
+
+
+@pytest.mark.parametrize("words", SAYS_SLIPS)
+def test_a_variable_that_is_no_setting_is_said_in_a_line_at_the_start(run: Run, bell: str, words: str) -> None:
+    right = {"CARPARK_PLUGINS": bell, "CARPARK_DOOR_BELL_TONE": "1", "CARPARK_WEBHOOK_URL": "http://h"}
+    wrong = {"CARPARK_RAET": "5", "CARPARK_DOOR_BELL_TOME": "1", "CARPARK_FOO": "1"}
+    said = run(words, **AWAY, **right, **wrong)[2].splitlines()
+    assert said[:3] == [
+        "carpark: warning: CARPARK_DOOR_BELL_TOME is not a setting; did you mean CARPARK_DOOR_BELL_TONE?",
+        "carpark: warning: CARPARK_FOO is not a setting; `carpark doctor --help` lists all settings",
+        "carpark: warning: CARPARK_RAET is not a setting; did you mean CARPARK_RATE?",
+    ]
+    assert not any("warning" in line for line in said[3:])
+    assert "warning" not in run(words, **AWAY, **right)[2]
+
+
+def test_every_command_is_among_those_that_say_it_or_is_the_doctor() -> None:
+    assert {words.split()[0] for words in SAYS_SLIPS} | {"doctor"} == set(carpark.list_commands(click.Context(carpark)))
+
+
+def test_a_variable_of_a_plugin_that_a_flag_names_is_none(run: Run, bell: str) -> None:
+    said = run(f"worker --plugins {bell} --sinks kazoo", **AWAY, CARPARK_DOOR_BELL_TONE="1", CARPARK_DOOR_BELL="1")[2]
+    assert [line.partition(";")[0] for line in said.splitlines() if "warning" in line] == [
+        "carpark: warning: CARPARK_DOOR_BELL is not a setting"
+    ]
+
+
+KUBERNETES = {
+    "CARPARK_WRITER_SERVICE_HOST": "10.96.0.7",
+    "CARPARK_WRITER_SERVICE_PORT": "40000",
+    "CARPARK_WRITER_SERVICE_PORT_HTTP": "40000",
+    "CARPARK_WRITER_PORT": "tcp://10.96.0.7:40000",
+    "CARPARK_WRITER_PORT_40000_TCP": "tcp://10.96.0.7:40000",
+    "CARPARK_WRITER_PORT_40000_TCP_PROTO": "tcp",
+    "CARPARK_WRITER_PORT_40000_TCP_PORT": "40000",
+    "CARPARK_WRITER_PORT_40000_TCP_ADDR": "10.96.0.7",
+    "CARPARK_SERVICE_HOST": "10.96.0.8",
+    "CARPARK_PORT": "udp://10.96.0.8:53",
+    "CARPARK_PORT_53_UDP": "udp://10.96.0.8:53",
+    "CARPARK_RABBIT_MQ_SERVICE_PORT_AMQP": "5672",
+}
+
+
+def test_what_kubernetes_sets_is_no_slip_and_no_port_of_ours(run: Run) -> None:
+    assert run("metrics", **AWAY | KUBERNETES)[2] == ""
+    assert load_settings(KUBERNETES) == load_settings({})
+    alone = {name: KUBERNETES[name] for name in ("CARPARK_WRITER_PORT", "CARPARK_WRITER_SERVICE_HOST")}
+    with pytest.raises(InvalidSetting, match=r"^CARPARK_WRITER_PORT='tcp://10.96.0.7:40000': wanted a port"):
+        load_settings(alone)  # nothing repeats it, so somebody meant it
+    named = {"CARPARK_WRITER_PORT": "8080"}
+    assert load_settings(KUBERNETES | named).writer_port == 8080
 
 
 def test_a_variable_that_is_nearly_one_of_an_offers_is_a_slip(run: Run, bell: str) -> None:
