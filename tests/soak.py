@@ -33,6 +33,7 @@ def parts(rounds: int, seed: str | None) -> dict[str, list[str]]:
         "tests marked soak": ["-m", "pytest", "-m", "soak", "--numprocesses", "auto"],
         "faults": ["-m", "tests.faults", *drawn],
         "order": ["-m", "tests.order", "--seeds", "1"],
+        "integration tests on RabbitMQ 4": ["-m", "tests.support.rabbitmq4", "tests/integration", "-n", "auto"],
     }
 
 

@@ -95,6 +95,23 @@ def test_an_unanswerable_need_for_servers_is_one_line_and_status_2() -> None:
     assert "CARPARK_TEST_REDIS_URL" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("os.geteuid = lambda: 1000", "only root"),
+        ("os.geteuid = lambda: 0; r.find_program = lambda name: None", "debootstrap"),
+    ],
+)
+def test_a_rabbitmq_4_that_cannot_be_had_is_one_line_and_status_2(tmp_path: Path, change: str, said: str) -> None:
+    script = f"import os, pathlib, sys, tests.support.rabbitmq4 as r, tests.support.servers as s; {change}; "
+    script += f"s.find_program = lambda name: None; r.FOLDER = pathlib.Path({str(tmp_path / 'trixie')!r}); r.main()"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith("test: not run on RabbitMQ 4: ")
+    assert said in ended.stderr
+    assert not (tmp_path / "trixie").exists()
+
+
 def test_named_servers_need_no_programs_of_servers() -> None:
     script = (
         "import sys, tests.support.servers as s; tools = sum(s.TOOLS.values(), ()); "

@@ -355,6 +355,19 @@ def ensure_servers() -> None:
             f", or name running servers in {BROKER_VARIABLE} (amqp://user:password@host:port) "
             f"and {REDIS_VARIABLE} (redis://host:port/0)"
         )
+    install(missing, way_out)
+
+
+def install(missing: dict[str, list[str]], way_out: str) -> None:
+    """Install Debian packages, where that is possible without asking anything.
+
+    Args:
+        missing: Package to the programs of it that are wanted.
+        way_out: What somebody can do where it is not.
+
+    Raises:
+        ServersMissing: It is not.
+    """
     prefix = _privilege()
     if find_program("apt-get") is None or prefix is None:
         raise ServersMissing(f"the tests need {_names(missing)}, which are not here and cannot be installed: {way_out}")
@@ -362,11 +375,11 @@ def ensure_servers() -> None:
     apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
     with tempfile.NamedTemporaryFile("w+", prefix="carpark-apt-", suffix=".log") as log:
         subprocess.run([*apt, "update"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
-        install = [*apt, "install", "--yes", "--no-install-recommends", *missing]
-        status = subprocess.run(install, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
+        command = [*apt, "install", "--yes", "--no-install-recommends", *missing]
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
         log.seek(0)
         said = [line.strip() for line in log if line.startswith("E:")]
-    if status or missing_programs():
+    if status or any(find_program(name) is None for names in missing.values() for name in names):
         reason = said[-1] if said else f"status {status}"
         raise ServersMissing(f"apt-get could not install {' and '.join(missing)} ({reason}): {way_out}")
 
