@@ -25,11 +25,13 @@ from carpark.broker.failures import Failures
 from carpark.broker.reading import Marker, RejectedMessage
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited
 from carpark.domain.routing import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
-from carpark.errors import CarparkError, MessageError, RecordsUnavailable
+from carpark.errors import CarparkError, ConfigurationError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
 from carpark.plugins import Plugins
+from carpark.rabbitmq.topology import check_queues
 from carpark.records import Recorded, Records, connect
 from carpark.settings import Settings
+from carpark.settings.options import EXIT_USAGE, fail
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +189,12 @@ class Backend:
             self.meter.rejected(queue)
 
     def start(self) -> None:
-        """Begin to deliver what the records hold for the sinks."""
+        """Begin to deliver what the records hold for the sinks.
+
+        Raises:
+            ConfigurationError: RabbitMQ has other queues than those of the settings, or refuses.
+        """
+        check_queues(self._settings)
         self._relay.start()
 
     def stop(self) -> None:
@@ -234,7 +241,10 @@ class _Lifecycle(Middleware):
         gc.freeze()  # what is imported stays; to look through it again and again stops all events for 20 ms each time
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        self._backend.start()
+        try:
+            self._backend.start()
+        except ConfigurationError as error:
+            fail(EXIT_USAGE, *(f"carpark: {each}" for each in error.findings))
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         self._backend.stop()

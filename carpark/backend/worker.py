@@ -11,6 +11,7 @@ import click
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
 from carpark.plugins.options import PluginCommand, plugin_options
+from carpark.rabbitmq.topology import check_queues
 from carpark.services import METRICS_SETTING, SERVICES
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples
@@ -57,6 +58,7 @@ def worker(settings: Settings, plugins: Plugins, dramatiq_options: tuple[str, ..
         )
     _check_options(dramatiq_options)
     plugins.try_out(settings, ("sinks",))
+    check_queues(settings)
     listen(settings.bind, SERVICES["backend"].port_or(settings.metrics_port), METRICS_SETTING).close()
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
     # Flags are handed on as variables: the actors read nothing else.

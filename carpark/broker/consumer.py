@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import pika
@@ -37,6 +39,9 @@ LOOK_EVERY = 1.0
 
 LEAVE_EVERY = 0.01
 """Seconds between two looks whether a queue that is given back is idle."""
+
+BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Pauses while RabbitMQ cannot be used; the last one repeats."""
 
 
 class Acknowledgements:
@@ -142,22 +147,26 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         prefetch: How many messages it holds at most.
         timeout: Milliseconds that it waits for one.
         lanes: The process's lanes, for a queue whose messages keep their order.
-
-    Raises:
-        ConnectionClosed: RabbitMQ could not be reached.
     """
 
-    def __init__(
-        self, broker: base.RabbitmqBroker, queue_name: str, prefetch: int, timeout: int, lanes: Lanes | None = None
-    ) -> None:
+    def __init__(self, broker: Any, queue_name: str, prefetch: int, timeout: int, lanes: Lanes | None = None) -> None:
         self._arguments = (broker, queue_name, prefetch, timeout)
+        self.broker, self.queue_name = broker, queue_name
+        self.connection: Any = None
         self._lanes = lanes
         self._lane = lanes.of(queue_name) if lanes else None
         self._look_at = 0.0
         self._processes = 1
-        self._open()
+        self._failures, self._connect_at, self._connected_at = 0, 0.0, 0.0
+        self._reads = False
+        try:
+            self._open()
+        except ConnectionClosed as error:
+            self._lost(error)
 
     def _open(self) -> None:
+        self._reads, self._connected_at = False, time.monotonic()
+        self.broker.declare_queue(self.queue_name, ensure=True)
         try:
             super().__init__(*self._arguments)  # type: ignore[no-untyped-call]
         except NO_AMQP_ERRORS as error:
@@ -165,13 +174,18 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         self._acknowledgements = Acknowledgements(self.connection, self.channel, max(1, self._arguments[2] // 2))
         self._read: deque[MessageProxy] = deque()
         self._restart_at: float | None = None
+        self._connect_at = 0.0
         self._is_leaving = False
         if self._lane is not None:
             self._lane.restart()
 
     def __next__(self) -> MessageProxy | None:
         try:
-            if self._is_restarted() or self._is_given_back():
+            if self._connect_at:
+                if not self._is_time_to_connect():
+                    return None
+                self._open()
+            elif self._is_restarted() or self._is_given_back():
                 self.close()
                 self._open()
             if self._is_leaving:
@@ -180,18 +194,41 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
                 self._read_what_is_there()
         except (
             AssertionError,
+            ConnectionClosed,
             pika.exceptions.AMQPConnectionError,
             pika.exceptions.AMQPChannelError,
         ) as error:
-            self.broker.queues_pending.add(q_name(self.queue_name))  # it may be what is gone: declare it again
-            raise ConnectionClosed(error) from None
+            self._lost(error)
+            return None
         except StopIteration:
             # The queue was deleted under the consumer: RabbitMQ cancels it, and pika ends the iteration.
-            self.broker.queues_pending.add(q_name(self.queue_name))
-            raise ConnectionClosed(f"queue {self.queue_name!r} is gone") from None
+            self.logger.warning("queue %r is gone: it is declared again", self.queue_name)
+            self._lost(None)
+            return None
+        if not self._reads:  # only now is it sure that RabbitMQ lets this process consume
+            self._reads = True
+            self.broker.outage.end(self.queue_name)
         if self._lane is not None:
             return self._lane.take()
         return self._read.popleft() if self._read else None
+
+    def _lost(self, error: BaseException | None) -> None:
+        """Let go of a connection that is no use; `__next__` makes another one, so that Dramatiq need not hear of it."""
+        if error is not None:
+            self.broker.outage.begin(self.queue_name, error)
+        self.broker.queues_pending.add(q_name(self.queue_name))  # it may be what is gone: declare it again
+        with contextlib.suppress(Exception):  # of a connection in any state, or none
+            close_in_place(self.connection)
+        now = time.monotonic()
+        if now - self._connected_at > BACKOFF_SECONDS[-1]:
+            self._failures = 0
+        self._connect_at = now + BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+        self._failures += 1
+
+    def _is_time_to_connect(self) -> bool:
+        """Wait a while for it, but no longer than Dramatiq waits for a message: the process may be about to end."""
+        time.sleep(min(max(0.0, self._connect_at - time.monotonic()), self._arguments[3] / 1000))
+        return time.monotonic() >= self._connect_at
 
     def _is_restarted(self) -> bool:
         return self._restart_at is not None and time.monotonic() >= self._restart_at
@@ -262,13 +299,11 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
     def nack(self, message: Any) -> None:
         """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.
 
-        What came on an earlier connection is let be: RabbitMQ delivers it again, and it is given up then.
+        While RabbitMQ does not take the copy it is tried again. What came on an earlier connection is let be: RabbitMQ
+        delivers it again, and it is given up then.
 
         Args:
             message: The message that is given up.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached; the original stays where it is.
         """
         parts: Sequence[Any] = parts_of(message)
         for part in parts:
@@ -280,12 +315,25 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
                 letters.reason(message),
                 letters.shortened(part.body),
             )
-            self.broker.publish(
-                xq_name(self.queue_name),
-                part.body,
-                dead_properties(part.properties, letters.reason_headers(message)),
-            )
+            if not self._is_dead_lettered(part, dead_properties(part.properties, letters.reason_headers(message))):
+                return
         self.ack(message)
+
+    def _is_dead_lettered(self, part: Any, properties: pika.BasicProperties) -> bool:
+        """Publish a copy to ``.XQ`` until it is confirmed; in vain when the original's connection is lost meanwhile."""
+        name = xq_name(self.queue_name)
+        for pause in chain(BACKOFF_SECONDS, repeat(BACKOFF_SECONDS[-1])):
+            try:
+                self.broker.publish(name, part.body, properties)
+            except ConnectionClosed as error:
+                self.broker.outage.begin(name, error)
+                time.sleep(pause)
+                if not part.acknowledgements.can_be_sent:
+                    break
+            else:
+                break
+        self.broker.outage.end(name)
+        return bool(part.acknowledgements.can_be_sent)
 
     def close(self) -> None:
         """Acknowledge what is done, and close the connection: what is not done is in its place in the queue again.
@@ -293,7 +341,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached any more.
         """
-        if not self.connection.is_open:
+        if self.connection is None or not self.connection.is_open:
             return
         try:
             if self._acknowledgements.can_be_sent:

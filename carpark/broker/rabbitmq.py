@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import threading
+import time
 from typing import Any
 
 import pika
@@ -21,15 +24,70 @@ from carpark.broker.consumer import EventConsumer
 from carpark.broker.lanes import Lanes
 from carpark.broker.reading import MARKER
 from carpark.domain.routing import is_event_queue
-from carpark.errors import ExchangeMismatch, QueueMismatch
+from carpark.errors import CarparkError, ExchangeMismatch, QueueMismatch
 from carpark.rabbitmq import topology
-from carpark.rabbitmq.connection import HEARTBEAT, NO_AMQP_ERRORS, resolvable
+from carpark.rabbitmq.connection import HEARTBEAT, NO_AMQP_ERRORS, explain, resolvable
 from carpark.rabbitmq.headers import survive_odd_headers
+from carpark.settings.values import mask_urls
+
+log = logging.getLogger(__name__)
 
 BLOCKED_FOR = 3.0
 """Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""
 
 _ATTEMPTS = 3
+
+
+class Outage:
+    """Says in a line that RabbitMQ cannot be used, and in another that it can again, whichever threads notice it.
+
+    Args:
+        url: The broker's URLs.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._where, self._lock = mask_urls(url), threading.Lock()
+        self._waiting: set[str] = set()
+        self._said: set[str] = set()
+        self._since, self._what, self._word = 0.0, "RabbitMQ", "there"
+
+    def begin(self, who: str, error: BaseException) -> None:
+        """Hear that something cannot be done for now.
+
+        Args:
+            who: What waits, a queue's name.
+            error: Why.
+        """
+        while isinstance(error, ConnectionClosed) and isinstance(error.message, BaseException):
+            error = error.message
+        if isinstance(error, CarparkError):
+            text = news = str(error)
+        else:
+            # Of one outage each thread hears something else; it is news where something else is to be done.
+            reason, news = explain(error)
+            text = f"RabbitMQ at {self._where}: {reason}; {news}"
+        with self._lock:
+            if not self._waiting:
+                self._since, self._said, self._what = time.monotonic(), set(), who
+            if not isinstance(error, CarparkError):
+                self._what = "RabbitMQ"
+            self._waiting.add(who)
+            if news not in self._said:
+                self._said.add(news)
+                log.warning("%s; events wait", text)
+
+    def end(self, who: str) -> None:
+        """Hear that it can be done.
+
+        Args:
+            who: What does not wait, or not any more.
+        """
+        with self._lock:
+            if self._waiting == {who}:
+                log.warning("%s is %s after %.1f s", self._what, self._word, time.monotonic() - self._since)
+            self._waiting.discard(who)
+            if not self._waiting:
+                self._word = "back"
 
 
 class RabbitmqBroker(base.RabbitmqBroker):
@@ -54,6 +112,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
     ) -> None:
         survive_odd_headers()
         self.queue_type = queue_type
+        self.outage = Outage(url)
         self.lanes = Lanes(batch)
         super().__init__(
             confirm_delivery=True,
@@ -95,12 +154,8 @@ class RabbitmqBroker(base.RabbitmqBroker):
             timeout: Milliseconds that it waits for one.
 
         Returns:
-            The consumer.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached.
+            The consumer. It waits by itself for a RabbitMQ that cannot be used.
         """
-        self.declare_queue(queue_name, ensure=True)
         if self._batch > 1 and queue_name != dq_name(queue_name) and not QUEUE_PREFETCH:
             prefetch = min(max(prefetch, PREFETCHED_BATCHES * self._batch), 65535)
         lanes = self.lanes if is_event_queue(queue_name) else None

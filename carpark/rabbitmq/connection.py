@@ -31,11 +31,12 @@ or whose machine is gone; with the 60 that RabbitMQ proposes it would be three m
 NO_AMQP_ERRORS = (OSError, AMQPConnectorException)
 """What pika lets through when it connects, beside its AMQP errors: names that nobody knows, TLS, its own connector."""
 
-_REFUSALS = (
+REFUSALS = (
     exceptions.AuthenticationError,
     exceptions.ProbableAuthenticationError,
     exceptions.ProbableAccessDeniedError,
 )
+"""How RabbitMQ refuses a user, a password or a virtual host."""
 
 
 def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: int | None = None) -> BlockingConnection:
@@ -120,7 +121,7 @@ def is_refusal(error: BrokerUnavailable) -> bool:
     Returns:
         Whether it refuses the user, the password, the virtual host or what was asked of it.
     """
-    return isinstance(error.__cause__, (*_REFUSALS, exceptions.ChannelClosedByBroker))
+    return isinstance(error.__cause__, (*REFUSALS, exceptions.ChannelClosedByBroker))
 
 
 def explain(error: BaseException) -> tuple[str, str]:
@@ -134,12 +135,16 @@ def explain(error: BaseException) -> tuple[str, str]:
     """
     if isinstance(error, exceptions.ProbableAccessDeniedError):
         return _words(error), "create the virtual host or give the user its permissions, or change CARPARK_BROKER_URL"
-    if isinstance(error, _REFUSALS):
+    if isinstance(error, REFUSALS):
         return "it refuses the user or the password", "check both in CARPARK_BROKER_URL"
     if isinstance(error, exceptions.IncompatibleProtocolError):
         return "what listens there does not speak AMQP", "check host and port in CARPARK_BROKER_URL"
     if isinstance(error, exceptions.ConnectionBlockedTimeout):
         return "it takes no messages, its memory or disk is full", "make room, or give it more"
+    if isinstance(error, exceptions.UnroutableError):
+        return "it has no queue for a message, or the queue's node is away", "`carpark queues` declares what is missing"
+    if isinstance(error, exceptions.NackError):
+        return "it refuses a message", "`carpark doctor` says whether a policy bounds the queue"
     if isinstance(error, exceptions.ChannelClosedByBroker):
         return _words(error), "give the user of CARPARK_BROKER_URL its permissions (rabbitmqctl set_permissions)"
     return _words(error), "start RabbitMQ, or name another one in CARPARK_BROKER_URL"

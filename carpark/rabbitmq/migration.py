@@ -24,7 +24,7 @@ from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, Records
 from carpark.rabbitmq.connection import explain, open_connection
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
-from carpark.rabbitmq.topology import ASIDE, all_queues, declare_queue, queue_arguments, with_companions
+from carpark.rabbitmq.topology import ASIDE, TYPE, all_queues, declare_queue, queue_arguments, with_companions
 from carpark.records import Records, connect
 from carpark.records.outbox import SINKS
 from carpark.settings import Settings
@@ -183,6 +183,8 @@ class Migration:
         except QueueMismatch:
             return True
         channel.close()
+        with contextlib.suppress(BrokerUnavailable, KeyError):  # some are set up to let another type pass
+            return bool(self._management.queues()[name].kind != queue_arguments(name, self._queue_type)[TYPE])
         return False
 
     def _is_deleted(self, connection: BlockingConnection, name: str) -> bool:

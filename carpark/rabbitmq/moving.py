@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pika
-from dramatiq.common import q_name
+from dramatiq.common import q_name, xq_name
 from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from carpark.errors import BrokerUnavailable
+from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.rabbitmq.connection import close_in_place, explain, open_connection
-from carpark.rabbitmq.properties import requeued_properties
+from carpark.rabbitmq.management import ManagementApi
+from carpark.rabbitmq.properties import moved_properties, requeued_properties
+from carpark.rabbitmq.topology import why_not_to_look
 from carpark.settings.values import mask_urls
 
 BATCH = 100
@@ -61,13 +63,17 @@ Wanted = Callable[[Taken], bool]
 class Mover:
     """Reads and moves the messages of queues; each call connects anew.
 
+    Dead letters are only touched in a queue that is really a classic one: any other would count each look as a
+    delivery, and throw them away in the end.
+
     Args:
         urls: AMQP URLs separated by ``;``.
         name: What the connection is called in RabbitMQ.
+        management: Who knows of what type a queue is, if anybody is asked beside RabbitMQ itself.
     """
 
-    def __init__(self, urls: str, name: str = "carpark dashboard") -> None:
-        self._urls, self._name = urls, name
+    def __init__(self, urls: str, name: str = "carpark dashboard", management: ManagementApi | None = None) -> None:
+        self._urls, self._name, self._management = urls, name, management
 
     def count(self, queue_name: str) -> int:
         """Count the messages that are ready in a queue.
@@ -94,9 +100,10 @@ class Mover:
             The messages that were there at the start, in their order.
 
         Raises:
+            QueueMismatch: They are dead letters, and their queue is not a classic one.
             BrokerUnavailable: RabbitMQ cannot be used.
         """
-        with self._opened() as connection, _Reader(connection, queue_name) as reader:
+        with self._opened(queue_name) as connection, _Reader(connection, queue_name) as reader:
             yield from reader
 
     def transfer(self, queue_name: str, target: str) -> int:
@@ -122,7 +129,7 @@ class Mover:
             for method, properties, body in messages:
                 if method is None or properties is None or body is None:
                     break
-                batch.append((body, requeued_properties(properties)))
+                batch.append((body, moved_properties(properties)))
                 left -= 1
                 if len(batch) == _TOGETHER or not left:
                     sender.send(target, batch)
@@ -146,9 +153,10 @@ class Mover:
             How many were sent.
 
         Raises:
+            QueueMismatch: They are dead letters, and their queue is not a classic one.
             BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
         """
-        with self._opened() as connection:
+        with self._opened(queue_name) as connection:
             sender = _Sender(connection)
 
             def send(batch: Sequence[Taken]) -> None:
@@ -171,9 +179,10 @@ class Mover:
             How many were taken away.
 
         Raises:
+            QueueMismatch: They are dead letters, and their queue is not a classic one.
             BrokerUnavailable: RabbitMQ cannot be used.
         """
-        with self._opened() as connection:
+        with self._opened(queue_name) as connection:
             return self._work(connection, queue_name, wanted, limit, lambda batch: None)
 
     @staticmethod
@@ -205,9 +214,13 @@ class Mover:
         return done + len(batch)
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[BlockingConnection]:
+    def _opened(self, to_look: str = "") -> Iterator[BlockingConnection]:
+        """Connect; if messages of a queue shall be put back, see to it that it bears that."""
         connection = open_connection(self._urls, self._name)
         try:
+            is_dead = bool(to_look) and to_look == xq_name(to_look)  # others become dead letters at worst
+            if is_dead and (what := why_not_to_look(connection, to_look, self._management)):
+                raise QueueMismatch(to_look, what)
             yield connection
         except exceptions.AMQPError as error:
             reason, remedy = explain(error)

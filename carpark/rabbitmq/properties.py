@@ -44,9 +44,22 @@ def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
     Returns:
         The same without the reason. Headers that cannot be sent again are left out, which a header says.
     """
-    headers = without_reason(came.headers)
-    headers.pop("x-delivery-count", None)  # a quorum queue adds it
-    return _sendable(_harmless(came, headers), {})
+    return moved_properties(came, without_reason(came.headers))
+
+
+def moved_properties(came: pika.BasicProperties, headers: Mapping[str, Any] | None = None) -> pika.BasicProperties:
+    """Make the properties of a message that goes to another queue, a dead letter with its reason.
+
+    Args:
+        came: Its own.
+        headers: Its headers, if not all of them shall go along.
+
+    Returns:
+        The same. Headers that cannot be sent again are left out, which a header says.
+    """
+    kept = dict((came.headers if headers is None else headers) or {})
+    kept.pop("x-delivery-count", None)  # a quorum queue adds it
+    return _sendable(_harmless(came, kept), {})
 
 
 def without_reason(headers: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from carpark.domain.routing import WORK, event_queues, is_event_queue
-from carpark.errors import ExchangeMismatch, QueueMismatch
-from carpark.rabbitmq.connection import explain
+from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
+from carpark.rabbitmq.connection import REFUSALS, explain, open_connection
+from carpark.settings.values import mask_urls
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
+    from carpark.rabbitmq.management import ManagementApi
+    from carpark.settings import Settings
+
 log = logging.getLogger(__name__)
 
-_NOT_FOUND, _MISMATCH = 404, 406
+_REFUSED, _NOT_FOUND, _MISMATCH = 403, 404, 406
 
 EXCHANGE = "vehicle_events"
 """The direct exchange that events are published through, with the queue's name as the routing key.
@@ -30,7 +35,7 @@ RabbitMQ gives rights by exchange: who may write to this one can reach the queue
 ASIDE = ".migrating"
 """The end of the name of the queue that has a queue's messages while that one gets other arguments."""
 
-SINGLE_ACTIVE = "x-single-active-consumer"
+SINGLE_ACTIVE, TYPE = "x-single-active-consumer", "x-queue-type"
 
 CLASSIC, QUORUM = "classic", "quorum"
 
@@ -42,7 +47,6 @@ worker that cannot start, for no fault of the messages.
 """
 
 _QUORUM = {
-    "x-queue-type": QUORUM,
     "x-delivery-limit": DELIVERY_LIMIT,
     # What the limit makes a dead letter stays in its queue until it is in the other; this is the overflow it wants.
     "x-dead-letter-strategy": "at-least-once",
@@ -69,7 +73,7 @@ def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
     and it begins with all that was not acknowledged. Otherwise classic queues are those of Dramatiq's own broker.
 
     Dead letters are always in a classic queue: looking at a message of a quorum queue counts as a delivery, and after
-    some of these the message would be gone.
+    some of these the message would be gone. The type is always said, because a virtual host may have another default.
 
     Args:
         name: A queue or one of its companions.
@@ -79,8 +83,12 @@ def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
         The AMQP arguments. RabbitMQ refuses to declare an existing queue with any others.
     """
     if name == xq_name(name):
-        return {"x-message-ttl": DEAD_MESSAGE_TTL}
-    arguments: dict[str, Any] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(name)}
+        return {TYPE: CLASSIC, "x-message-ttl": DEAD_MESSAGE_TTL}
+    arguments: dict[str, Any] = {
+        TYPE: queue_type,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": xq_name(name),
+    }
     if is_event_queue(name):
         arguments[SINGLE_ACTIVE] = True
     return {**arguments, **_QUORUM} if queue_type == QUORUM else arguments
@@ -182,3 +190,79 @@ def declare_queues(channel: BlockingChannel, names: Iterable[str] = all_queues(1
     for name in names:
         for each in with_companions(name):
             declare_queue(channel, each, queue_type)
+
+
+def check_queues(settings: Settings) -> None:
+    """Declare the queues before a worker starts, so that it does not wait for what waiting does not mend.
+
+    Args:
+        settings: Of these, ``broker_url``, ``queue_type`` and ``partitions`` are used. While RabbitMQ cannot be reached
+            nothing is checked: it is waited for.
+
+    Raises:
+        QueueMismatch: One exists with other arguments.
+        ExchangeMismatch: The exchange does.
+        InvalidSetting: RabbitMQ refuses the user, the password, the virtual host, or to declare a queue.
+    """
+    url, queue_type = settings.broker_url, settings.queue_type
+    if url.startswith("stub:"):
+        return
+    try:
+        with contextlib.closing(open_connection(url, "carpark backend")) as connection:
+            for each in (each for queue in all_queues(settings.partitions) for each in with_companions(queue)):
+                # In a cluster the node with the dead letters may be away, and RabbitMQ 4 takes minutes to say so.
+                if queue_type != QUORUM or each != xq_name(each):
+                    declare_queue(connection.channel(), each, queue_type)
+    except (BrokerUnavailable, AMQPError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, REFUSALS) or getattr(cause, "reply_code", None) == _REFUSED:
+            reason, remedy = explain(cause)
+            wanted = f"a RabbitMQ that does not refuse: {reason}; {remedy}"
+            raise InvalidSetting("CARPARK_BROKER_URL", mask_urls(url), wanted) from error
+
+
+def why_not_to_look(connection: BlockingConnection, name: str, management: ManagementApi | None = None) -> str:
+    """Say why the messages of a queue cannot be looked at: it is not a classic one, whatever it was meant to be.
+
+    Who looks takes messages out and puts them back. All but classic queues count that as a delivery, of which they
+    allow few (a quorum queue of RabbitMQ 4 by default 20); then the message is gone, or a dead letter.
+
+    Args:
+        connection: An open connection.
+        name: A queue or one of its companions.
+        management: Who knows its type. Where it does not answer, the queue is declared once more, as a classic one.
+
+    Returns:
+        What it is instead; nothing if it can be looked at, or is not there.
+
+    Raises:
+        BrokerUnavailable: Nobody says of what type it is.
+        pika.exceptions.AMQPError: RabbitMQ is gone.
+    """
+    channel = connection.channel()
+    try:
+        channel.queue_declare(name, passive=True)
+        kind = _kind(name, management)
+        if not kind:
+            channel.queue_declare(name, durable=True, arguments=queue_arguments(name))
+    except ChannelClosedByBroker as error:
+        if error.reply_code == _MISMATCH:
+            return explain(error)[0]
+        if error.reply_code == _REFUSED:
+            wanted = (
+                f"give the user the right to configure {name}, or name the management API in CARPARK_MANAGEMENT_URL"
+            )
+            raise BrokerUnavailable(f"RabbitMQ does not say of what type {name} is; {wanted}") from error
+        if error.reply_code != _NOT_FOUND:
+            raise
+        return ""
+    channel.close()
+    return f"it is a {kind} queue" if kind not in ("", CLASSIC) else ""
+
+
+def _kind(name: str, management: ManagementApi | None) -> str:
+    """Say of what type a queue is; nothing if the management API does not say it."""
+    if management is not None:
+        with contextlib.suppress(BrokerUnavailable, KeyError):
+            return management.queues()[name].kind
+    return ""

@@ -121,7 +121,7 @@ def test_connections_that_break_under_batches_lose_nothing(
     def there() -> int:
         return sum((queue.ready or 0) + (queue.unacked or 0) for queue in api.queues().values())
 
-    worker = start(dramatiq_restart_delay="100")
+    worker = start()
     names = eventually(consumers, 30, "the management API knows the connections")
     _fill(channel)
     eventually(lambda: len(sink.ids) > STAYS / 10)

@@ -12,7 +12,6 @@ import pika.data
 import pytest
 import redis
 from click.testing import CliRunner
-from dramatiq.errors import ConnectionClosed
 from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.broker import RabbitmqBroker
@@ -111,8 +110,7 @@ def test_garbage_in_hand_when_the_connection_breaks_is_dead_lettered_once(
     first = make_consumer()
     in_hand = eventually(lambda: next(first))
     first.connection.close()
-    with pytest.raises(ConnectionClosed):
-        next(first)
+    assert next(first) is None
     second = make_consumer() if cut.startswith("after") else None
     (second or first).nack(in_hand)
     assert count(channel, "vehicle_entry.XQ") == 0

@@ -216,7 +216,7 @@ def test_a_refused_summary_is_dead_lettered_at_once(
 def test_a_queue_deleted_under_the_consumers_is_declared_again(
     processes: Processes, server_environ: dict[str, str], channel: Any, store: redis.Redis, sink: Recorder
 ) -> None:
-    _start(processes, server_environ, sink, dramatiq_restart_delay="200")
+    _start(processes, server_environ, sink)
     channel.queue_delete("vehicle_entry")
     eventually(lambda: _consumers(channel.connection, "vehicle_entry"))
     channel.basic_publish("", "vehicle_entry", bare(vehicle_plate="BACK"))

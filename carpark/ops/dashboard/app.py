@@ -17,7 +17,7 @@ from dramatiq_dashboard.application import queue_for_tab, tab_from_q_name
 from dramatiq_dashboard.csrf import csrf_protect, lookup_csrf_token
 from dramatiq_dashboard.http import HTTP_405, Response, handler, redirect, templated
 
-from carpark.errors import InvalidBody, ServiceError
+from carpark.errors import InvalidBody, QueueMismatch, ServiceError
 from carpark.ops.dashboard.base import REACH, Interface, QueueUnknown, has_id, matches
 from carpark.ops.dashboard.jobs import Job, check_mended
 from carpark.ops.dashboard.park import CarPark
@@ -126,7 +126,7 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
             raise QueueUnknown("There is no such page.")
         except QueueUnknown as error:
             return self._problem(start_response, "404 Not Found", "Not here", str(error))
-        except ServiceError as error:
+        except (QueueMismatch, ServiceError) as error:
             return self._problem(start_response, "503 Service Unavailable", "Nothing to see right now", str(error))
         except _BadRequest as error:
             return self._problem(start_response, "400 Bad Request", "That was not understood", str(error))

@@ -25,12 +25,16 @@ from carpark.ops.dashboard.base import Wanted, matches
 from carpark.ops.dashboard.giving_up import give_up
 from carpark.ops.dashboard.jobs import Job, check_mended, job_of, of_job
 from carpark.ops.health import span, summaries
+from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import all_queues
 from carpark.records import Backlog, Records, connect
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
+
+TIMEOUT = 2.0
+"""Seconds that the management API may take to say of what type a queue is; RabbitMQ itself is asked then."""
 
 _ALL = 1_000_000_000
 _NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"
@@ -77,8 +81,9 @@ _ids = click.argument("ids", nargs=-1, metavar="[ID]...")
 def dlq() -> None:
     """List, show, requeue or purge dead letters, or make them of what waits for a sink that no worker has any more.
 
-    Looking changes nothing. A dead letter that is requeued goes to its queue as it came, and is taken away when
-    RabbitMQ has confirmed that. It needs RabbitMQ alone, not its management API; give-up needs the records, too.
+    Looking changes nothing: a queue that would count looks is refused. A dead letter that is requeued goes to its
+    queue as it came, and is taken away when RabbitMQ has confirmed that. RabbitMQ's management API is not needed;
+    give-up needs the records, too.
     """
 
 
@@ -92,7 +97,7 @@ def dlq() -> None:
         "carpark dlq list --json --limit 100000 | jq -r '.[].error' | sort | uniq -c",
     ),
 )
-@settings_options("broker_url", "partitions")
+@settings_options("broker_url", "management_url", "partitions")
 @_queue
 @_match
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Leave out the first N")
@@ -121,7 +126,7 @@ def list_(
         "carpark dlq show 89837216f34aec3a --json | jq -r .body > body.json",
     ),
 )
-@settings_options("broker_url", "partitions")
+@settings_options("broker_url", "management_url", "partitions")
 @click.argument("id")
 @_csv
 @_json
@@ -152,7 +157,7 @@ def show(settings: Settings, id: str, csv: Path | None, as_json: bool) -> int:  
         "carpark dlq requeue 89837216f34aec3a --body mended.json",
     ),
 )
-@settings_options("broker_url", "partitions")
+@settings_options("broker_url", "management_url", "partitions")
 @_ids
 @click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
 @_queue
@@ -194,7 +199,7 @@ def requeue(
         "carpark dlq purge --all --yes --json",
     ),
 )
-@settings_options("broker_url", "partitions")
+@settings_options("broker_url", "management_url", "partitions")
 @_ids
 @click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
 @_queue
@@ -345,7 +350,7 @@ def _mover(settings: Settings) -> Mover:
             "`carpark dlq list --csv FILE` reads them when it has ended"
         )
         raise InvalidSetting("CARPARK_BROKER_URL", settings.broker_url, wanted)
-    return Mover(settings.broker_url, "carpark dlq")
+    return Mover(settings.broker_url, "carpark dlq", ManagementApi.of(settings, TIMEOUT))
 
 
 def _queues(settings: Settings, queue: str | None = None, csv: Path | None = None) -> list[str]:

@@ -15,15 +15,17 @@ from carpark.ops.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Wo
 from carpark.ops.dashboard.jobs import CUT, Job, job_of, of_job, read_job
 from carpark.rabbitmq.management import Connection, ManagementApi, QueueTotals
 from carpark.rabbitmq.moving import Mover
-from carpark.rabbitmq.topology import all_queues, with_companions
+from carpark.rabbitmq.topology import CLASSIC, all_queues, with_companions
 from carpark.settings import Settings
 
 _TITLE = re.compile(r"(?P<name>.+) (?P<host>[^ :]+):(?P<process>\d+)")
 
 _QUORUM = (
-    "Not listed: this is a quorum queue, which counts each look at a message as a delivery and gives it up after a "
-    "few. Dead letters can be looked at as often as you like."
+    "Not listed: this is a {kind} queue, which counts each look at a message as a delivery and gives it up after a "
+    "few. "
 )
+_DEAD_ARE_CLASSIC = "Dead letters can be looked at as often as you like."
+_NOT_OURS = "carpark's own is a classic one: stop the workers and run `carpark queues --migrate`."
 _CONSUMED = (
     "Not listed: a worker takes messages from this queue right now, and looking at them would put them out of order. "
     "Stop the workers to look."
@@ -42,7 +44,7 @@ class RabbitmqInterface(Interface):
     def __init__(self, settings: Settings) -> None:
         self._queues = all_queues(settings.partitions)
         self._management = ManagementApi.of(settings)
-        self._mover = Mover(settings.broker_url)
+        self._mover = Mover(settings.broker_url, management=self._management)
         # Two who take messages of one queue at the same time see gaps where the other one holds them.
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -87,8 +89,9 @@ class RabbitmqInterface(Interface):
         return [read_job(queue_name, each.body, each.size, each.headers, each.properties) for each in peeked]
 
     def _why_not(self, totals: QueueTotals) -> str:
-        if totals.kind != "classic":
-            return _QUORUM
+        if totals.kind != CLASSIC:
+            is_dead = totals.name == xq_name(totals.name)
+            return _QUORUM.format(kind=totals.kind) + (_NOT_OURS if is_dead else _DEAD_ARE_CLASSIC)
         if totals.name == q_name(totals.name) and any(
             each.queue == totals.name for each in self._management.consumers()
         ):
@@ -97,10 +100,9 @@ class RabbitmqInterface(Interface):
 
     def get_job(self, queue_name: str, message_id: str) -> Job | None:
         """Find a message; see `Interface.get_job`."""
-        if queue_name != xq_name(queue_name):
-            totals = self._management.queues().get(queue_name)
-            if totals is None or self._why_not(totals):
-                return None
+        totals = self._management.queues().get(queue_name)
+        if totals is None or self._why_not(totals):
+            return None
         wanted = has_id(message_id)
         with self._locks[queue_name], contextlib.closing(self._mover.walk(queue_name)) as messages:
             return next((job_of(message, None) for message in messages if wanted(job_of(message))), None)

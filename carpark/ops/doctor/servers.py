@@ -20,7 +20,7 @@ from carpark.ops.doctor.findings import Finding, in_background, ok, problem, spl
 from carpark.ops.health import sink_problems, span, summaries
 from carpark.rabbitmq.connection import explain, open_connection, server_version
 from carpark.rabbitmq.management import ManagementApi, QueueTotals
-from carpark.rabbitmq.topology import ASIDE, EXCHANGE, all_queues, queue_arguments, with_companions
+from carpark.rabbitmq.topology import ASIDE, EXCHANGE, TYPE, all_queues, queue_arguments, with_companions
 from carpark.records import Records, connect
 from carpark.records.store import SEEN_EXITS
 from carpark.settings import Settings
@@ -154,8 +154,7 @@ def _judge_declarations(
 
 def _difference(queue: QueueTotals, queue_type: str) -> str:
     wanted = queue_arguments(queue.name, queue_type)
-    # A virtual host with a default type writes that type into every queue's arguments, and compares it with itself.
-    found = {key: value for key, value in queue.arguments.items() if key in wanted or key != "x-queue-type"}
+    found = {**queue.arguments, TYPE: queue.kind}  # the type that it has, whatever it was declared with
     parts = [
         f"{key} is {found.get(key, 'missing')!r}, wanted {wanted.get(key, 'none')!r}"
         for key in sorted({*wanted, *found})

@@ -39,10 +39,13 @@ def test_other_arguments_are_named(queue: QueueTotals, difference: str) -> None:
 
 def test_a_queue_of_the_other_type_is_named() -> None:
     classic, quorum = (
-        QueueTotals("vehicle_exit", 0, 0, True, queue_arguments("vehicle_exit", each)) for each in (CLASSIC, QUORUM)
+        QueueTotals("vehicle_exit", 0, 0, True, queue_arguments("vehicle_exit", each), each)
+        for each in (CLASSIC, QUORUM)
     )
     assert _difference(classic, "classic") == _difference(quorum, "quorum") == ""
-    assert "x-queue-type is 'missing', wanted 'quorum'" in _difference(classic, "quorum")
+    assert "x-queue-type is 'classic', wanted 'quorum'" in _difference(classic, "quorum")
+    of_the_virtual_host = QueueTotals("vehicle_exit.XQ", 0, 0, True, {"x-message-ttl": 604800000}, QUORUM)
+    assert _difference(of_the_virtual_host, "classic") == "x-queue-type is 'quorum', wanted 'classic'"
     assert "x-delivery-limit is 100, wanted 'none'" in _difference(quorum, "classic")
 
 

@@ -1,0 +1,119 @@
+"""A worker whose RabbitMQ is away, comes, goes and comes back: a plain line for each change."""
+
+from __future__ import annotations
+
+import pika
+import pytest
+import redis
+import requests
+from pika.adapters.blocking_connection import BlockingChannel
+
+from carpark.rabbitmq.management import virtual_host_of
+from carpark.rabbitmq.topology import QUORUM, declare_queues
+from tests.support.garbage import bare
+from tests.support.helpers import eventually
+from tests.support.mailbox import count
+from tests.support.processes import Process, Processes
+from tests.support.servers import RabbitmqServer
+
+pytestmark = pytest.mark.slow
+
+AWAY = r"\[WARNING\] RabbitMQ at amqp://(guest:\*\*\*@)?127\.0\.0\.1:\d+: .+; events wait$"
+RAW = ("CRITICAL", "Restarting consumer", "Traceback", "ConnectionClosed", "AMQPConnect", "Failed to post_process")
+
+
+def plain(worker: Process) -> str:
+    """Give what a worker has said, none of which is Dramatiq's or pika's own words."""
+    said = worker.output
+    assert [words for words in RAW if words in said] == [], said
+    return said
+
+
+def publish(url: str, plate: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        declare_queues(channel)
+        channel.confirm_delivery()
+        channel.basic_publish("", "vehicle_entry", bare(id=plate, vehicle_plate=plate), mandatory=True)
+
+
+def test_it_says_once_that_rabbitmq_is_away_and_once_that_it_is_back(
+    processes: Processes, private_rabbitmq: RabbitmqServer, redis_url: str, store: redis.Redis
+) -> None:
+    private_rabbitmq.kill()
+    environ = {
+        "CARPARK_BROKER_URL": private_rabbitmq.url,
+        "CARPARK_REDIS_URL": redis_url,
+        "CARPARK_SINKS": "stdout",
+        "CARPARK_METRICS_PORT": "0",
+    }
+    worker = processes.start(["carpark", "worker", "--processes", "1", "--threads", "2"], env=environ)
+    worker.wait_for_line("Worker process is ready for action")
+    worker.wait_for_line(AWAY)
+    private_rabbitmq.start()
+    worker.wait_for_line(r"\[WARNING\] RabbitMQ is there after [0-9.]+ s$", 30)
+    publish(private_rabbitmq.url, "FIRST")
+    eventually(lambda: store.sismember("entry_plates", "FIRST"))
+    private_rabbitmq.kill()
+    eventually(lambda: plain(worker).count("; events wait") == 2, 30, "it is said that RabbitMQ is away again")
+    private_rabbitmq.start()
+    worker.wait_for_line(r"\[WARNING\] RabbitMQ is back after [0-9.]+ s$", 30)
+    publish(private_rabbitmq.url, "SECOND")
+    eventually(lambda: store.sismember("entry_plates", "SECOND"))
+    assert worker.terminate() == 0
+    said = plain(worker)
+    assert (said.count("; events wait"), said.count("] RabbitMQ is ")) == (2, 2), said
+
+
+def test_one_whose_rabbitmq_is_away_ends_at_once(processes: Processes, redis_url: str, free_port: int) -> None:
+    environ = {"CARPARK_BROKER_URL": f"amqp://127.0.0.1:{free_port}", "CARPARK_REDIS_URL": redis_url}
+    worker = processes.start(
+        ["dramatiq", "carpark.actors", "--processes", "1", "--threads", "1"],
+        env={**environ, "CARPARK_SINKS": "stdout", "CARPARK_METRICS_PORT": "0"},
+    )
+    worker.wait_for_line(AWAY)
+    assert worker.terminate() == 0
+    assert plain(worker).count("; events wait") == 1
+
+
+def test_a_queue_that_gets_other_arguments_while_it_runs_is_one_line_and_waited_for(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, store: redis.Redis
+) -> None:
+    worker = processes.start(
+        ["carpark", "worker", "--processes", "1", "--threads", "2", "--sinks", "stdout"], env=server_environ
+    )
+    worker.wait_for_line("Worker process is ready for action")
+    eventually(lambda: channel.queue_declare("vehicle_entry", passive=True).method.consumer_count)
+    channel.queue_delete("vehicle_entry")
+    channel.queue_declare("vehicle_entry", durable=True, arguments={"x-queue-type": QUORUM})
+    worker.wait_for_line(
+        r"\[WARNING\] queue 'vehicle_entry' exists with other arguments than carpark's \(.+; events wait"
+    )
+    channel.basic_publish("", "vehicle_exit", b"garbage")
+    eventually(lambda: count(channel, "vehicle_exit.XQ") == 1, what="the other queue is worked on")
+    channel.queue_delete("vehicle_entry")
+    worker.wait_for_line(r"\[WARNING\] vehicle_entry is (back|there) after [0-9.]+ s$")
+    channel.basic_publish("", "vehicle_entry", bare(vehicle_plate="HERE"))
+    eventually(lambda: store.sismember("entry_plates", "HERE"))
+    assert worker.terminate() == 0
+    assert plain(worker).count("; events wait") == 1
+
+
+def test_dead_letters_that_rabbitmq_does_not_take_are_one_line_and_kept(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, broker_url: str, management_url: str
+) -> None:
+    policies = f"{management_url}/api/policies/{virtual_host_of(broker_url)}"
+    full = {"pattern": "XQ$", "apply-to": "queues", "definition": {"max-length": 1, "overflow": "reject-publish"}}
+    requests.put(f"{policies}/full", json=full, timeout=10).raise_for_status()
+    channel.basic_publish("", "vehicle_entry.XQ", b"the one that there is room for")
+    eventually(lambda: count(channel, "vehicle_entry.XQ") == 1)
+    channel.basic_publish("", "vehicle_entry", b"garbage")
+    worker = processes.start(
+        ["carpark", "worker", "--processes", "1", "--threads", "2", "--sinks", "stdout"], env=server_environ
+    )
+    worker.wait_for_line(r"\[WARNING\] RabbitMQ at \S+: it refuses a message; `carpark doctor` says .+; events wait$")
+    requests.delete(f"{policies}/full", timeout=10).raise_for_status()
+    worker.wait_for_line(r"\[WARNING\] RabbitMQ is (back|there) after [0-9.]+ s$")
+    eventually(lambda: count(channel, "vehicle_entry.XQ") == 2)
+    assert worker.terminate() == 0
+    assert plain(worker).count("; events wait") == 1
