@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,41 @@ class Connection:
     user: str
     host: str
     since: datetime | None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy of the virtual host, or an operator policy, which applies beside it.
+
+    Args:
+        name: Its name.
+        pattern: A regular expression; what has it in its name is meant.
+        apply_to: ``queues``, ``exchanges``, ``all``, ``classic_queues``, ``quorum_queues`` or ``streams``.
+        priority: Of several that fit the highest one applies alone.
+        definition: Key to value, ``max-length`` for one.
+        is_operator: Whether it is an operator policy.
+    """
+
+    name: str
+    pattern: str
+    apply_to: str
+    priority: int
+    definition: Mapping[str, Any]
+    is_operator: bool
+
+    def matches(self, name: str) -> bool:
+        """Tell whether a name is meant; one whose pattern only RabbitMQ understands counts as if it were.
+
+        Args:
+            name: That of a queue or an exchange.
+
+        Returns:
+            Whether the pattern is in it.
+        """
+        try:
+            return re.search(self.pattern, name) is not None
+        except re.error:
+            return True
 
 
 @dataclass(frozen=True)
@@ -185,6 +221,28 @@ class ManagementApi:
             )
             for each in answer
         }
+
+    def policies(self) -> list[Policy]:
+        """List the policies of the virtual host: what applies to a queue shows in its statistics seconds later only.
+
+        Returns:
+            The policies, then the operator policies.
+
+        Raises:
+            BrokerUnavailable: The API cannot be used.
+        """
+        return [
+            Policy(
+                str(each["name"]),
+                str(each["pattern"]),
+                str(each.get("apply-to", "all")),
+                int(each.get("priority") or 0),
+                dict(each.get("definition") or {}),
+                kind == "operator-policies",
+            )
+            for kind in ("policies", "operator-policies")
+            for each in self._list(f"{kind}/{self._host}")
+        ]
 
     def bound(self, exchange: str) -> set[str]:
         """List the queues that an exchange is bound to.

@@ -97,6 +97,59 @@ def test_queues_without_consumers_dead_letters_and_other_arguments_are_found(
     assert (dead["level"], dead["found"]) == ("warning", "3 in vehicle_entry.XQ")
 
 
+def test_queues_of_another_type_are_named(
+    processes: Processes, server_environ: dict[str, str], broker_url: str
+) -> None:
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare("vehicle_exit.XQ", durable=True, arguments={"x-queue-type": "quorum"})
+        declare_queues(channel, ("vehicle_entry",))
+    _, checks, _ = examine(processes, server_environ)
+    (problem,) = [finding for finding in checks["queues"] if finding["level"] == "problem"]
+    assert problem["found"].startswith("vehicle_exit.XQ has other arguments than carpark's: ")
+    assert "x-queue-type is 'quorum', wanted 'classic'" in problem["found"]
+    assert "carpark queues --migrate" in problem["advice"]
+
+
+def test_policies_are_said_with_what_they_would_do(
+    processes: Processes, server_environ: dict[str, str], broker_url: str, management_url: str, free_port: int
+) -> None:
+    _, checks, _ = examine(processes, server_environ)
+    assert [finding["found"] for finding in checks["policies"]] == ["none changes what becomes of messages"]
+    host = virtual_host_of(broker_url)
+
+    def put(kind: str, name: str, pattern: str, apply_to: str, **definition: object) -> None:
+        json = {"pattern": pattern, "apply-to": apply_to, "priority": 1, "definition": definition}
+        requests.put(f"{management_url}/api/{kind}/{host}/{name}", json=json, timeout=10).raise_for_status()
+
+    put("policies", "short", "^vehicle_(entry|exit)$", "queues", **{"max-length": 243, "message-ttl": 60_000})
+    put("policies", "other", "^vehicle_events$", "exchanges", **{"alternate-exchange": "amq.fanout"})
+    put("operator-policies", "hosted", "XQ$", "queues", expires=3_600_000)
+    status, checks, _ = examine(processes, server_environ)
+    assert status == 1
+    found = {finding["found"]: (finding["level"], finding["advice"]) for finding in checks["policies"]}
+    pattern = "take them out of the pattern of {}, or clear it"
+    short, hosted, other = (
+        pattern.format(each) for each in ("policy 'short'", "operator policy 'hosted'", "policy 'other'")
+    )
+    assert found == {
+        "vehicle_entry, vehicle_exit: max-length 243, overflow drop-head: beyond so many messages the oldest messages "
+        "become dead letters": ("problem", short),
+        "vehicle_entry, vehicle_exit: message-ttl 60000 ms: what waits longer for a worker becomes a dead letter": (
+            *("problem", short),
+        ),
+        "vehicle_entry.XQ, vehicle_exit.XQ, carpark_work.XQ: expires 3600000 ms: unused for so long it is deleted, "
+        "with all that is in it": ("problem", hosted),
+        "vehicle_events: alternate-exchange amq.fanout: an event that finds no queue goes there, and its camera takes "
+        "it for safe": ("warning", other),
+    }
+    requests.delete(f"{management_url}/api/operator-policies/{host}/hosted", timeout=10).raise_for_status()
+    env = {**server_environ, "CARPARK_MANAGEMENT_URL": f"http://127.0.0.1:{free_port}"}
+    (finding,) = examine(processes, env)[1]["policies"]
+    assert finding["level"] == "warning"
+    assert finding["found"].startswith("not looked at: ")
+
+
 def test_what_sinks_have_not_taken_is_said_with_what_to_do(
     processes: Processes, server_environ: dict[str, str], redis_url: str
 ) -> None:

@@ -18,6 +18,7 @@ from rich.text import Text
 from carpark.ops.doctor.findings import Check, Finding, Level, run_checks, status_of
 from carpark.ops.doctor.given import Given, read_given
 from carpark.ops.doctor.local import check_files, check_offer, check_plugins, check_ports, check_python
+from carpark.ops.doctor.policies import check_policies
 from carpark.ops.doctor.servers import check_broker, check_management, check_redis
 from carpark.plugins import Plugins
 from carpark.plugins.base import Offer
@@ -37,6 +38,12 @@ CHECKS = (
         ("broker_url", "management_url"),
         check_management,
         "rabbitmq-plugins enable rabbitmq_management, or name it in CARPARK_MANAGEMENT_URL",
+    ),
+    Check(
+        "policies",
+        ("broker_url", "management_url"),
+        check_policies,
+        "rabbitmqctl list_policies and list_operator_policies show them",
     ),
     Check("redis", ("redis_url",), check_redis, "start Redis, or name another one in CARPARK_REDIS_URL"),
     Check("files", ("csv",), check_files, "is the disk of CARPARK_CSV there?"),
