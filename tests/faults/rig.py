@@ -134,7 +134,6 @@ class Rig:
             "CARPARK_SINK_RETRIES": "100000",
             "CARPARK_SINK_RETRY_MIN": "0.2",
             "CARPARK_SINK_RETRY_MAX": "2",
-            "dramatiq_restart_delay": "500",
             **(environ or {}),
         }
         self._queue_type = env.get("CARPARK_QUEUE_TYPE", CLASSIC)
@@ -260,7 +259,7 @@ class Rig:
         assert verdict.ok, said
         assert [sink.undelivered for sink in verdict.sinks] == [0], f"undelivered: {said}"
         # What is garbage is dead, perhaps twice if a worker was killed in between; nothing else is.
-        queued = read_queues(self.rabbitmq.url, self._queue_type, self._partitions)
+        queued = read_queues(self.rabbitmq.url, self._partitions)
         assert queued.waiting == 0, f"queued: {said}"
         assert queued.dead >= self.garbage, f"{queued.dead} dead letters of {self.garbage}: {said}"
         assert not queued.events, f"dead events: {sorted(queued.events)[:5]}: {said}"
@@ -275,7 +274,6 @@ class Rig:
                 {"http-csv": read_back_file(self.csv)},
                 redis_url=self.redis.url,
                 broker_url=self.rabbitmq.url,
-                queue_type=self._queue_type,
                 partitions=self._partitions,
             ),
             show=show,

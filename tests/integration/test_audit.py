@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pika
 import pytest
+import requests
 
 from carpark.domain.events import VehicleExited, format_time
 from carpark.ops.audit.queued import read_queues
+from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Records, connect
 from tests.support.audited import Day, stay, summaries_of
-from tests.support.mailbox import bodies, dead_letters, fill
+from tests.support.helpers import eventually
+from tests.support.mailbox import bodies, count, dead_letters, fill
 from tests.support.processes import OTHER_CLOCK, Process, Processes
+from tests.support.stays import entered
 
 pytestmark = pytest.mark.slow
 
@@ -99,8 +103,6 @@ def test_looking_into_the_queues_takes_nothing_and_keeps_their_order(
         queued = read_queues(broker_url)
         assert (queued.waiting, queued.dead, queued.unread) == (40, 1, 0)
         assert queued.events == {(number, event.id) for number in (0, 1) for event in events[number::2]}
-    counted = read_queues(broker_url, "quorum")
-    assert (counted.waiting, counted.dead, counted.unread) == (40, 1, 40)
     assert bodies(channel, "vehicle_entry") == [event.to_json().encode() for event in events[::2]]
 
 
@@ -125,7 +127,7 @@ def test_what_rabbitmq_keeps_from_all_but_its_consumer_is_only_counted(broker_ur
         channel = connection.channel()
         declare_queues(channel, queue_type="quorum")
         fill(channel, "vehicle_exit", dead_letters(3))
-        queued = read_queues(broker_url, "classic")
+        queued = read_queues(broker_url)
         assert (queued.waiting, queued.unread) == (3, 3)
 
 
@@ -157,6 +159,34 @@ def test_records_and_queues_of_servers_are_part_of_the_audit(
     shown = verify(processes, *arguments, "--csv", day.csv, *servers)
     assert "1 summary not yet delivered to sink gone, the oldest for" in shown.output
     assert "carpark dlq give-up gone" in shown.output
+
+
+def test_valid_events_that_a_policy_made_dead_letters_are_named_and_status_1(
+    processes: Processes,
+    channel: pika.adapters.blocking_connection.BlockingChannel,
+    broker_url: str,
+    management_url: str,
+    redis_url: str,
+    tmp_path: Path,
+) -> None:
+    short = {"pattern": "^vehicle_entry$", "apply-to": "queues", "definition": {"message-ttl": 100}}
+    policies = f"{management_url}/api/policies/{virtual_host_of(broker_url)}"
+    requests.put(f"{policies}/short", json=short, timeout=10).raise_for_status()
+    day, events = Day(tmp_path), [entered("e1", "AAA", 1), entered("e2", "BBB", 2)]
+    day.publish(events)
+    day.summarise([])
+    for event in events:
+        channel.basic_publish("", event.queue, event.to_json().encode())
+    channel.basic_publish("", "vehicle_entry", b"garbage")
+    eventually(lambda: count(channel, "vehicle_entry.XQ") == 3)
+    arguments = [word for path in day.journals for word in ("--journal", path)]
+    servers = ("--redis", redis_url, "--broker", broker_url, "--management-url", management_url)
+    audited = verify(processes, *arguments, "--csv", day.csv, *servers)
+    assert audited.status == 1
+    last = audited.output.splitlines()[-1]
+    assert last == "2 valid events are dead letters: send them again with `carpark dlq requeue`"
+    assert f"AAA entry at {events[0].time}, id e1, in vehicle_entry.XQ" in audited.output
+    assert "nothing lost" not in audited.output
 
 
 @pytest.mark.parametrize("shift", [7 * 3600, -7 * 3600])

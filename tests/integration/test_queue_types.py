@@ -14,6 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.cli import carpark
 from carpark.errors import BrokerUnavailable, QueueMismatch
+from carpark.ops.audit.queued import read_queues
 from carpark.ops.dashboard.rabbitmq import RabbitmqInterface
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.moving import Mover
@@ -102,6 +103,24 @@ def test_the_dashboard_says_why_it_does_not_list_them(
     with pytest.raises(QueueMismatch):
         interface.requeue("vehicle_entry.XQ", lambda job: True, 1)
     assert count(worn, "vehicle_entry.XQ") == 3
+
+
+def test_the_audit_does_not_wear_them_out(worn: BlockingChannel, broker_url: str, api_url: str) -> None:
+    for _ in range(LOOKS):
+        with pytest.raises(QueueMismatch, match=r"vehicle_entry\.XQ"):
+            read_queues(broker_url, management_url=api_url)
+    assert count(worn, "vehicle_entry.XQ") == 3
+
+
+def test_the_audit_counts_what_is_in_a_quorum_queue_whatever_the_setting_says(
+    channel: BlockingChannel, broker_url: str, api_url: str
+) -> None:
+    channel.queue_declare("carpark_work", durable=True, arguments=LIMITED)
+    fill(channel, "carpark_work", dead_letters(4))
+    for _ in range(LOOKS):
+        queued = read_queues(broker_url, management_url=api_url)
+        assert (queued.waiting, queued.unread) == (4, 4)
+    assert len(bodies(channel, "carpark_work")) == 4
 
 
 def test_they_are_migrated_with_all_that_is_in_them(

@@ -35,7 +35,7 @@ class Sources:
         redis_url: The records, if they are to be looked at.
         retention: Seconds for which the records remember ids.
         broker_url: The RabbitMQ whose queues are to be looked at, if any.
-        queue_type: Of what kind they are (``CARPARK_QUEUE_TYPE``).
+        management_url: That RabbitMQ's management API, if it is not beside it.
         partitions: How many of them there are for the events of a kind.
         messages: What is in the queues of an in-process broker, if that was the broker.
         counts: The counts of records that are gone themselves (`carpark.domain.report.Report` has the names).
@@ -47,7 +47,7 @@ class Sources:
     redis_url: str | None = None
     retention: float = 172_800.0
     broker_url: str | None = None
-    queue_type: str = "classic"
+    management_url: str = ""
     partitions: int = 1
     messages: Iterable[Message] | None = None
     counts: Mapping[str, int] | None = None
@@ -113,7 +113,7 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, t
             _compare(verdict, Report.of_counts(kept.counts(), published=0, inside=inside, undelivered=0, dead=0))
     if sources.counts:
         verdict.records = {name: sources.counts[name] for name in _COMPARED if name in sources.counts}
-    _read_queues(sources, facts, verdict, names, with_records=kept is not None)
+    _read_queues(sources, facts, verdict, kept, show)
     if kept:
         facts.settle(kept.seen(facts.doubtful()))
 
@@ -154,19 +154,25 @@ def _compare(verdict: Verdict, report: Report) -> None:
 _COMPARED = ("recorded", "matched", "unmatched", "abandoned", "inside")
 
 
-def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, names: list[str], *, with_records: bool) -> None:
+def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, show: int) -> None:
     if sources.messages is not None:
         queued = Queued()
         queued.take(sources.messages)
     elif sources.broker_url:
-        queued = read_queues(sources.broker_url, sources.queue_type, sources.partitions)
+        queued = read_queues(sources.broker_url, sources.partitions, management_url=sources.management_url)
     else:
         return
     verdict.queued, verdict.dead, verdict.unread = queued.waiting, queued.dead, queued.unread
     for what in (0, 1):
         facts.doubt(what, (id_ for kind, id_ in queued.events if kind == what))
-    if with_records:
-        return  # these know all summaries that are under way
+    done = set(kept.seen(queued.dead_events)) if kept else set()
+    dead = [line for event, line in queued.dead_events.items() if event not in done]
+    verdict.dead_events = len(dead)
+    if dead and show:
+        verdict.findings["dead letters that are valid events"] = dead[:show]
+    if kept:
+        return  # it knows all summaries that are under way
+    names = list(sources.sinks)
     wanted = [each for each in queued.summaries if each[1].exit_date_time >= sources.since]
     verdict.elsewhere = len({(sink, summary.id) for sink, summary, _ in wanted if sink not in names})
     for sink, summary, state in wanted:

@@ -31,12 +31,13 @@ from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.settings import Settings, load_settings
 from carpark.settings.fields import options_of
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples
+from carpark.settings.values import management_url_of
 from carpark.web.ports import why
 
 PATIENCE = 1.0
 """Seconds after which a progress bar is shown."""
 
-_KNOWN_OF_A_RUN = {"redis_url", "broker_url", "since", "retention", "queue_type", "partitions"}
+_KNOWN_OF_A_RUN = {"redis_url", "broker_url", "since", "retention", "management_url", "partitions"}
 """Options without effect when a run is audited, as are those of its sinks: it has records and queues of its own."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -73,7 +74,7 @@ class _Url(click.ParamType[str]):
     help="A generator's journal, or any file with an event per line; all that was published since the records and the "
     "sinks were empty. Without any, the last `carpark run` with this CSV is audited",
 )  # fmt: skip
-@plugin_options("csv", "sinks", "plugins", "retention", "queue_type", "partitions", kinds=("sinks",))
+@plugin_options("csv", "sinks", "plugins", "retention", "management_url", "partitions", kinds=("sinks",))
 @click.option("--redis", "redis_url", metavar="URL", type=_Url("redis_url"), help="Look at the records, too")
 @click.option("--broker", "broker_url", metavar="URL", type=_Url("broker_url"), help="Look into the queues, too")
 @click.option("--since", metavar="TIME", help="Leave out stays that ended before this RFC 3339 time")
@@ -103,13 +104,14 @@ def verify(
     Without --journal the last `carpark run` is audited, which has records and queues of its own: then only --csv,
     --sinks, --show, --each and --json count, and the others are refused.
 
-    Exit status: 0 all is accounted for, 1 something is lost, there twice or unexpected, or is undelivered by a run that
-    has ended, 2 the command was wrong.
+    Exit status: 0 all is accounted for, 1 something is lost, there twice, dead or unexpected, or is undelivered by a
+    run that has ended, 2 the command was wrong.
     """
     if journals:
+        is_guessed = settings.management_url == management_url_of(settings.broker_url)  # of another broker, perhaps
         sources = Sources(
             *(journals, plugins.read_back(settings), _since(since), redis_url, settings.retention),
-            *(broker_url, settings.queue_type, settings.partitions),
+            *(broker_url, "" if is_guessed else settings.management_url, settings.partitions),
         )
         _refuse_nothing_to_compare(sources, settings, plugins)
         _refuse_files_of_no_sink(sources, settings, plugins)

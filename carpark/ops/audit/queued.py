@@ -14,13 +14,18 @@ from carpark.broker.reading import EventMessage, read_body
 from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.domain.routing import DELIVER, partition_queue
-from carpark.errors import BrokerUnavailable
+from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.rabbitmq.connection import open_connection
-from carpark.rabbitmq.topology import CLASSIC, all_queues, with_companions
+from carpark.rabbitmq.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.topology import all_queues, why_not_to_look, with_companions
 from carpark.settings.model import MOST_PARTITIONS
+from carpark.settings.values import management_url_of
 
 MOST = 100_000
 """How many messages of a queue are read at most: RabbitMQ keeps them all in hand meanwhile."""
+
+MANAGEMENT_TIMEOUT = 2.0
+"""Seconds that the management API may take; without it RabbitMQ itself is asked of what type a queue is."""
 
 Message = tuple[str, bytes]
 """A message: the queue or companion that it is in, and its body."""
@@ -37,6 +42,7 @@ class Queued:
         dead: Dead letters.
         unread: Of both, those that were only counted.
         events: Kind and id of the events among them.
+        dead_events: Those of the dead letters, with their queue and plate: somebody else than a worker made them so.
         summaries: Sink, summary and state of the summaries that wait for a sink or were given up.
     """
 
@@ -44,6 +50,7 @@ class Queued:
     dead: int = 0
     unread: int = 0
     events: set[tuple[int, str]] = field(default_factory=set)
+    dead_events: dict[tuple[int, str], str] = field(default_factory=dict)
     summaries: list[tuple[str, StaySummary, str]] = field(default_factory=list)
 
     def take(self, messages: Iterable[Message]) -> None:
@@ -56,37 +63,43 @@ class Queued:
             is_dead = queue == xq_name(queue)
             self.dead += is_dead
             self.waiting += not is_dead
-            self._note(q_name(queue), body, "dead" if is_dead else "queued")
+            self._note(queue, body, is_dead)
 
-    def _note(self, queue: str, body: bytes, state: str) -> None:
-        message = read_body(queue, body)
+    def _note(self, queue: str, body: bytes, is_dead: bool) -> None:
+        message = read_body(q_name(queue), body)
         if isinstance(message, EventMessage):
-            self.events.add((ENTRY if isinstance(message.event, VehicleEntered) else EXIT, message.event.id))
+            event = message.event
+            key = (ENTRY if isinstance(event, VehicleEntered) else EXIT, event.id)
+            self.events.add(key)
+            if is_dead:
+                self.dead_events[key] = f"{event.vehicle_plate} {event.kind} at {event.time}, id {event.id}, in {queue}"
         elif message.actor_name == DELIVER:
             sink, summary = message.args
-            self.summaries.append((sink, summary, state))
+            self.summaries.append((sink, summary, "dead" if is_dead else "queued"))
 
 
-def read_queues(url: str, queue_type: str = CLASSIC, partitions: int = 1, most: int = MOST) -> Queued:
+def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url: str = "") -> Queued:
     """Look into all queues of a RabbitMQ. Each message goes back to its place; it then counts as delivered once more.
 
     What a worker has in hand is not seen: it should have nothing in hand when this is asked. From a queue that has a
-    consumer nothing is taken, because its events would take effect out of their order: they are only counted.
+    consumer nothing is taken, because its events would take effect out of their order: they are only counted. So are
+    those of quorum queues, which count how often a message was delivered and make it a dead letter in the end.
 
     Args:
         url: The broker's URL, or several.
-        queue_type: ``CARPARK_QUEUE_TYPE``. Quorum queues count how often a message was delivered and make it a dead
-            letter in the end, so theirs are only counted.
         partitions: ``CARPARK_PARTITIONS``; the queues of further ones are looked into as far as there are any.
         most: How many messages of a queue are read; the others are counted.
+        management_url: Who says of what type a queue is; by default it is beside the broker.
 
     Returns:
         What is in them.
 
     Raises:
+        QueueMismatch: Dead letters are in a queue that would count each look, and lose them in the end.
         BrokerUnavailable: RabbitMQ cannot be reached or refuses.
     """
     queued = Queued()
+    management = ManagementApi(management_url or management_url_of(url), virtual_host_of(url), MANAGEMENT_TIMEOUT)
     connection = open_connection(url, "carpark verify")
     try:
         # Another number was set before, or is set where events come from: what waits there is not lost.
@@ -103,7 +116,11 @@ def read_queues(url: str, queue_type: str = CLASSIC, partitions: int = 1, most: 
                     raise
                 continue
             before = queued.waiting + queued.dead
-            is_counted = name != xq_name(name) and (queue_type != CLASSIC or found.consumer_count)
+            is_counted = name != xq_name(name) and found.consumer_count
+            if not is_counted and (what := why_not_to_look(connection, name, management)):
+                if name == xq_name(name):
+                    raise QueueMismatch(name, what)
+                is_counted = True
             queued.take(_peek(channel, name, 0 if is_counted else min(found.message_count, most)))
             left = max(0, found.message_count - (queued.waiting + queued.dead - before))
             queued.unread += left
@@ -116,6 +133,7 @@ def read_queues(url: str, queue_type: str = CLASSIC, partitions: int = 1, most: 
             f"RabbitMQ: {error or type(error).__name__}; the audit needs it until it ends"
         ) from error
     finally:
+        management.close()
         if connection.is_open:
             connection.close()
     return queued

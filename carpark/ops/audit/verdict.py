@@ -43,7 +43,7 @@ class SinkVerdict:
 
 @dataclass
 class Verdict:
-    """What the audit found. The sums of `sums` hold, and `lost`, `duplicated` and `unexpected` are 0, if all is well.
+    """What the audit found. If all is well the sums of `sums` hold, and what is in red in its table is 0.
 
     Args:
         entries: Entries in the journals, each id once.
@@ -60,6 +60,7 @@ class Verdict:
         queued: Messages that wait in the queues; None when nobody asked.
         dead: Dead letters; None when nobody asked.
         unread: Messages of both that were only counted.
+        dead_events: Dead letters that are valid events, and that the records do not know.
         earlier: Matched stays that ended before the time from which sinks are looked at.
         unknown: Events, and vehicles inside, that the records must know and do not.
         intruding: Vehicles that the records have inside and that must not be.
@@ -84,6 +85,7 @@ class Verdict:
     queued: int | None = None
     dead: int | None = None
     unread: int = 0
+    dead_events: int = 0
     earlier: int = 0
     unknown: int = 0
     intruding: int = 0
@@ -120,8 +122,9 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is lost, nothing is there twice, nothing is there that must not be, and the sums close."""
-        return not (self.lost or self.duplicated or self.unexpected) and all(right for _, right in self.sums())
+        """Whether nothing is lost, there twice, dead or unexpected that must not be, and the sums close."""
+        wrong = self.lost or self.duplicated or self.unexpected or self.dead_events
+        return not wrong and all(right for _, right in self.sums())
 
     def sums(self) -> Iterator[tuple[str, bool]]:
         """Say how the numbers add up.
@@ -187,7 +190,7 @@ class Verdict:
         for name in _NUMBERS:
             number = getattr(self, name)
             if number or not (number is None or name in _ONLY_IF_ANY):
-                _row(table, name, number, _MEANING[name])
+                _row(table, name.replace("_", " "), number, _MEANING[name], bad=name == "dead_events")
         if self.unknown or self.intruding:
             _row(table, "lost", self.unknown, "events and vehicles inside that the records do not know", bad=True)
             _row(table, "unexpected", self.intruding, "vehicles that the records have inside", bad=True)
@@ -225,8 +228,12 @@ class Verdict:
         if self.ok:
             late = f"{summaries(self.undelivered)} not yet delivered, nothing else missing" if self.undelivered else ""
             return f"{late or 'nothing lost'}, nothing twice: {self.published:,} events are accounted for"
+        dead = f"{self.dead_events:,} valid events are dead letters: send them again with `carpark dlq requeue`"
         if self.lost or self.duplicated or self.unexpected:
-            return f"{self.lost:,} lost, {self.duplicated:,} duplicated, {self.unexpected:,} unexpected"
+            said = f"{self.lost:,} lost, {self.duplicated:,} duplicated, {self.unexpected:,} unexpected"
+            return f"{said}; {dead}" if self.dead_events else said
+        if self.dead_events:
+            return dead
         return "the numbers do not add up"
 
 
@@ -243,11 +250,11 @@ def _row(table: Table, name: str, number: int, meaning: str, *, bad: bool = Fals
 
 _NUMBERS = (
     *("repeated", "rejected", "pending", "recorded", "matched", "unmatched", "abandoned", "forgotten", "inside"),
-    *("queued", "dead", "earlier"),
+    *("queued", "dead", "dead_events", "earlier"),
 )
 _SINK_NUMBERS = ("rows", "summarised", "undelivered", "forgotten", "lost", "duplicated", "unexpected")
 _WRONG = ("lost", "duplicated", "unexpected")
-_ONLY_IF_ANY = ("repeated", "rejected", "pending", "earlier", "forgotten")
+_ONLY_IF_ANY = ("repeated", "rejected", "pending", "dead_events", "earlier", "forgotten")
 _MEANING = {
     "repeated": "lines with an id that had been there before",
     "rejected": "lines that are no events",
@@ -260,6 +267,7 @@ _MEANING = {
     "inside": "vehicles inside at the end",
     "queued": "messages that wait in the queues",
     "dead": "dead letters",
+    "dead_events": "of these, valid events that have had no effect",
     "earlier": "matched before the time from which summaries are looked at",
     "summarised": "stays that must be there and are, once",
     "undelivered": "stays that the records or a queue still hold for it",

@@ -152,7 +152,7 @@ def test_the_environments_settings_leave_the_last_run_as_it_was(last_run: Day) -
         (["--since", "2026-11-23T18:00:00Z"], "--since goes with --journal"),
         (["--sink-jsonl", "other.jsonl"], "--sink-jsonl goes with --journal"),
         (["--retention", "60"], "--retention goes with --journal"),
-        (["--queue-type", "quorum"], "--queue-type goes with --journal"),
+        (["--management-url", "http://127.0.0.1:1"], "--management-url goes with --journal"),
         (["--sinks", "sqlite"], "--sinks='sqlite': wanted a sink of the last `carpark run` that can be read back: "),
         (["--sinks", "stdout"], "'stdout': wanted a sink that can be read back"),
     ],

@@ -131,10 +131,32 @@ def test_what_waits_in_a_queue_or_is_dead_is_not_lost(day: Day) -> None:
     day.summarise(summaries_of(stay(0)))
     queued = [bare(events[3]), bare(events[4], ".DQ"), bare(events[7], ".XQ"), ("vehicle_entry.XQ", b"garbage")]
     verdict = day.verdict(messages=queued)
-    assert verdict.ok
+    assert wrongs(verdict) == (0, 0, 0)
+    assert all(right for _, right in verdict.sums())
     assert (verdict.queued, verdict.dead, verdict.pending) == (2, 2, 3)
     assert (verdict.matched, verdict.inside, verdict.unmatched) == (1, 2, 1)
     assert wrongs(day.verdict(messages=queued[1:])) == (1, 0, 0)
+
+
+def test_a_dead_letter_that_is_a_valid_event_is_named_and_not_well(day: Day, records: Records) -> None:
+    events = [*stay(0), *stay(1)]
+    day.publish(events)
+    day.summarise(summaries_of(stay(0)))
+    records.record(stay(0))
+    letters = [bare(event, ".XQ") for event in events]
+    for verdict, count in (
+        (day.verdict(messages=letters[2:], redis_url=URL), 2),
+        (day.verdict(messages=letters, redis_url=URL), 2),
+        (day.verdict(messages=letters), 4),
+    ):
+        assert not verdict.ok
+        assert verdict.to_dict()["dead_events"] == count
+        lines = verdict.findings["dead letters that are valid events"]
+        assert f"P000001 exit at {events[3].time}, id x1, in vehicle_exit.XQ" in lines
+        assert verdict.sentence() == (
+            f"{count} valid events are dead letters: send them again with `carpark dlq requeue`"
+        )
+    assert day.verdict(messages=letters[:2], redis_url=URL).dead_events == 0, "the records have them: they came twice"
 
 
 def test_an_event_that_comes_again_from_its_queue_had_its_effect(day: Day) -> None:
