@@ -35,7 +35,7 @@ class _Waiting:
     """One caller's list, from its arrival to its answer."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
-        self.lines = lines
+        self.lines = deque(lines)  # each is let go of when its text is among what will be written
         self.written = self.duplicates = 0
         self.done = False
         self.error: OSError | None = OSError(errno.EIO, "the list was not written")
@@ -105,6 +105,7 @@ class SummaryFile:
             OSError: The disk is full or fails; nothing of the list is kept, and it can be tried again.
         """
         mine = _Waiting(lines)
+        del lines
         with self._arrival:
             self._waiting.append(mine)
         with self._commit:
@@ -147,7 +148,8 @@ class SummaryFile:
         data = bytearray()
         rows: dict[bytes, tuple[int, Row]] = {}
         for one in group:
-            for line in one.lines:
+            while one.lines:
+                line = one.lines.popleft()
                 digest = line.row.digest
                 if digest in rows or self._has(digest, line.row.id):
                     one.duplicates += 1

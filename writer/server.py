@@ -54,7 +54,7 @@ class WriterServer(HttpServer):
         ServiceError: The disk is full or fails.
     """
 
-    limits = Limits(body=MAX_BODY, held=3 * MAX_BODY, connections=1000)
+    limits = Limits(body=MAX_BODY, held=2 * MAX_BODY, connections=1000)
     channel_class = _Channel
 
     def __init__(

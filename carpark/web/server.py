@@ -44,6 +44,7 @@ PROBES = {"/healthz", "/metrics"}
 _LONGEST_HEAD = 16 * 1024
 _LONGEST_FRAMING = 4 * 1024  # of a chunked body: the line before a chunk, or what follows the last one
 _SMALL_BODY = 16 * 1024
+_IN_MEMORY = 64 * 1024  # a longer body is in a file, so that memory does not go to pieces over many of them
 _SEND_BUFFER = 64 * 1024  # so that what is taken of an answer is seen, and a client that takes nothing holds little
 _LOOK_SECONDS = 1.0
 _SAY_SECONDS = 60.0
@@ -133,7 +134,7 @@ class Channel(HTTPChannel):
         self.parser_class = partial(_Request, server=server)
         self._began: float | None = time.monotonic()  # the request that comes, or that has to come; None: may come
         self._moved = self._began
-        self._lingers = self._drains = False
+        self._lingers = False
         super().__init__(server, sock, addr, adj, map)
         if len(server.active_channels) > server.limits.connections:
             server.is_crowded = True
@@ -179,10 +180,10 @@ class Channel(HTTPChannel):
     def service(self) -> None:
         """Answer a request, and no other that was sent before its answer was read: answers would heap up."""
         request = self.requests[0]
-        with self.requests_lock:
-            if is_early := len(self.requests) > 1:
+        if is_early := len(self.requests) > 1:
+            with self.requests_lock:  # not before that: whoever reads still has it, and each answer would wait
                 del self.requests[1:]
-                request.headers["CONNECTION"] = "close"
+            request.headers["CONNECTION"] = "close"
         self._lingers, self._began = is_early or request.is_body_left or request.error is not None, None
         super().service()
         if self.total_outbufs_len:
@@ -202,17 +203,6 @@ class Channel(HTTPChannel):
             self._moved = time.monotonic()
         return sent
 
-    def readable(self) -> bool:
-        """Say whether anything that the client sends is of interest."""
-        return self._drains or bool(super().readable())
-
-    def handle_read(self) -> None:
-        """Read; what follows a refused head is thrown away."""
-        if self._drains:
-            self.recv(1 << 16)
-        else:
-            super().handle_read()
-
     def handle_close(self) -> None:
         """Close the connection; what the client is still sending is waited for, so that it gets to see our answer.
 
@@ -222,7 +212,9 @@ class Channel(HTTPChannel):
             self._lingers = self.will_close = False
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
-                self._drains, self._began = True, time.monotonic()
+                self._began = time.monotonic()
+                # As attributes, because methods would cost each look at each connection.
+                vars(self).update(readable=lambda: True, handle_read=partial(self.recv, 1 << 16))
                 return
         if self.request is not None:
             self.request.close()
@@ -284,6 +276,7 @@ class HttpServer:
             cleanup_interval=10**9,  # that is done here
             max_request_header_size=_LONGEST_HEAD,
             max_request_body_size=1 << 62,  # so is this
+            inbuf_overflow=_IN_MEMORY,
             **options,
         )
         self._probes = ThreadedTaskDispatcher()
