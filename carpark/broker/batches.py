@@ -17,6 +17,9 @@ from dramatiq.message import Message
 PREFETCHED_BATCHES = 10
 """How many full batches a consumer holds at most: the one that is worked on, and those that grow meanwhile."""
 
+BATCH_BYTES = 512 * 1024
+"""How long the bodies of a batch may be together, the last one not counted: they are written again all at once."""
+
 
 class Batch(MessageProxy):
     """Events of one queue that are one message for the worker; to Dramatiq it looks like the first of them.
@@ -31,6 +34,7 @@ class Batch(MessageProxy):
         self.parts: list[MessageProxy] = [first]
         self.is_left = False
         self._most = most
+        self._room = BATCH_BYTES - len(first.body)
         self._closed = False
         self._lock = threading.Lock()
 
@@ -44,8 +48,9 @@ class Batch(MessageProxy):
             Whether it is in now.
         """
         with self._lock:
-            if self._closed or len(self.parts) >= self._most:
+            if self._closed or len(self.parts) >= self._most or self._room < 0:
                 return False
+            self._room -= len(part.body)
             self.parts.append(part)
             return True
 

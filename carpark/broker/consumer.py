@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
@@ -22,9 +23,16 @@ from carpark.broker import letters
 from carpark.broker.batches import parts_of
 from carpark.broker.lanes import RESTARTED_AFTER, Lanes
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
-from carpark.domain.events import VehicleEntered
+from carpark.domain.events import MAX_BODY_BYTES, VehicleEntered
 from carpark.domain.routing import event_of
-from carpark.rabbitmq.connection import NO_AMQP_ERRORS, close_in_place
+from carpark.rabbitmq.connection import (
+    MAX_MESSAGE_BYTES,
+    NO_AMQP_ERRORS,
+    Beginning,
+    close_in_place,
+    keep_beginnings,
+)
+from carpark.rabbitmq.headers import NOTE, LongTable
 from carpark.rabbitmq.properties import dead_properties
 
 READ_AT_ONCE = 100
@@ -42,6 +50,7 @@ LEAVE_EVERY = 0.01
 
 BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Pauses while RabbitMQ cannot be used; the last one repeats."""
+_PRECONDITION = 406
 
 
 class Acknowledgements:
@@ -89,7 +98,22 @@ class Acknowledgements:
         except pika.exceptions.ConnectionWrongStateError:
             return  # it is closed
 
+    def refuse(self, tag: int) -> None:
+        """Have RabbitMQ itself make a dead letter of a delivery, which then does not say why. Any thread may call this.
+
+        Args:
+            tag: Its tag.
+        """
+        try:
+            self._connection.add_callback_threadsafe(partial(self._refuse, tag))
+        except pika.exceptions.ConnectionWrongStateError:
+            return  # it is closed
+
     # What follows runs in the connection's own thread.
+
+    def _refuse(self, tag: int) -> None:
+        self._in_hand.discard(tag)
+        self._channel.basic_reject(tag, requeue=False)
 
     def _send_later(self) -> None:
         self._connection.call_later(ACKNOWLEDGED_AFTER, self._send_timed)
@@ -135,7 +159,7 @@ class Delivery(MessageProxy):
         super().__init__(message)
         self.acknowledgements, self.tag, self.body, self.properties = acknowledgements, tag, body, properties
         self.failed = isinstance(message, RejectedMessage)
-        self.is_left = False
+        self.is_left = self.is_buried = False
 
 
 class EventConsumer(base._RabbitmqConsumer, Consumer):
@@ -171,6 +195,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             super().__init__(*self._arguments)  # type: ignore[no-untyped-call]
         except NO_AMQP_ERRORS as error:
             raise ConnectionClosed(error) from None
+        keep_beginnings(self.channel, MAX_MESSAGE_BYTES)
         self._acknowledgements = Acknowledgements(self.connection, self.channel, max(1, self._arguments[2] // 2))
         self._read: deque[MessageProxy] = deque()
         self._restart_at: float | None = None
@@ -244,8 +269,13 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             return False
         self._look_at = time.monotonic() + LOOK_EVERY
         # Each process that stands by has a consumer of the delay queue, too; of a quorum queue with a single active
-        # consumer RabbitMQ counts only that one. A process is believed when it is seen twice: it may be starting.
-        there = self.channel.queue_declare(dq_name(self.queue_name), passive=True).method.consumer_count
+        # consumer RabbitMQ counts only that one. A process is believed when it is seen twice: it may be starting. The
+        # answer would come behind all that is on its way on this connection, and have all of that read at once.
+        try:
+            there = self.broker.channel.queue_declare(dq_name(self.queue_name), passive=True).method.consumer_count
+        except (pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError):
+            del self.broker.connection
+            return False
         before, self._processes = self._processes, there
         if not self._lanes.is_one_too_many(min(before, there)):
             return False
@@ -256,21 +286,34 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
 
     def _read_what_is_there(self) -> None:
         self._take(*next(self.iterator))
-        # pika reads a few messages at a time; what else has arrived by now belongs to the same batch.
-        known, waiting = 0, self.channel.get_waiting_message_count()
-        while known < waiting < READ_AT_ONCE:
+        # pika reads a few messages at a time; what else has arrived by now belongs to the same batch. They are taken
+        # before more are read: what is long leaves, and headers take more memory in pika's form than in ours.
+        left, waiting = READ_AT_ONCE, self.channel.get_waiting_message_count()
+        while waiting and left > 0:
+            for _ in range(min(waiting, left)):
+                self._take(*next(self.iterator))
+            left -= waiting
             self.connection.process_data_events(0)
-            known, waiting = waiting, self.channel.get_waiting_message_count()
-        for _ in range(min(waiting, READ_AT_ONCE)):
-            self._take(*next(self.iterator))
+            waiting = self.channel.get_waiting_message_count()
 
     def _take(self, method: Any, properties: pika.BasicProperties | None, body: bytes | None) -> None:
         if method is None or properties is None or body is None:
             return
-        is_marker = properties.type == MARKER and self._lane is not None and event_of(self.queue_name) is VehicleEntered
+        is_long = len(body) > MAX_BODY_BYTES
+        is_marker = (
+            properties.type == MARKER
+            and self._lane is not None
+            and event_of(self.queue_name) is VehicleEntered
+            and not is_long
+        )
         message = (read_marker if is_marker else read_body)(self.queue_name, body)
         self._acknowledgements.delivered(method.delivery_tag)
         delivery = Delivery(message, self._acknowledgements, method.delivery_tag, body, properties)
+        if is_long or isinstance(properties.headers, LongTable):
+            if delivery.failed:
+                self._bury_now(delivery)
+                return
+            properties.headers = {NOTE: "dropped: too long to keep"}
         if self._lane is None:
             self._read.append(delivery)
             return
@@ -297,7 +340,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             self._restart_at = time.monotonic() + RESTARTED_AFTER
 
     def nack(self, message: Any) -> None:
-        """Put a copy into ``.XQ``, and only when RabbitMQ has confirmed it acknowledge the original.
+        """Make a message a dead letter with the reason, and let it go when RabbitMQ has confirmed that.
 
         While RabbitMQ does not take the copy it is tried again. What came on an earlier connection is let be: RabbitMQ
         delivers it again, and it is given up then.
@@ -305,26 +348,17 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         Args:
             message: The message that is given up.
         """
-        parts: Sequence[Any] = parts_of(message)
-        for part in parts:
-            if not part.acknowledgements.can_be_sent:
-                return
-            self.logger.warning(
-                "%s: dead-lettered: %s; body: %s",
-                self.queue_name,
-                letters.reason(message),
-                letters.shortened(part.body),
-            )
-            if not self._is_dead_lettered(part, dead_properties(part.properties, letters.reason_headers(message))):
-                return
-        self.ack(message)
+        for part in parts_of(message):
+            if not part.is_buried and part.acknowledgements.can_be_sent:
+                self._note(part, message)
+                self._bury_at_last(part, message)
 
-    def _is_dead_lettered(self, part: Any, properties: pika.BasicProperties) -> bool:
-        """Publish a copy to ``.XQ`` until it is confirmed; in vain when the original's connection is lost meanwhile."""
+    def _bury_at_last(self, part: Any, message: Any) -> None:
+        """Make a dead letter until it is one; in vain when the original's connection is lost meanwhile."""
         name = xq_name(self.queue_name)
         for pause in chain(BACKOFF_SECONDS, repeat(BACKOFF_SECONDS[-1])):
             try:
-                self.broker.publish(name, part.body, properties)
+                self._bury(part, message)
             except ConnectionClosed as error:
                 self.broker.outage.begin(name, error)
                 time.sleep(pause)
@@ -333,7 +367,32 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             else:
                 break
         self.broker.outage.end(name)
-        return bool(part.acknowledgements.can_be_sent)
+
+    def _bury_now(self, delivery: Delivery) -> None:
+        """Make a dead letter of what is too long to be kept until its turn comes; the worker has only to count it."""
+        self._note(delivery, delivery)
+        self._bury(delivery, delivery)
+        delivery.is_buried, delivery.body, delivery.properties = True, b"", pika.BasicProperties()
+        self.broker.lanes.hand_on(delivery)
+
+    def _note(self, part: Any, message: Any) -> None:
+        why, body = letters.reason(message), letters.shortened(part.body)
+        self.logger.warning("%s: dead-lettered: %s; body: %s", self.queue_name, why, body)
+
+    def _bury(self, part: Any, message: Any) -> None:
+        if isinstance(part.body, Beginning):
+            part.acknowledgements.refuse(part.tag)
+            return
+        properties = dead_properties(part.properties, letters.reason_headers(message))
+        try:
+            self.broker.publish(xq_name(self.queue_name), part.body, properties)
+        except ConnectionClosed as error:
+            if getattr(error.message, "reply_code", None) != _PRECONDITION:
+                raise
+            part.acknowledgements.refuse(part.tag)  # it came when RabbitMQ took longer ones than it does now
+        else:
+            if part.acknowledgements.can_be_sent:
+                part.acknowledgements.settle([part.tag])
 
     def close(self) -> None:
         """Acknowledge what is done, and close the connection: what is not done is in its place in the queue again.

@@ -197,16 +197,21 @@ class Lanes(Middleware):
         lane.done(message)
         following = lane.take()
         if following is not None:
-            self._hand_on(following)
+            self.hand_on(following)
 
     def _try_again(self, lane: Lane, message: MessageProxy) -> None:
         if lane.is_halted:
             lane.done(message)  # it stays in its queue
         else:
-            self._hand_on(message)
+            self.hand_on(message)
 
-    def _hand_on(self, message: MessageProxy) -> None:
-        assert self._worker is not None  # noqa: S101 - it has worked on a message of this lane
+    def hand_on(self, message: MessageProxy) -> None:
+        """Hand the worker a message now.
+
+        Args:
+            message: What is next in its lane, or has no place in any.
+        """
+        assert self._worker is not None  # noqa: S101 - a message has come to it
         message.is_held = False  # type: ignore[attr-defined]
         self._worker.consumers[message.queue_name].handle_message(message)
 

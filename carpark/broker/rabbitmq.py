@@ -16,7 +16,7 @@ from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
-from dramatiq.worker import QUEUE_PREFETCH
+from dramatiq.worker import DELAY_QUEUE_PREFETCH, QUEUE_PREFETCH
 
 from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES
@@ -35,7 +35,11 @@ log = logging.getLogger(__name__)
 BLOCKED_FOR = 3.0
 """Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""
 
+IN_HAND = 600
+"""How many events a process holds at most, of all its queues: 64 KiB each, a quarter of the worker's container."""
+
 _ATTEMPTS = 3
+_PRECONDITION = 406
 
 
 class Outage:
@@ -150,15 +154,19 @@ class RabbitmqBroker(base.RabbitmqBroker):
 
         Args:
             queue_name: A queue or its delay queue.
-            prefetch: How many messages it holds at most; more, for batches, unless ``dramatiq_queue_prefetch`` says it.
+            prefetch: How many messages it holds at most. A queue of events has as many as batches want, up to its share
+                of `IN_HAND`, unless ``dramatiq_queue_prefetch`` says it; a delay queue, that nobody uses, has one.
             timeout: Milliseconds that it waits for one.
 
         Returns:
             The consumer. It waits by itself for a RabbitMQ that cannot be used.
         """
-        if self._batch > 1 and queue_name != dq_name(queue_name) and not QUEUE_PREFETCH:
-            prefetch = min(max(prefetch, PREFETCHED_BATCHES * self._batch), 65535)
         lanes = self.lanes if is_event_queue(queue_name) else None
+        if queue_name == dq_name(queue_name):
+            prefetch = DELAY_QUEUE_PREFETCH or 1
+        elif lanes and not QUEUE_PREFETCH:
+            wanted = max(prefetch, PREFETCHED_BATCHES * self._batch) if self._batch > 1 else prefetch
+            prefetch = max(1, min(wanted, IN_HAND // sum(map(is_event_queue, self.queues))))
         return EventConsumer(self, queue_name, prefetch, timeout, lanes)
 
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:
@@ -183,7 +191,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
                 if isinstance(error, pika.exceptions.UnroutableError):
                     self.queues_pending.add(q_name(queue_name))
                 del self.connection
-                if attempt == _ATTEMPTS:
+                if attempt == _ATTEMPTS or getattr(error, "reply_code", None) == _PRECONDITION:
                     raise ConnectionClosed(error) from None
 
     def dead_letter(self, message: Message[Any], why: str) -> None:

@@ -22,6 +22,9 @@ from carpark.errors import InvalidBody, MessageError
 ENVELOPE = {"queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp"}
 """The keys that make an object a Dramatiq message."""
 
+_LIGHT = 1024
+"""The longest body, in bytes, whose further fields are kept as they were read: a consumer holds many events."""
+
 _MAX_ID = 200  # room for a sink's name beside a stay's id
 _MAX_MILLIS = 253_402_300_800_000  # the year 10000
 
@@ -104,8 +107,12 @@ def read_body(queue_name: str, body: bytes) -> Message[None]:
         An `EventMessage`, a message to `DELIVER`, or a `RejectedMessage` that says why it is none of these.
     """
     try:
-        read = _read_work if q_name(queue_name) == WORK else _read_event
-        return read(queue_name, load_json(body))
+        if q_name(queue_name) == WORK:
+            return _read_work(queue_name, load_json(body))
+        message = _read_event(queue_name, load_json(body))
+        if len(body) > _LIGHT:
+            message.event.lighten(lambda: _event_in(load_json(body)))
+        return message
     except MessageError as error:
         return RejectedMessage(
             queue_name=queue_name,
@@ -121,12 +128,17 @@ def _read_event(queue_name: str, fields: Any) -> EventMessage:
     event_type = event_of(q_name(queue_name))
     if not isinstance(fields, dict):
         raise InvalidBody(f"the body is {kind_of(fields)}; wanted an object")
-    if not fields.keys() >= ENVELOPE:
+    event = _event_in(fields)
+    if event is fields:
         return _event_message(queue_name, event_type, str(uuid.uuid4()), int(time.time() * 1000), fields, None)
     if fields["actor_name"] != event_type.queue:
         raise InvalidBody(f"actor_name: wanted {event_type.queue!r} on this queue")
     message_id, timestamp = _checked_envelope(fields)
-    return _event_message(queue_name, event_type, message_id, timestamp, fields["kwargs"], timestamp / 1000)
+    return _event_message(queue_name, event_type, message_id, timestamp, event, timestamp / 1000)
+
+
+def _event_in(fields: dict[str, Any]) -> Any:
+    return fields["kwargs"] if fields.keys() >= ENVELOPE else fields
 
 
 def _event_message(

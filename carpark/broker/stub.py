@@ -182,7 +182,7 @@ class Delivery(MessageProxy):
 
     def __init__(self, message: Message[None], letter: Letter) -> None:
         super().__init__(message)
-        self.letter = letter
+        self.letter, self.body = letter, letter.body
         self.failed = isinstance(message, RejectedMessage)
         self.is_left = False
 

@@ -11,6 +11,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -180,7 +181,26 @@ class _Event(BaseModel):
         Returns:
             Its own fields in canonical form, then the further ones as they came.
         """
-        return {**self.__dict__, **(self.__pydantic_extra__ or {})}
+        return {**self.__dict__, **dict((self.__pydantic_extra__ or {}).items())}
+
+    def lighten(self, read: Callable[[], Mapping[str, object]]) -> None:
+        """Let go of the further fields until they are needed: as Python's values they may take thirty times their JSON.
+
+        Args:
+            read: Reads all fields again, as they came.
+        """
+        if self.__pydantic_extra__:
+            object.__setattr__(self, "__pydantic_extra__", _Further(read, self.__dict__))
+
+
+class _Further:
+    """The further fields of an event, read again each time."""
+
+    def __init__(self, read: Callable[[], Mapping[str, object]], own: Mapping[str, object]) -> None:
+        self._read, self._own = read, own
+
+    def items(self) -> list[tuple[str, object]]:
+        return [item for item in self._read().items() if item[0] not in self._own]
 
 
 class VehicleEntered(_Event):
@@ -301,19 +321,17 @@ def load_json(body: bytes, max_bytes: int = MAX_BODY_BYTES, max_nesting: int = M
         raise InvalidBody("the body is empty; wanted JSON")
     if body.startswith(codecs.BOM_UTF8):
         raise InvalidBody("the body starts with a byte order mark; wanted UTF-8 without one")
+    # Before it is decoded: the decoder calls itself for each level.
+    if body.count(b"[") + body.count(b"{") > max_nesting and _depth(body) > max_nesting:
+        raise InvalidBody(f"the body is nested more than {max_nesting} levels deep")
     try:
-        value = _DECODER.decode(body.decode("utf-8"))
+        return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidBody(f"the body is not UTF-8 (byte {error.start})") from None
-    except RecursionError:
-        raise _too_deep(max_nesting) from None
     except json.JSONDecodeError as error:
         raise InvalidBody(f"the body is not JSON: {error}") from None
     except ValueError:  # Python's guard against integers that take long to read
         raise InvalidBody(f"the body has a whole number of more than {sys.get_int_max_str_digits()} digits") from None
-    if body.count(b"[") + body.count(b"{") > max_nesting and _is_deeper(value, max_nesting):
-        raise _too_deep(max_nesting)
-    return value
 
 
 def kind_of(value: object) -> str:
@@ -329,20 +347,14 @@ def kind_of(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _too_deep(levels: int) -> InvalidBody:
-    return InvalidBody(f"the body is nested more than {levels} levels deep")
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(levels):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-    return bool(level)
+def _depth(body: bytes) -> int:
+    """Say how deep lists and objects are nested in JSON, or in what of it is some."""
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    # What is left of the text between quotes is brackets, and mostly nothing.
+    marks = body.translate(None, _NO_MARKS).replace(b'""', b"")
+    outside = b"".join(marks.split(b'"')[::2])
+    return max(accumulate(map(_STEPS.__getitem__, outside)), default=0)
 
 
 def no_constant(name: str) -> None:
@@ -357,6 +369,8 @@ def no_constant(name: str) -> None:
     raise InvalidBody(f"the body is not JSON: {name} is not a JSON number")
 
 
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_MARKS = bytes(set(range(256)) - {*_STEPS, ord('"')})
 _DECODER = json.JSONDecoder(parse_constant=no_constant)  # json.loads would make one for each body
 
 

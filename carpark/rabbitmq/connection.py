@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pika
-from pika import exceptions
-from pika.adapters.blocking_connection import BlockingConnection
+from pika import exceptions, frame
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.channel import ContentFrameAssembler
 
 from carpark.errors import BrokerUnavailable
 from carpark.rabbitmq.headers import survive_odd_headers
@@ -27,6 +28,9 @@ BLOCKED_TIMEOUT = 30.0
 HEARTBEAT = 10
 """Seconds between two signs of life of a worker. For twice to three times as long events wait for a process that froze,
 or whose machine is gone; with the 60 that RabbitMQ proposes it would be three minutes."""
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""The longest message that RabbitMQ takes where its configuration is ours (`max_message_size`)."""
 
 NO_AMQP_ERRORS = (OSError, AMQPConnectorException)
 """What pika lets through when it connects, beside its AMQP errors: names that nobody knows, TLS, its own connector."""
@@ -110,6 +114,44 @@ def close_in_place(connection: BlockingConnection) -> None:
         channel._get_cookie()._consumer_infos.clear()
         channel._cancelled.update(channel._consumers)  # taken for cancelled: what still arrives is dropped
     connection.close()
+
+
+class Beginning(bytes):
+    """The beginning of a body, the rest of which was not kept. Its length is that of the whole body."""
+
+    size = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class _Beginnings(ContentFrameAssembler):
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def _handle_body_frame(self, body_frame: frame.Body) -> Any:
+        header: Any = self._header_frame
+        if header.body_size <= self._most:
+            return super()._handle_body_frame(body_frame)
+        self._body_fragments.append(body_frame.fragment[: max(0, self._most - self._seen_so_far)])
+        self._seen_so_far += len(body_frame.fragment)
+        if self._seen_so_far < header.body_size:
+            return None
+        method, _, body = self._finish()
+        beginning = Beginning(body)
+        beginning.size = header.body_size
+        return method, header, beginning
+
+
+def keep_beginnings(channel: BlockingChannel, most: int) -> None:
+    """Have a channel keep no more than the beginning of each body that comes, however long it is.
+
+    Args:
+        channel: The channel, before anything has come on it.
+        most: How many bytes; of a longer body a `Beginning` comes.
+    """
+    channel._impl._content_assembler = _Beginnings(most)
 
 
 def is_refusal(error: BrokerUnavailable) -> bool:

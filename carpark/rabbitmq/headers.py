@@ -10,7 +10,13 @@ import pika.data
 NOTE = "x-carpark-headers"
 """The header that says why others are missing."""
 
+_LONG = 1024
+
 _decode_table = pika.data.decode_table
+
+
+class LongTable(dict[Any, Any]):
+    """Headers of more than `_LONG` bytes: as Python's values they may take twenty times as many."""
 
 
 def survive_odd_headers() -> None:
@@ -23,8 +29,9 @@ def survive_odd_headers() -> None:
 
 
 def _read_or_skip(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
+    (length,) = struct.unpack_from(">I", encoded, offset)
     try:
-        return _decode_table(encoded, offset)
+        table, end = _decode_table(encoded, offset)
     except Exception:  # of datetime, int, struct, or of a nesting that is too deep for Python
-        (length,) = struct.unpack_from(">I", encoded, offset)
         return {NOTE: "dropped: cannot be read"}, offset + 4 + length
+    return LongTable(table) if length > _LONG else table, end

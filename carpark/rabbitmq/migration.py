@@ -18,10 +18,10 @@ from dramatiq.common import dq_name
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 
-from carpark.domain.events import VehicleExited
+from carpark.domain.events import VehicleExited, load_json
 from carpark.domain.routing import DELIVER, is_event_queue
-from carpark.errors import BrokerUnavailable, QueueInUse, QueueMismatch, RecordsUnavailable
-from carpark.rabbitmq.connection import explain, open_connection
+from carpark.errors import BrokerUnavailable, MessageError, QueueInUse, QueueMismatch, RecordsUnavailable
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, explain, open_connection
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import ASIDE, TYPE, all_queues, declare_queue, queue_arguments, with_companions
@@ -78,12 +78,12 @@ def summaries_of(body: bytes) -> set[tuple[str, str]]:
         Sink and id of each summary that it carries; nothing for any other message.
     """
     try:
-        fields = json.loads(body)
+        fields = load_json(body, MAX_MESSAGE_BYTES)
         kwargs = fields["kwargs"]
         if fields["actor_name"] != DELIVER:
             return set()
         return {(kwargs["sink"], summary["id"]) for summary in kwargs["summaries"]}
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (MessageError, TypeError, LookupError):
         return set()
 
 

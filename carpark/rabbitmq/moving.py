@@ -19,7 +19,14 @@ from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from carpark.errors import BrokerUnavailable, QueueMismatch
-from carpark.rabbitmq.connection import close_in_place, explain, open_connection
+from carpark.rabbitmq.connection import (
+    MAX_MESSAGE_BYTES,
+    Beginning,
+    close_in_place,
+    explain,
+    keep_beginnings,
+    open_connection,
+)
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.properties import moved_properties, requeued_properties
 from carpark.rabbitmq.topology import why_not_to_look
@@ -36,7 +43,6 @@ PATIENCE = 30.0
 _GLANCE = 0.005
 _INACTIVE = 1.0
 _FIRST_WINDOW = 20
-_TOGETHER = 50
 _NOT_FOUND = 404
 
 
@@ -90,11 +96,13 @@ class Mover:
         with self._opened() as connection, _Reader(connection, queue_name) as reader:
             return reader.count
 
-    def walk(self, queue_name: str) -> Generator[Taken, None, None]:
+    def walk(self, queue_name: str, keep: int | None = None) -> Generator[Taken, None, None]:
         """Read a queue from its beginning. All is back in its place when the iterator has ended or is closed.
 
         Args:
             queue_name: A queue or a companion.
+            keep: How many bytes of each body are kept; of a longer one comes a
+                `carpark.rabbitmq.connection.Beginning`. By default all.
 
         Yields:
             The messages that were there at the start, in their order.
@@ -103,7 +111,7 @@ class Mover:
             QueueMismatch: They are dead letters, and their queue is not a classic one.
             BrokerUnavailable: RabbitMQ cannot be used.
         """
-        with self._opened(queue_name) as connection, _Reader(connection, queue_name) as reader:
+        with self._opened(queue_name) as connection, _Reader(connection, queue_name, keep) as reader:
             yield from reader
 
     def transfer(self, queue_name: str, target: str) -> int:
@@ -119,22 +127,22 @@ class Mover:
         Raises:
             BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
         """
-        with self._opened() as connection:
-            sender, channel = _Sender(connection), connection.channel()
+        with self._opened() as connection, self._opened() as other:
+            sender, channel = _Sender(other), connection.channel()
             count = left = self.count(queue_name)
-            channel.basic_qos(prefetch_count=_TOGETHER)
-            batch: list[tuple[bytes, pika.BasicProperties]] = []
+            channel.basic_qos(prefetch_count=BATCH)
+            batch = _Batch()
             # One consumer to the end: of several a quorum queue takes back what each has in hand, one after the other.
             messages = channel.consume(queue_name, inactivity_timeout=_INACTIVE) if count else ()
             for method, properties, body in messages:
                 if method is None or properties is None or body is None:
                     break
-                batch.append((body, moved_properties(properties)))
+                batch.add(Taken(queue_name, method.delivery_tag, body, properties))
                 left -= 1
-                if len(batch) == _TOGETHER or not left:
-                    sender.send(target, batch)
+                if batch.is_full or not left:
+                    sender.send(target, batch, properties=moved_properties)
                     channel.basic_ack(method.delivery_tag, multiple=True)
-                    batch.clear()
+                    batch = _Batch()
                 if not left:
                     break
             close_in_place(connection)
@@ -142,6 +150,8 @@ class Mover:
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send messages to their queue again, in their order; a crash may leave some of them in both places.
+
+        One that is longer than `MAX_MESSAGE_BYTES` is left where it is, unless another body goes in its place.
 
         Args:
             queue_name: A ``.DQ`` or ``.XQ``.
@@ -156,16 +166,13 @@ class Mover:
             QueueMismatch: They are dead letters, and their queue is not a classic one.
             BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
         """
-        with self._opened(queue_name) as connection:
-            sender = _Sender(connection)
+        with self._opened(queue_name) as connection, self._opened() as other:
+            sender, reader = _Sender(other), _Reader(connection, queue_name, MAX_MESSAGE_BYTES)
 
-            def send(batch: Sequence[Taken]) -> None:
-                sender.send(
-                    q_name(queue_name),
-                    [(one.body if body is None else body, requeued_properties(one.properties)) for one in batch],
-                )
+            def can_be_sent(taken: Taken) -> bool:
+                return wanted(taken) and (body is not None or not isinstance(taken.body, Beginning))
 
-            return self._work(connection, queue_name, wanted, limit, send)
+            return self._work(reader, can_be_sent, limit, lambda batch: sender.send(q_name(queue_name), batch, body))
 
     def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
         """Take messages away for good.
@@ -183,29 +190,20 @@ class Mover:
             BrokerUnavailable: RabbitMQ cannot be used.
         """
         with self._opened(queue_name) as connection:
-            return self._work(connection, queue_name, wanted, limit, lambda batch: None)
+            return self._work(_Reader(connection, queue_name, MAX_MESSAGE_BYTES), wanted, limit, lambda batch: None)
 
     @staticmethod
-    def _work(
-        connection: BlockingConnection,
-        queue_name: str,
-        wanted: Wanted,
-        limit: int,
-        settle: Callable[[Sequence[Taken]], None],
-    ) -> int:
+    def _work(reader: _Reader, wanted: Wanted, limit: int, settle: Callable[[_Batch], None]) -> int:
         """Settle the wanted messages batch by batch, and acknowledge each batch once it is settled."""
-        done = held = 0
-        batch: list[Taken] = []
-        with _Reader(connection, queue_name) as reader:
-            for taken in reader if limit else ():
+        done, batch = 0, _Batch()
+        with reader, contextlib.closing(iter(reader)) as messages:
+            for taken in messages if limit else ():
                 if wanted(taken):
-                    batch.append(taken)
-                    held += len(taken.body)
-                full = len(batch) >= BATCH or held >= BATCH_BYTES or done + len(batch) == limit
-                if batch and full:
+                    batch.add(taken)
+                if batch and (batch.is_full or done + len(batch) == limit):
                     settle(batch)
                     reader.acknowledge(batch)
-                    done, held, batch = done + len(batch), 0, []
+                    done, batch = done + len(batch), _Batch()
                 if done == limit:
                     break
             if batch:
@@ -230,13 +228,33 @@ class Mover:
                 connection.close()
 
 
-class _Reader:
-    """Takes as many messages of a queue as there were at the start, and gives back what is not acknowledged."""
+class _Batch(list[Taken]):
+    """Messages that are settled together."""
 
-    def __init__(self, connection: BlockingConnection, queue_name: str) -> None:
+    size = 0
+
+    def add(self, taken: Taken) -> None:
+        self.append(taken)
+        self.size += len(taken.body)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self) >= BATCH or self.size >= BATCH_BYTES
+
+
+class _Reader:
+    """Takes as many messages of a queue as there were at the start, and gives back what is not acknowledged.
+
+    What publishes meanwhile needs another connection: to wait for a confirm on this one would be to read on.
+    """
+
+    def __init__(self, connection: BlockingConnection, queue_name: str, keep: int | None = None) -> None:
         self._queue_name = queue_name
         self._channel: BlockingChannel = connection.channel()
+        if keep is not None:
+            keep_beginnings(self._channel, keep)
         self._held: set[int] = set()
+        self._done: set[int] = set()
         self.count = 0
         try:
             self.count = self._ready()
@@ -247,22 +265,21 @@ class _Reader:
     def _ready(self) -> int:
         return int(self._channel.queue_declare(self._queue_name, passive=True).method.message_count)
 
-    def __iter__(self) -> Iterator[Taken]:
+    def __iter__(self) -> Generator[Taken, None, None]:
         # A message at a time costs a round trip each. A window of them is taken, and no more: what a consumer is sent
         # counts as delivered.
         left, window = self.count, _FIRST_WINDOW
         while left > 0:
             wanted = min(window, left)
-            taken = self._take(wanted)
-            yield from taken
-            if len(taken) < wanted:
+            if (yield from self._take(wanted)) < wanted:
                 return
             left -= wanted
-            window = max(1, min(BATCH, BATCH_BYTES // max(len(each.body) + 1 for each in taken)))
+            window = BATCH
 
-    def _take(self, wanted: int) -> list[Taken]:
+    def _take(self, wanted: int) -> Generator[Taken, None, int]:
+        """Take messages, each as it comes, so that only one of them need be in memory; give how many there were."""
         self._channel.basic_qos(prefetch_count=wanted)
-        taken: list[Taken] = []
+        taken, is_read = 0, True
         deadline = time.monotonic() + PATIENCE
         for method, properties, body in self._channel.consume(self._queue_name, inactivity_timeout=_INACTIVE):
             if method is None or properties is None or body is None:
@@ -271,28 +288,39 @@ class _Reader:
                 if is_slow and time.monotonic() < deadline:
                     continue
                 break
-            taken.append(Taken(self._queue_name, method.delivery_tag, body, properties))
+            taken += 1
             self._held.add(method.delivery_tag)
-            if len(taken) == wanted:
+            if is_read:
+                try:
+                    yield Taken(self._queue_name, method.delivery_tag, body, properties)
+                except GeneratorExit:
+                    is_read = False  # the rest has been sent, and comes: put back one by one it would lose its order
+            if taken == wanted:
                 break
         self._channel.cancel()
+        self._acknowledge()
         return taken
 
     def acknowledge(self, batch: Sequence[Taken]) -> None:
-        tags = {taken.tag for taken in batch}
-        self._held -= tags
+        self._done |= {taken.tag for taken in batch}
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what is done. Not while a consumer is there: it would be sent more."""
+        self._held -= self._done
         # Where it can be, in one word: many of them a quorum queue forgets when the channel is closed behind them.
-        if max(tags) < min(self._held, default=math.inf):
-            self._channel.basic_ack(max(tags), multiple=True)
-            return
-        for tag in sorted(tags):
-            self._channel.basic_ack(tag)
+        if self._done and max(self._done) < min(self._held, default=math.inf):
+            self._channel.basic_ack(max(self._done), multiple=True)
+        else:
+            for tag in sorted(self._done):
+                self._channel.basic_ack(tag)
+        self._done.clear()
 
     def __enter__(self) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._channel.is_open:
+            self._acknowledge()
             self._channel.close()  # answered when the acknowledgements before it are done and the rest is back
 
 
@@ -314,11 +342,18 @@ class _Sender:
         self._channel._impl.confirm_delivery(self._settled, callback=ready.append)
         self._wait(lambda: bool(ready))
 
-    def send(self, queue_name: str, messages: Sequence[tuple[bytes, pika.BasicProperties]]) -> None:
-        for body, properties in messages:
+    def send(
+        self,
+        queue_name: str,
+        messages: Sequence[Taken],
+        body: bytes | None = None,
+        properties: Callable[[pika.BasicProperties], pika.BasicProperties] = requeued_properties,
+    ) -> None:
+        for each in messages:
             self._tag += 1
             self._unconfirmed.add(self._tag)
-            self._channel.basic_publish("", queue_name, body, properties, mandatory=True)
+            own = each.body if body is None else body
+            self._channel.basic_publish("", queue_name, own, properties(each.properties), mandatory=True)
         self._wait(lambda: not self._unconfirmed)
         if self._problem:
             raise BrokerUnavailable(f"RabbitMQ did not take a message for {queue_name}: {self._problem}")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, with_companions
 from carpark.records.connection import connect
 from carpark.settings import Settings, load_settings
@@ -281,3 +282,10 @@ def test_every_redis_keeps_every_write_and_throws_no_record_away() -> None:
         assert service["command"][1] == "/etc/carpark/redis.conf"
         assert "./redis/redis.conf:/etc/carpark/redis.conf:ro" in service["volumes"]
         assert not any(word.startswith(("--append", "--save", "--maxmemory")) for word in service["command"])
+
+
+def test_rabbitmq_takes_no_message_that_is_longer_than_a_worker_reads() -> None:
+    conf = (COMPOSE / "rabbitmq" / "rabbitmq.conf").read_text(encoding="utf-8")
+    assert f"\nmax_message_size = {MAX_MESSAGE_BYTES}\n" in conf
+    for page in ("deploy.md", "messages.md", "scaling.md"):
+        assert f"max_message_size = {MAX_MESSAGE_BYTES}" in (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import pytest
 import redis
 import requests
 
+from carpark.ops.doctor.findings import Level
+from carpark.ops.doctor.servers import check_message_size
 from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Batch, Records, Settlement, connect
+from carpark.settings import Settings
 from tests.support.audited import stay
 from tests.support.processes import OTHER_CLOCK, Processes
 from tests.support.servers import RedisServer
@@ -62,6 +66,7 @@ def test_a_system_that_is_there_is_well_and_missing_queues_are_only_said(
     for name in ("clock of Redis", "clock of RabbitMQ"):
         assert [finding["found"] for finding in checks[name]] == ["less than 5 s from this machine's"]
     assert levels(checks)["retention"] == ["ok"]
+    assert [finding["found"] for finding in checks["message size"]] == ["at most 1048576 bytes"]
     assert "hidden" not in output
     assert "guest:guest" not in output
     assert queue_names(broker_url, management_url) == []
@@ -187,6 +192,26 @@ def test_what_sinks_have_not_taken_is_said_with_what_to_do(
         stranded["found"],
     )
     assert "`carpark dlq give-up jsonl`" in stranded["advice"], output
+
+
+@pytest.mark.parametrize(
+    ("rights", "level", "found"),
+    [
+        ({"write": "^amq.default$"}, Level.OK, "at most 1048576 bytes"),
+        ({"write": "^vehicle_events$"}, Level.OK, "at most 1048576 bytes"),
+        ({"read": ".*"}, Level.OK, "at most 1048576 bytes"),  # RabbitMQ looks at the length before it looks at rights
+    ],
+)
+def test_how_long_a_message_may_be_is_known_to_whoever_may_publish_at_all(
+    make_settings: Callable[..., Settings],
+    make_user: Callable[..., str],
+    channel: Any,
+    rights: dict[str, str],
+    level: Level,
+    found: str,
+) -> None:
+    [finding] = check_message_size(make_settings(broker_url=make_user(**rights)))
+    assert (finding.level, finding.found) == (level, found)
 
 
 def test_wrong_passwords_and_a_wrong_token_are_told_from_servers_that_are_away(

@@ -21,7 +21,7 @@ class At(MessageProxy):
     def __init__(self, message: Any, place: int, consumer: Consumer) -> None:
         super().__init__(message)
         self.place, self.consumer = place, consumer
-        self.is_left = False
+        self.is_left, self.body = False, b""
 
 
 @cache

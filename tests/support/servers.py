@@ -218,11 +218,15 @@ class RedisServer(Server):
 
 
 class RabbitmqServer(Server):
-    """A private RabbitMQ with its management API, and an epmd of its own, so that no other Erlang node notices it."""
+    """A private RabbitMQ with its management API, and an epmd of its own, so that no other Erlang node notices it.
+
+    Args:
+        max_message_size: The longest message that it takes, in bytes; by default as in what is shipped.
+    """
 
     programs = ("rabbitmq-server", "epmd")
 
-    def __init__(self) -> None:
+    def __init__(self, max_message_size: int = 1024 * 1024) -> None:
         super().__init__()
         self.management_port, self._dist_port, self._epmd_port = (find_free_port() for _ in range(3))
         (self.folder / "plugins").write_text("[rabbitmq_management].\n", encoding="ascii")
@@ -231,7 +235,7 @@ class RabbitmqServer(Server):
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n"
             # Numbers of the management API are as old as this; 5 s would make tests wait.
             "collect_statistics_interval = 500\n"
-            "disk_free_limit.absolute = 10MB\n",
+            f"disk_free_limit.absolute = 10MB\nmax_message_size = {max_message_size}\n",
             encoding="ascii",
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import click
 from dramatiq.common import xq_name
@@ -23,8 +23,9 @@ from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.ops.audit.lastrun import LastRun, run_folder_of
 from carpark.ops.dashboard.base import Wanted, matches
 from carpark.ops.dashboard.giving_up import give_up
-from carpark.ops.dashboard.jobs import Job, check_mended, job_of, of_job
+from carpark.ops.dashboard.jobs import CUT, Job, check_mended, job_of, of_job
 from carpark.ops.health import span, summaries
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import all_queues
@@ -40,6 +41,7 @@ _ALL = 1_000_000_000
 _NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"
 
 Move = Callable[[str, Wanted, int], int]
+Line = tuple[str, ...]
 
 
 def _known(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -108,14 +110,15 @@ def list_(
     settings: Settings, queue: str | None, match: str, offset: int, limit: int, csv: Path | None, as_json: bool
 ) -> None:
     """List dead letters, the oldest of each queue first."""
-    jobs, more = _select(_walker(settings, csv), _queues(settings, queue, csv), matches(match), offset, limit)
+    line, walker = _json_of if as_json else _row, _walker(settings, csv)
+    lines, more = _select(walker, _queues(settings, queue, csv), matches(match), offset, limit, line)
     if as_json:
-        click.echo(json.dumps([job.to_dict() for job in jobs]))
+        click.echo(f"[{', '.join(text for (text,) in lines)}]")
         return
-    _table(jobs)
+    _table(lines)
     if more:
-        click.echo(f"{offset + 1} to {offset + len(jobs)}; there are more: --offset {offset + limit}", err=True)
-    elif not jobs:
+        click.echo(f"{offset + 1} to {offset + len(lines)}; there are more: --offset {offset + limit}", err=True)
+    elif not lines:
         click.echo("no dead letters" + (" there" if offset or match or queue else ""), err=True)
 
 
@@ -135,7 +138,7 @@ def show(settings: Settings, id: str, csv: Path | None, as_json: bool) -> int:  
     job = _find(_walker(settings, csv), _queues(settings, csv=csv), id)
     if job is None:
         return _missing([id])
-    fields = job.to_dict(whole=True)
+    fields = job.to_dict(whole=as_json)
     if as_json:
         click.echo(json.dumps(fields))
         return EXIT_OK
@@ -144,8 +147,12 @@ def show(settings: Settings, id: str, csv: Path | None, as_json: bool) -> int:  
             click.echo(f"{name + ':':15}{fields[name]}")
     for name, value in job.others:
         click.echo(f"{name + ':':15}{value}")
-    for text in filter(None, (job.traceback.rstrip(), job.shown_whole)):
-        click.echo(f"\n{text}")
+    if job.traceback:
+        click.echo(f"\n{job.traceback.rstrip()}")
+    click.echo()
+    for text in job.shown_whole:
+        click.echo(text, nl=False)
+    click.echo()
     return EXIT_OK
 
 
@@ -333,7 +340,7 @@ class _LastRun:
     def __init__(self, csv: Path) -> None:
         self._letters = LastRun(run_folder_of(csv), "", {}).letters()
 
-    def walk(self, queue_name: str) -> Generator[Taken, None, None]:
+    def walk(self, queue_name: str, keep: int | None = None) -> Generator[Taken, None, None]:
         for place, (queue, letter) in enumerate(self._letters):
             if queue == queue_name:
                 yield Taken(queue, place, letter.body, BasicProperties(headers=dict(letter.headers)))
@@ -359,18 +366,23 @@ def _queues(settings: Settings, queue: str | None = None, csv: Path | None = Non
 
 
 def _select(
-    mover: Mover | _LastRun, queue_names: Sequence[str], wanted: Wanted, offset: int, limit: int
-) -> tuple[list[Job], bool]:
-    found: list[Job] = []
+    mover: Mover | _LastRun,
+    queue_names: Sequence[str],
+    wanted: Wanted,
+    offset: int,
+    limit: int,
+    line: Callable[[Job], Line],
+) -> tuple[list[Line], bool]:
+    found: list[Line] = []
     for queue_name in queue_names:
-        with closing(mover.walk(queue_name)) as messages:
+        with closing(mover.walk(queue_name, CUT)) as messages:
             for job in filter(wanted, map(job_of, messages)):
                 if offset:
                     offset -= 1
                 elif len(found) == limit:
                     return found, True
                 else:
-                    found.append(job)
+                    found.append(line(job))
     return found, False
 
 
@@ -397,7 +409,10 @@ def _move(
 
     count = sum(move(name, wanted, _ALL) for name in queue_names)
     click.echo(json.dumps({done: count}) if as_json else f"{done} {count} dead {'letter' if count == 1 else 'letters'}")
-    return _missing([each for each in ids if each not in found])
+    if count < len(found):
+        said = f"carpark dlq: {len(found) - count} stay: longer than {MAX_MESSAGE_BYTES} bytes, they are not sent again"
+        click.echo(f"{said}; purge them, or send another --body", err=True)
+    return max(_missing([each for each in ids if each not in found]), EXIT_FAILED if count < len(found) else EXIT_OK)
 
 
 def _refuse_unclear(ids: Sequence[str], all_: bool) -> None:
@@ -411,13 +426,19 @@ def _missing(ids: Sequence[str]) -> int:
     return EXIT_FAILED if ids else EXIT_OK
 
 
-def _table(jobs: Sequence[Job]) -> None:
-    if not jobs:
+def _json_of(job: Job) -> Line:
+    return (json.dumps(job.to_dict()),)
+
+
+def _row(job: Job) -> Line:
+    died = f"{job.dead_at:%Y-%m-%d %H:%M:%S}" if job.dead_at else "-"
+    return (job.message_id, job.queue_name, died, job.actor_name or "-", job.error or "-")
+
+
+def _table(lines: Sequence[Line]) -> None:
+    if not lines:
         return
-    rows: list[tuple[Any, ...]] = [("id", "queue", "died (UTC)", "actor", "reason")]
-    for job in jobs:
-        died = f"{job.dead_at:%Y-%m-%d %H:%M:%S}" if job.dead_at else "-"
-        rows.append((job.message_id, job.queue_name, died, job.actor_name or "-", job.error or "-"))
+    rows = [("id", "queue", "died (UTC)", "actor", "reason"), *lines]
     widths = [max(len(row[place]) for row in rows) for place in range(4)]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in rows:

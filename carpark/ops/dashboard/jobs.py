@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from dramatiq.common import q_name
 from carpark.broker.reading import ENVELOPE, RejectedMessage, read_body
 from carpark.domain.events import MAX_BODY_BYTES, format_time, load_json
 from carpark.errors import InvalidBody, MessageError
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES
 from carpark.rabbitmq.moving import Taken
 from carpark.rabbitmq.properties import DEAD_AT_HEADER, ERROR_HEADER, TRACEBACK_HEADER, without_reason
 
@@ -88,13 +90,20 @@ class Job:
         return len(self.body) < self.size
 
     @property
+    def can_be_sent(self) -> bool:
+        """Whether it may go to its queue again as it is."""
+        return self.size <= MAX_MESSAGE_BYTES
+
+    @property
     def is_text(self) -> bool:
         """Whether it is short enough, and text, so that it can be mended by hand."""
+        if self.is_cut or self.size > MAX_BODY_BYTES:
+            return False
         try:
             self.body.decode()
         except UnicodeDecodeError:
             return False
-        return not self.is_cut and self.size <= MAX_BODY_BYTES
+        return True
 
     @property
     def text(self) -> str:
@@ -103,14 +112,21 @@ class Job:
 
     @property
     def shown(self) -> str:
-        """The body, laid out when it is JSON, and not longer than `SHOWN`."""
-        if len(self.body) > SHOWN:
-            return self.text  # laid out, it would be longer still
-        return self.shown_whole[:SHOWN]
+        """The body as a page shows it: laid out when it is JSON, or the beginning of a longer one as it is."""
+        return self.text if self.is_shortened else self._laid_out[:SHOWN]
 
     @property
-    def shown_whole(self) -> str:
-        """The body, laid out when it is JSON."""
+    def shown_whole(self) -> Iterator[str]:
+        """The body, laid out when it is JSON; a longer one than a page shows as it is, piece by piece."""
+        if len(self.body) <= SHOWN:
+            yield self._laid_out
+            return
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        for start in range(0, len(self.body), SHOWN):
+            yield printable(decoder.decode(self.body[start : start + SHOWN], start + SHOWN >= len(self.body)))
+
+    @property
+    def _laid_out(self) -> str:
         try:
             laid_out = json.dumps(load_json(self.body), indent=2, ensure_ascii=False)
         except (MessageError, ValueError):
@@ -289,7 +305,7 @@ def _understand(queue_name: str, body: bytes) -> dict[str, Any]:
 
 def _guess(body: bytes) -> dict[str, Any]:
     """Find the actor in the beginning of a long body."""
-    found = re.search(rb'"actor_name": ?"(\w{1,100})"', body)
+    found = re.search(rb'"actor_name": ?"(\w{1,100})"', body[:CUT])
     return {"actor_name": found[1].decode("ascii", "replace")} if found else {}
 
 

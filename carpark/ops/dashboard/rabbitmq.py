@@ -12,8 +12,8 @@ from datetime import datetime
 from dramatiq.common import q_name, xq_name
 
 from carpark.ops.dashboard.base import REACH, Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
-from carpark.ops.dashboard.jobs import CUT, Job, job_of, of_job, read_job
-from carpark.rabbitmq.management import Connection, ManagementApi, QueueTotals
+from carpark.ops.dashboard.jobs import CUT, SHOWN, Job, job_of, of_job, read_job
+from carpark.rabbitmq.management import Connection, ManagementApi, Peeked, QueueTotals
 from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import CLASSIC, all_queues, with_companions
 from carpark.settings import Settings
@@ -76,17 +76,20 @@ class RabbitmqInterface(Interface):
         note = self._why_not(totals)
         if note:
             return None, Jobs(total=ready, note=note, is_fixed=not ready)
-        jobs = self._peek(queue_name, page_of(ready, cursor)[1] if wanted is None else min(ready, REACH))
-        if wanted is not None:
-            jobs = [job for job in jobs if wanted(job)]
-            ready = len(jobs)
-        start, stop, following = page_of(ready, cursor)
-        return following, Jobs(jobs[start:stop], start, ready, is_fixed=not jobs)
+        peeked = self._peek(queue_name, page_of(ready, cursor)[1] if wanted is None else min(ready, REACH))
 
-    def _peek(self, queue_name: str, count: int) -> list[Job]:
+        def read(each: Peeked) -> Job:  # not of all at once: what a job understands takes more memory than its bytes
+            return read_job(queue_name, each.body, each.size, each.headers, each.properties)
+
+        if wanted is not None:
+            peeked = [each for each in peeked if wanted(read(each))]
+            ready = len(peeked)
+        start, stop, following = page_of(ready, cursor)
+        return following, Jobs(map(read, peeked[start:stop]), start, ready, is_fixed=not peeked)
+
+    def _peek(self, queue_name: str, count: int) -> list[Peeked]:
         with self._locks[queue_name]:
-            peeked = self._management.peek(queue_name, count, CUT) if count else []
-        return [read_job(queue_name, each.body, each.size, each.headers, each.properties) for each in peeked]
+            return self._management.peek(queue_name, count, CUT) if count else []
 
     def _why_not(self, totals: QueueTotals) -> str:
         if totals.kind != CLASSIC:
@@ -104,7 +107,7 @@ class RabbitmqInterface(Interface):
         if totals is None or self._why_not(totals):
             return None
         wanted = has_id(message_id)
-        with self._locks[queue_name], contextlib.closing(self._mover.walk(queue_name)) as messages:
+        with self._locks[queue_name], contextlib.closing(self._mover.walk(queue_name, SHOWN)) as messages:
             return next((job_of(message, None) for message in messages if wanted(job_of(message))), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, cast
@@ -14,11 +16,12 @@ from pika.adapters.blocking_connection import BlockingConnection
 from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
+from carpark.domain.events import MAX_BODY_BYTES
 from carpark.domain.routing import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.ops.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
 from carpark.ops.health import sink_problems, span, summaries
-from carpark.rabbitmq.connection import explain, open_connection, server_version
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, explain, open_connection, server_version
 from carpark.rabbitmq.management import ManagementApi, QueueTotals
 from carpark.rabbitmq.topology import ASIDE, EXCHANGE, TYPE, all_queues, queue_arguments, with_companions
 from carpark.records import Records, connect
@@ -68,6 +71,57 @@ def check_broker(settings: Settings) -> list[Finding]:
             reason, remedy = explain(error)
             return [*findings, problem("queues", reason, remedy)]
     return findings + _judge_queues(answers, totals, settings)
+
+
+def check_message_size(settings: Settings) -> list[Finding]:
+    """Look how long a message may be. No API says it, so one that is too long is sent to a queue that is not there.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        One finding; none where there is no RabbitMQ, which another check says.
+    """
+    if settings.broker_url.startswith("stub:"):
+        return []
+    try:
+        return [_judge_limit(in_background(lambda: _refusal(settings.broker_url), "message size").result(TIMEOUT))]
+    except BrokerUnavailable:
+        return []
+    except (TimeoutError, exceptions.AMQPError):
+        return [_judge_limit("it takes none now")]
+
+
+def _refusal(url: str) -> str | None:
+    """Say what RabbitMQ says against a message that is longer than ours may be; None if it takes it."""
+    text = ""
+    with contextlib.closing(open_connection(url, "carpark doctor", TIMEOUT)) as connection:
+        for exchange in ("", EXCHANGE):  # who may publish may as a rule publish to one of these
+            channel = connection.channel()
+            channel.confirm_delivery()
+            try:
+                channel.basic_publish(exchange, f"carpark-doctor-{uuid.uuid4()}", bytes(MAX_MESSAGE_BYTES + 1))
+            except exceptions.ChannelClosedByBroker as error:
+                text = str(error.reply_text)
+                if error.reply_code == 406:
+                    return text
+            else:
+                return None
+    return text
+
+
+def _judge_limit(refusal: str | None) -> Finding:
+    check, wanted = "message size", f"max_message_size = {MAX_MESSAGE_BYTES} in rabbitmq.conf"
+    if refusal is None:
+        found = f"RabbitMQ takes messages of more than {MAX_MESSAGE_BYTES} bytes"
+        return warning(check, found, f"{wanted}: an event has {MAX_BODY_BYTES} at most, and longer ones cost memory")
+    limit = re.search(r"max size (\d+)", refusal)
+    if not limit:
+        return warning(check, f"how long a message may be is not known: {refusal}", f"see to {wanted}")
+    if int(limit[1]) < MAX_BODY_BYTES:
+        found = f"RabbitMQ takes messages of {limit[1]} bytes at most, and an event may have {MAX_BODY_BYTES}"
+        return warning(check, found, wanted)
+    return ok(check, f"at most {limit[1]} bytes")
 
 
 def _look_at_queues(connection: BlockingConnection, partitions: int) -> dict[str, tuple[int, int]]:

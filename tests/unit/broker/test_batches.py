@@ -38,6 +38,20 @@ def test_a_batch_of_one_looks_like_its_event_and_a_larger_one_says_how_many() ->
     assert str(batch) == "vehicle_entry(2 events)"
 
 
+def test_a_batch_has_no_more_than_half_a_mebibyte_and_one_event() -> None:
+    lane = Lane(100)
+    for number in range(40):
+        body = bare(id=str(number), note="x" * 64_000)
+        lane.add(Delivery(read_body("vehicle_entry", body), Letter(body)))
+    sizes = []
+    while (batch := lane.take()) is not None:
+        assert isinstance(batch, Batch)
+        sizes.append(len(batch.parts))
+        assert sum(len(part.body) for part in batch.parts) <= 512 * 1024 + 65_536
+        lane.done(batch)
+    assert sizes == [9, 9, 9, 9, 4]
+
+
 def test_every_event_joins_exactly_one_batch_while_a_worker_closes_them() -> None:
     lane, done = Lane(10), threading.Event()
     taken: list[str] = []

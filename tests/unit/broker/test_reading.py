@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -122,3 +124,36 @@ def test_any_dramatiq_shape_is_read_as_something(changes: dict[str, Any]) -> Non
     message = read_body("vehicle_entry", dramatiq_body(**changes))
     assert message.actor_name == "vehicle_entry"
     assert isinstance(message, RejectedMessage) or message.args[0].id == EVENT["id"] or "kwargs" in changes
+
+
+FURTHER = {"zone": {"b": [1, 2.5, None, "\u00e4"]}, "big": 10**400, "kwargs": [], "id_": 1}
+
+
+@pytest.mark.parametrize("make", [bare, lambda **fields: dramatiq_body(kwargs={**EVENT, **fields})])
+@pytest.mark.parametrize("note", ["", "x" * 2_000])
+def test_further_fields_are_the_same_whether_they_are_kept_or_read_again(make: Callable[..., bytes], note: str) -> None:
+    message = read_body("vehicle_entry", make(**FURTHER, note=note))
+    assert isinstance(message, EventMessage)
+    wanted = VehicleEntered.parse({**EVENT, **FURTHER, "note": note})
+    assert message.event.to_json() == wanted.to_json()
+    assert message.event.to_dict() == wanted.to_dict()
+    assert repr(message.event) == repr(wanted)
+    assert str(message) == "vehicle_entry('g', 'G1')"
+
+
+@pytest.mark.parametrize("piece", ["[]", "{}", '{"":{}}', "1e9", '"\U0001f697x"'])
+def test_an_event_in_hand_takes_little_more_memory_than_its_body(piece: str) -> None:
+    start = bare(note=0)[:-2]
+    count = (65_000 - len(start)) // (len(piece.encode()) + 1)
+    body = start + f"[{','.join([piece] * count)}]}}".encode()
+    assert 60_000 < len(body) < 65_536
+    read_body("vehicle_entry", body)
+    tracemalloc.start()
+    try:
+        message = read_body("vehicle_entry", body)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(message, EventMessage)
+    assert kept < 30_000
+    assert most < 10_000_000

@@ -6,13 +6,15 @@ import codecs
 import json
 import sys
 import time
+from typing import Any
 
 import pytest
 from dramatiq.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carpark.domain.events import MAX_BODY_BYTES, MAX_NESTING, VehicleEntered, VehicleExited, load_json
+from carpark.domain import events
+from carpark.domain.events import MAX_BODY_BYTES, MAX_NESTING, VehicleEntered, VehicleExited, _depth, load_json
 from carpark.errors import InvalidBody, InvalidEvent
 from generators.wire import message_body
 
@@ -110,6 +112,31 @@ def test_nesting_has_a_limit_that_does_not_depend_on_who_calls(opening: str, clo
 def test_brackets_in_text_and_side_by_side_are_not_nesting() -> None:
     assert load_json(b'"' + b"[{" * 1000 + b'"') == "[{" * 1000
     assert load_json(b"[" + b"[],{}," * 1000 + b"[]]") == [[], {}] * 1000 + [[]]
+
+
+@pytest.mark.parametrize("body", [b"[" * 65_536, b'{"a":' * 13_000, b'["\\\\",' * 8_000, b'["\\"","]",' * 5_000])
+def test_what_is_too_deep_is_not_given_to_the_decoder(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(events, "_DECODER", None)
+    with pytest.raises(InvalidBody, match="nested more than 256 levels deep"):
+        load_json(body)
+
+
+def measured(value: Any) -> int:
+    """Measure a value's depth in the plainest way."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(measured, inner), default=0)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text('[]{}"\\\n,: a') | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('[]{}"\\a'), inner, max_size=4),
+        max_leaves=30,
+    ),
+    st.booleans(),
+)
+def test_the_depth_is_known_before_decoding(value: Any, is_ascii: bool) -> None:
+    assert _depth(json.dumps(value, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")) == measured(value)
 
 
 @pytest.mark.parametrize("depth", [0, 500])

@@ -10,6 +10,7 @@ from carpark.ops.doctor.servers import (
     _difference,
     _judge_clock,
     _judge_eviction,
+    _judge_limit,
     _judge_persistence,
     _judge_retention,
     check_management,
@@ -116,3 +117,21 @@ def test_a_retention_that_does_not_fit_is_a_warning(exits: float, limit: int, le
 def test_the_cost_of_a_stay_is_the_one_that_the_docs_have() -> None:
     page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
     assert f"| finished, summary delivered | {STAY_BYTES} |" in page
+
+
+@pytest.mark.parametrize(
+    ("refusal", "level", "words"),
+    [
+        ("PRECONDITION_FAILED - message size 1048577 is larger than configured max size 1048576", Level.OK, "1048576"),
+        ("PRECONDITION_FAILED - message size 1048577 is larger than configured max size 65536", Level.OK, "65536"),
+        ("message size 1048577 is larger than configured max size 65535", Level.WARNING, "an event may have 65536"),
+        (None, Level.WARNING, "takes messages of more than 1048576 bytes"),
+        ("ACCESS_REFUSED - access refused", Level.WARNING, "is not known: ACCESS_REFUSED"),
+        ("it takes none now", Level.WARNING, "is not known: it takes none now"),
+    ],
+)
+def test_how_long_a_message_may_be_is_judged(refusal: str | None, level: Level, words: str) -> None:
+    finding = _judge_limit(refusal)
+    assert finding.level is level
+    assert words in finding.found
+    assert (level is Level.OK) != ("max_message_size = 1048576" in finding.advice)
