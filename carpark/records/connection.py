@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from carpark.settings.sentinels import is_sentinel_url, sentinels_of
+from carpark.settings.urls import is_sentinel_url, sentinels_of
 
 if TYPE_CHECKING:
     import fakeredis

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from carpark.errors import InvalidSetting, SeveralMistakes
-from carpark.settings.values import MASK, Text, as_text
+from carpark.settings.values import BYTE_ORDER_MARK, MASK, Text, as_text, wrapping
 from carpark.settings.values import path as parse_path
 
 PREFIX = "CARPARK_"
@@ -146,7 +146,10 @@ def given_texts(
         text = "" if is_service_link(option.variable, environ) else environ.get(option.variable, "")
         file = option.file_variable
         path = "" if file in variables else environ.get(file, "")  # a field of that name is meant by it
-        if (flag := flags.get(name)) is not None:
+        if BYTE_ORDER_MARK + option.variable in environ:
+            wanted = "the env file without the byte order mark (U+FEFF), which became a part of this name"
+            found[name] = InvalidSetting(option.variable, MASK, wanted)
+        elif (flag := flags.get(name)) is not None:
             found[name] = flag
         elif path:
             found[name] = (
@@ -203,8 +206,8 @@ def read(model: type[M], texts: Given, prefix: str = PREFIX, called: Mapping[str
         option = options_of(model, prefix).get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
         words = str(each["ctx"]["error"]) if each["type"] == "value_error" else ""  # of a Text, or of a rule of ours
         said = _SAID.get(each["type"]) or each["msg"].removeprefix("Input should be ")
-        wanted = words or option.text.wanted or said
         value = given.get(name, option.default)
+        wanted = wrapping(value) or words or option.text.wanted or said
         if isinstance(value, OfFile):
             value, wanted = MASK, f"{wanted}, in the file that {option.file_variable} names"
         value = option.text.shown(value)

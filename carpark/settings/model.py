@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from carpark.services import ON_METRICS_PORT, SERVICES
-from carpark.settings import sentinels, values
+from carpark.settings import urls, values
 from carpark.settings.fields import given_texts, read, shown
 from carpark.settings.values import File, OptionalPort, Port, Text, as_text, integer, number, one_of, url
 
@@ -31,7 +31,7 @@ _seconds = partial(number, what="a number of seconds", metavar="SECONDS")
 class Settings(BaseModel, frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True):
     """The values of all settings."""
 
-    broker_url: Annotated[str, url(_BROKER, "amqp", "amqps", "stub", several=True)] = Field(
+    broker_url: Annotated[str, Text(urls.amqp_url, _BROKER, "URL", mask="url")] = Field(
         default="amqp://guest:guest@localhost:5672",
         description="RabbitMQ; several URLs separated by `;` for a cluster; `stub://` for the in-process broker",
     )
@@ -48,7 +48,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", validate_default=True, hi
         description="RabbitMQ's management API, user and password included; by default made of the broker URL, port "
         "15672",
     )
-    redis_url: Annotated[str, Text(sentinels.redis_url, _REDIS, "URL", mask="url")] = Field(
+    redis_url: Annotated[str, Text(urls.redis_url, _REDIS, "URL", mask="url")] = Field(
         default="redis://localhost:6379/0",
         description="Redis, where the records are; `redis+sentinel://` for the primary that Sentinels name; "
         "`memory://` for the in-process store",

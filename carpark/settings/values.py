@@ -17,6 +17,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 MASK = "***"
+BYTE_ORDER_MARK = "\ufeff"
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
@@ -24,7 +25,13 @@ _HOST = re.compile(r"[\w.~%:-]+")  # names, IPv4, and IPv6 as urlsplit gives it:
 _SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:")
 _NEXT_URL = re.compile(rf";(?={_SCHEME.pattern}//)")  # a ";" in a password must not tear it
 _LONGEST_NUMBER = 40
+
+ENCODED = "user and password percent-encoded: %40 for @, %2F for /, %3F for ?, %23 for #, %5B for ["
 _NO_HOST = {"stub", "memory", "unix"}
+
+
+class Unfit(ValueError):
+    """What is wrong with a value, in words that hold nothing of it: an error says them in place of what was wanted."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Text:
         """Read the field's value; what is no text, as a default, is as good as the text that it would be given by."""
         try:
             return self.parse(as_text(value))
+        except Unfit:
+            raise
         except ValueError:  # of which a library's words may have a part of a password in them
             raise ValueError(self.wanted) from None
 
@@ -168,16 +177,54 @@ def split_url(text: str) -> SplitResult:
     # urlsplit drops line breaks and tabs without a word, so that what is checked is not what is used.
     if not text.isprintable() or any(c.isspace() for c in text):
         raise ValueError
+    rest = text.partition("://")[2]
+    authority = re.split(r"[/?#]", rest)[0]
+    _refuse_unencoded(text, authority, rest[len(authority) :])
     split = urlsplit(text)
     if split.port == 0:  # raises ValueError itself for what is not a number up to 65535
         raise ValueError
     if split.scheme not in _NO_HOST and not _HOST.fullmatch(split.hostname or ""):
         raise ValueError
+    (split.hostname or "").encode("idna")  # a name that cannot be looked up: sockets raise UnicodeError at it
     if split.scheme == "unix" and split.path in ("", "/"):
         raise ValueError
     if split.scheme in ("redis", "rediss") and not re.fullmatch(r"/?[0-9]{0,4}", split.path):
         raise ValueError
     return split
+
+
+def _refuse_unencoded(text: str, authority: str, tail: str) -> None:
+    """Refuse a password that ends the URL's authority where it was not meant to: another host would be asked."""
+    userinfo, at, host = authority.rpartition("@")
+    torn = "@" in tail
+    if text.lower().startswith("http"):  # where an @ behind the host may be one
+        is_in_path = "@" in re.split("[?#]", tail)[0]
+        torn &= not at and ":" in host and (is_in_path or not re.search(r"(:[0-9]*|\])$", host))
+    if torn or set("[]") & set(userinfo):
+        raise Unfit(ENCODED)
+
+
+def wrapping(text: str) -> str:
+    """Say what is around a value that came out of a file.
+
+    Args:
+        text: The value.
+
+    Returns:
+        What was wanted, where it is in quotes or begins with a byte order mark; else nothing.
+    """
+    text = text.strip()
+    if text.startswith(BYTE_ORDER_MARK):
+        return "it without the byte order mark (U+FEFF) before it"
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return "it without the quotes around it, which an env file may hand on as parts of it"
+    return ""
+
+
+def _bare(text: str) -> str:
+    if wrapping(text):
+        raise ValueError
+    return text.strip()
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -188,8 +235,11 @@ def names(text: str) -> tuple[str, ...]:
 
     Returns:
         The names in their order, perhaps none.
+
+    Raises:
+        ValueError: There are quotes around them.
     """
-    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    return tuple(dict.fromkeys(name for part in _bare(text).split(",") if (name := part.strip())))
 
 
 def some_names(text: str) -> tuple[str, ...]:
@@ -220,9 +270,9 @@ def word(text: str) -> str:
         The word.
 
     Raises:
-        ValueError: It is empty, or has a space or an unprintable character in it.
+        ValueError: It is empty, in quotes, or has a space or an unprintable character in it.
     """
-    text = text.strip()
+    text = _bare(text)
     if not text or not text.isprintable() or " " in text:
         raise ValueError
     return text
@@ -258,9 +308,9 @@ def path(text: str) -> Path:
         The path.
 
     Raises:
-        ValueError: It is empty or a folder's, has a NUL in it, or names the home of a user who is not there.
+        ValueError: It is empty, a folder's or in quotes, has a NUL in it, or names the home of a user who is not there.
     """
-    text = text.strip()
+    text = _bare(text)
     if not text or "\0" in text:
         raise ValueError
     try:
@@ -368,6 +418,12 @@ def mask_url(text: str) -> str:
         The URL with ``***`` in place of what may be secret.
     """
     head, at, rest = text.rpartition("@")
+    if "?" in head:  # a password has either of them, before the host or in an option
+        before = head.partition("?")[0]
+        scheme, slashes, host = before.partition("//")
+        if not slashes or ":" in host or "@" in host:
+            return f"{scheme}//{host.partition(':')[0]}:{MASK}" if slashes else MASK
+        return f"{before}?{MASK}"
     if at:
         scheme, slashes, userinfo = head.partition("//")
         if not slashes or not _SCHEME.fullmatch(scheme):
@@ -376,7 +432,7 @@ def mask_url(text: str) -> str:
         return f"{scheme}//{user}{colon and ':' + MASK}@{_mask_query(rest)}"
     scheme, slashes, rest = text.partition("//")
     host, colon, tail = rest.partition(":")
-    if colon and "[" not in host and not re.match(r"[0-9]{1,5}([/?#,]|$)", tail):
+    if colon and not set("[?") & set(host) and not re.match(r"[0-9]{1,5}([/?#,]|$)", tail):
         return f"{scheme}//{host}:{MASK}"  # a port that is none may be the password of a URL whose host was forgotten
     return scheme + slashes + _mask_query(rest)
 
