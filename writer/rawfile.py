@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import fcntl
 import hashlib
@@ -91,7 +92,9 @@ def begin(fd: int, path: Path) -> bytes:
         if head.startswith(HEADER + line_end):
             return line_end
     if not (HEADER + LINE_END).startswith(head):
-        raise InvalidSetting(SETTING, str(path), f"a new file, or one whose first line is {HEADER.decode()}")
+        wanted = f"a new file, or one whose first line is {HEADER.decode()}"
+        marked = ", without the byte order mark that is before it" if head.startswith(codecs.BOM_UTF8) else ""
+        raise InvalidSetting(SETTING, str(path), wanted + marked)
     append_all(fd, (HEADER + LINE_END)[len(head) :])  # new, or its writer was killed within the header
     os.fsync(fd)
     return LINE_END

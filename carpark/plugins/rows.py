@@ -66,7 +66,7 @@ def _of_lines(path: Path, ends: bool) -> Iterator[list[str] | str]:
 
 def _of_csv(path: Path, ends: bool) -> Iterator[list[str] | str]:
     """Read a CSV. A last line without its end was not acknowledged: it is left out unless it is surely whole."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # a copy that a spreadsheet saved may have the mark
         reader = csv.reader(file)
         if next(reader, None) not in (None, list(COLUMNS)):
             raise csv.Error(f"wanted the header {','.join(COLUMNS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import fcntl
 import hashlib
@@ -197,8 +198,10 @@ class LineFileSink(Sink):
             position += len(chunk)
             *whole, tail = (tail + chunk).split(b"\n")
             if first and whole:
-                if whole.pop(0).rstrip(b"\r") != self._lines.header.encode().rstrip():
-                    raise ValueError(f"its first line is not {self._lines.header.rstrip()}")
+                head = whole.pop(0).rstrip(b"\r")
+                if head != self._lines.header.encode().rstrip():
+                    marked = ": a byte order mark is before it" if head.startswith(codecs.BOM_UTF8) else ""
+                    raise ValueError(f"its first line is not {self._lines.header.rstrip()}{marked}")
                 first = False
             for line in whole:
                 if (id_ := self._lines.id_of(line.decode("utf-8", "replace"))) is not None:

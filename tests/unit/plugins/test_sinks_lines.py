@@ -111,6 +111,9 @@ def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -> Non
         with pytest.raises(InvalidSetting, match=r"CARPARK_SINK_CSV=.*its first line is not id,vehicle_plate"):
             make("csv", CARPARK_SINK_CSV=str(path))
         assert path.read_text() == text.replace("\r\n", "\n")
+    path.write_text(f"\ufeff{CSV_LINES.header}")
+    with pytest.raises(InvalidSetting, match=r"its first line is not id,.*: a byte order mark is before it"):
+        make("csv", CARPARK_SINK_CSV=str(path))
 
 
 @pytest.mark.parametrize(("name", "variable"), [("csv", "CARPARK_SINK_CSV"), ("jsonl", "CARPARK_SINK_JSONL")])

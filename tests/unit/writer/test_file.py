@@ -184,8 +184,10 @@ def test_a_file_with_bare_line_feeds_keeps_them(path: Path) -> None:
 def test_a_foreign_file_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(InvalidSetting, match=r"^CARPARK_CSV='.*': wanted a new file, or one whose first line is id,ve"):
+    said = r"^CARPARK_CSV='.*': wanted a new file, or one whose first line is id,ve"
+    with pytest.raises(InvalidSetting, match=said) as caught:
         SummaryFile(path)
+    assert ("byte order mark" in str(caught.value)) == content.startswith(b"\xef\xbb\xbf")
     assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
 
