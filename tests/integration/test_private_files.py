@@ -42,8 +42,8 @@ def test_every_file_that_has_plates_is_for_its_owner_and_group(tmp_path: Path, u
     modes = {
         str(path.relative_to(tmp_path)): f"{path.stat().st_mode & 0o777:o}"
         for path in files
-        if path.name.endswith(".index.sqlite") or any(plate in path.read_bytes() for plate in plates)
+        if path.name.endswith((".index.sqlite", "letters.jsonl")) or any(plate in path.read_bytes() for plate in plates)
     }
-    run_folder = ("summaries.csv.run/entry.jsonl", "summaries.csv.run/exit.jsonl")
+    run_folder = [f"summaries.csv.run/{name}.jsonl" for name in ("entry", "exit", "dead-letters")]
     ours = {"summaries.csv", "summaries.csv.index.sqlite", "stays.csv", "stays.sqlite", "each.jsonl", *run_folder}
     assert modes == {**dict.fromkeys(ours, wanted), "stays.jsonl": "604"}, "what was there stays as somebody made it"

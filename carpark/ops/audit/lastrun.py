@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from carpark.broker.stub import Letter
+from carpark.domain.events import PRIVATE
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Sources
 from carpark.plugins import Plugins, ReadBack
@@ -122,7 +123,7 @@ class LastRun:
             OSError: They cannot be written.
         """
         path, count = self.folder / _LETTERS, 0
-        path.touch(0o640)
+        path.touch(PRIVATE)
         with path.open("w", encoding="ascii") as lines:
             for queue, letter in letters:
                 count += 1
