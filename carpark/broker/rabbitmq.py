@@ -166,7 +166,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
             prefetch = DELAY_QUEUE_PREFETCH or 1
         elif lanes and not QUEUE_PREFETCH:
             wanted = max(prefetch, PREFETCHED_BATCHES * self._batch) if self._batch > 1 else prefetch
-            prefetch = max(1, min(wanted, IN_HAND // sum(map(is_event_queue, self.queues))))
+            prefetch = max(1, min(wanted, IN_HAND // (sum(map(is_event_queue, self.queues)) or 1)))
         return EventConsumer(self, queue_name, prefetch, timeout, lanes)
 
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:
