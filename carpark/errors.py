@@ -21,7 +21,7 @@
     ├── DeliveryError             a sink did not take its summaries
     │   ├── SinkUnavailable
     │   └── SummaryRefused
-    └── ServiceError              a server is not there, or not as it should be: exit status 1
+    └── ServiceError              a server is not there (exit status 1), or refuses what the settings ask of it (2)
         ├── BrokerUnavailable
         ├── RecordsUnavailable
         └── NumbersMissing
@@ -33,13 +33,16 @@ is, in a terminal, a log or an AMQP header: `CarparkError` sees to that, whateve
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_MESSAGE = 1000
 """The longest message of an error, in characters."""
 
 MAX_SHOWN = 60
 """How many characters of a wrong value a message shows at most."""
+
+MAX_NAMED = 6
+"""How many of several things a message names at most."""
 
 
 def one_line(text: str) -> str:
@@ -67,6 +70,19 @@ def shown(text: str) -> str:
         Its beginning in quotes, of printable characters.
     """
     return repr(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "...")
+
+
+def named(things: Sequence[object]) -> str:
+    """Name things in a message.
+
+    Args:
+        things: Any number of them.
+
+    Returns:
+        The first ones, and how many more there are.
+    """
+    more = len(things) - MAX_NAMED
+    return ", ".join(map(str, things[:MAX_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 class CarparkError(Exception):
@@ -291,7 +307,16 @@ class SummaryRefused(DeliveryError):
 
 
 class ServiceError(CarparkError):
-    """A server that is needed is not there, or does not behave."""
+    """A server that is needed is not there, or does not behave.
+
+    Args:
+        message: What is wrong and the way out.
+        refuses: Whether it is there and refuses the password, a right, or an option: whoever starts need not wait.
+    """
+
+    def __init__(self, message: str = "", *, refuses: bool = False) -> None:
+        super().__init__(message)
+        self.refuses = refuses
 
 
 class BrokerUnavailable(ServiceError):

@@ -167,3 +167,23 @@ return answer(inside, entering)
 """
 )
 """How many are inside and entering."""
+
+RIGHTS = """
+for _, key in ipairs({'A1', '1A', 'Ä1', '京1', 'बा1'}) do need('HGET', key, 'entry_time') end
+need('SELECT', ARGV[3])
+need('SISMEMBER', 'entry_plates', 'x')
+need('SCARD', 'entry_plates')
+need('SRANDMEMBER', 'entry_plates', -1)
+need('SSCAN', 'entry_plates', 0)
+for _, key in ipairs({'carpark:entering', 'carpark:leaving', 'carpark:exits'}) do
+  need('HGET', key, 'x')
+  need('HSET', key, 'x', 'x')
+  need('HDEL', key, 'x')
+  need('HRANDFIELD', key, 1)
+end
+need('HLEN', 'carpark:entering')
+need('SCRIPT', 'LOAD', '')
+return rights()
+"""
+"""What all of these do, as `need` of the records' scripts asks for it. Arguments: ``rights``, no keys,
+the database."""

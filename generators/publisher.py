@@ -13,7 +13,7 @@ import pika.exceptions
 from carpark.domain.events import Event
 from carpark.domain.routing import queue_for
 from carpark.errors import BrokerUnavailable
-from carpark.rabbitmq.connection import NO_AMQP_ERRORS, resolvable
+from carpark.rabbitmq.connection import NO_AMQP_ERRORS, explain, resolvable
 from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, declare_queues
 from carpark.settings.values import mask_url
 from carpark.web.ports import why
@@ -25,8 +25,9 @@ GRACE_SECONDS = 3.0
 """How long a requested stop still waits for the broker."""
 _GLANCE_SECONDS = 0.2
 _REFUSED, _NOT_FOUND = 403, 404
-_AWAY = "is away"
-_BACK = {True: "back", False: "there"}
+_AWAY, _REFUSES = "is away", "refuses"
+_BACK = {_AWAY: ("RabbitMQ", "back"), _REFUSES: ("RabbitMQ", "back"), "": ("the queue", "there")}
+"""What was waited for, by how the problem begins, and how it is when there is none."""
 
 
 class Publisher(ABC):
@@ -90,7 +91,7 @@ class RabbitmqPublisher(Publisher):
         self._say = say
         self._link: Link | None = None
         self._connected_once = False
-        self._is_away: bool | None = None  # or a queue is missing, or nothing is
+        self._problem: str | None = None  # how it begins
         self._since = 0.0
         self._deadline: float | None = None
 
@@ -183,8 +184,11 @@ class RabbitmqPublisher(Publisher):
             if isinstance(cause, refused) and not self._connected_once:
                 raise BrokerUnavailable(
                     f"RabbitMQ at {self._shown} refuses user, password or virtual host ({why(cause)}); "
-                    "check CARPARK_BROKER_URL"
+                    "check CARPARK_BROKER_URL",
+                    refuses=True,
                 )
+        if link.reason is not None and _is_answer(link.reason, _REFUSED):
+            return f"{_REFUSES} ({explain(link.reason)[0]})"
         return _away(why(causes[-1]) if causes[-1] else "connection lost")
 
     def _declare(self, queues: set[str]) -> str:
@@ -201,19 +205,19 @@ class RabbitmqPublisher(Publisher):
         return ""
 
     def _wait_for(self, problem: str, count: int) -> None:
-        """Say what is waited for, once until it changes from RabbitMQ itself to a queue or back."""
-        is_away = problem.startswith(_AWAY)
-        if self._is_away != is_away:
-            self._is_away = is_away
+        """Say what is waited for, once until it is something else."""
+        beginning = next(each for each in _BACK if problem.startswith(each))
+        if self._problem != beginning:
+            self._problem = beginning
             self._since = self._since or time.monotonic()
             events = "1 event is" if count == 1 else f"{count} events are"
-            self._say(f"RabbitMQ at {self._shown} {problem}; {events} kept and sent when it is {_BACK[is_away]}")
+            self._say(f"RabbitMQ at {self._shown} {problem}; {events} kept and sent when it is {_BACK[beginning][1]}")
 
     def _back(self) -> None:
-        if self._is_away is not None:
-            who = "RabbitMQ" if self._is_away else "the queue"
-            self._say(f"{who} is {_BACK[self._is_away]} after {time.monotonic() - self._since:.1f} s")
-            self._is_away, self._since = None, 0.0
+        if self._problem is not None:
+            who, now = _BACK[self._problem]
+            self._say(f"{who} is {now} after {time.monotonic() - self._since:.1f} s")
+            self._problem, self._since = None, 0.0
 
     def _give_up(self) -> bool:
         if not self._stop.is_set():

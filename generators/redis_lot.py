@@ -10,7 +10,8 @@ import redis
 
 from carpark.domain.events import Event, format_time
 from carpark.errors import RecordsUnavailable
-from carpark.records.connection import address, connect
+from carpark.records.connection import address, connect, is_refusal, words
+from carpark.records.outbox import lua
 from carpark.web.ports import why
 from generators import claims
 from generators.clock import Clock
@@ -54,6 +55,7 @@ class RedisLot(Lot):
         self._slip_out = client.register_script(claims.SLIP_OUT)
         self._keep = client.register_script(claims.KEEP)
         self._crowd = client.register_script(claims.CROWD)
+        self._rights = client.register_script(lua("rights") + claims.RIGHTS)
 
     @classmethod
     def connect(cls, url: str, clock: Clock, *, capacity: int = 0, retention: float = 172_800) -> RedisLot:
@@ -162,6 +164,18 @@ class RedisLot(Lot):
         if told:
             self._run(self._keep, expires, *told)
 
+    def rights(self) -> tuple[list[str], list[str]]:
+        """Ask which rights this user has of those that cameras take. Changes nothing.
+
+        Returns:
+            Commands, each with a key: those that it may run, and those that it may not. None before Redis 7.
+
+        Raises:
+            RecordsUnavailable: Redis cannot be asked now, or refuses the question itself.
+        """
+        granted, denied = self._ask(self._rights, "rights", "[]", self._records_database)
+        return granted, denied
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -176,7 +190,12 @@ class RedisLot(Lot):
         now = self._clock.now()
         horizon = format_time(now - timedelta(seconds=REMEMBERED_EXIT_SECONDS))
         common = (self._records_database, CLAIMS_DATABASE, f"{now.timestamp():.3f}", horizon)
+        return self._ask(script, *common, *arguments)
+
+    def _ask(self, script: Any, *arguments: object) -> Any:
         try:
-            return script(args=[*common, *arguments])
-        except redis.RedisError as error:
-            raise RecordsUnavailable(f"Redis at {self._where} is away ({why(error)})") from error
+            return script(args=arguments)
+        except Exception as error:  # whatever the client raises, it is no plate's fault
+            refuses = is_refusal(error)
+            what = f"refuses ({words(error)})" if refuses else f"is away ({why(error)})"
+            raise RecordsUnavailable(f"Redis at {self._where} {what}", refuses=refuses) from error

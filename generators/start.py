@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from carpark.domain.events import format_time
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
+from carpark.rabbitmq import rights
+from carpark.records.connection import require
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.settings.fields import options_of
@@ -59,6 +61,8 @@ def run_service(kind: str, settings: Settings, plugins: Plugins, plan: Plan, dur
             settings.broker_url, stop, console.say, name, settings.queue_type, settings.partitions
         )
         stack.callback(publisher.close)
+        rights.require(settings.broker_url, name, rights.rights_of(settings.partitions)[rights.CAMERAS])
+        require(settings.redis_url, lot.rights)
         console.say(f"{service.title}: {settings.rate:g} events/s; metrics at {page.url}")
         if lane.journal and (last := lane.journal.last or "") > format_time(clock.now()):
             console.say(f"{service.title}: the clock is behind the journal's last event: times go on from {last}")

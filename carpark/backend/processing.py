@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,10 +29,13 @@ from carpark.domain.routing import DELIVER, WORK, event_of, event_queues, is_eve
 from carpark.errors import CarparkError, ConfigurationError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
 from carpark.plugins import Plugins
+from carpark.rabbitmq import rights
 from carpark.rabbitmq.topology import check_queues
 from carpark.records import Recorded, Records, connect
+from carpark.records.connection import require
 from carpark.settings import Settings
 from carpark.settings.options import EXIT_USAGE, fail
+from carpark.telemetry import folder
 
 log = logging.getLogger(__name__)
 
@@ -192,9 +196,15 @@ class Backend:
         """Begin to deliver what the records hold for the sinks.
 
         Raises:
-            ConfigurationError: RabbitMQ has other queues than those of the settings, or refuses.
+            ConfigurationError: RabbitMQ has other queues than those of the settings; or it or Redis refuses, or lacks a
+                right of this user.
         """
-        check_queues(self._settings)
+        # The first of a worker's processes tries for all: what is wrong is said once, and ends them all.
+        if isinstance(self.broker, RabbitmqBroker) and folder.enter(folder.master_pid() or os.getpid())[1]:
+            needed = rights.rights_of(self._settings.partitions)[rights.WORKER]
+            rights.require(self._settings.broker_url, "carpark backend", needed)
+            check_queues(self._settings)
+            require(self._settings.redis_url, self.records.rights)
         self._relay.start()
 
     def stop(self) -> None:

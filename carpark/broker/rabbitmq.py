@@ -13,7 +13,7 @@ import pika
 import pika.exceptions
 from dramatiq.brokers import rabbitmq as base
 from dramatiq.common import dq_name, q_name, xq_name
-from dramatiq.errors import ConnectionClosed
+from dramatiq.errors import BrokerConnectionError, ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.worker import DELAY_QUEUE_PREFETCH, QUEUE_PREFETCH
@@ -238,7 +238,12 @@ class RabbitmqBroker(base.RabbitmqBroker):
         Raises:
             ConnectionClosed: RabbitMQ could not be reached, or did not take it.
         """
-        self.publish(queue_name, id_.encode(), pika.BasicProperties(type=MARKER))
+        try:
+            self.publish(queue_name, id_.encode(), pika.BasicProperties(type=MARKER))
+        except BrokerConnectionError:
+            raise
+        except Exception as error:  # whatever pika raises, the exits that wait for it are not to blame
+            raise ConnectionClosed(error) from error
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """Count the messages that are ready.

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from carpark.domain.routing import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
-from carpark.rabbitmq.connection import explain, is_refusal, open_connection
+from carpark.rabbitmq.connection import explain, open_connection, unavailable
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.rabbitmq.migration import Migration
@@ -149,7 +149,7 @@ class QueueConfigurator:
                 away_since, attempt, started = None, 0, True
                 self._wait()
             except BrokerUnavailable as error:
-                if is_refusal(error) and not started:
+                if error.refuses and not started:
                     raise
                 self.close()
                 self._metrics.forget()
@@ -224,7 +224,7 @@ class QueueConfigurator:
                 if error.reply_code == _MISMATCH:
                     raise QueueMismatch(name, explain(error)[0]) from error
                 if name != xq_name(name):
-                    raise self._unavailable(error) from error
+                    raise unavailable(self._url, error) from error
                 # It is there, but its node of the cluster is away. The other queues of a cluster work on.
                 self._answers[name], is_missing = None, False
             missing += [name] * is_missing
@@ -252,7 +252,7 @@ class QueueConfigurator:
             try:
                 self._do(partial(BlockingChannel.queue_bind, queue=queue, exchange=EXCHANGE, routing_key=queue))
             except exceptions.ChannelClosedByBroker as error:  # gone since a moment ago
-                raise self._unavailable(error) from error
+                raise unavailable(self._url, error) from error
         return missing
 
     def _ask(self, name: str, *, passive: bool) -> tuple[int, int]:
@@ -269,9 +269,9 @@ class QueueConfigurator:
         except exceptions.ChannelClosedByBroker as error:
             if error.reply_code in (_NOT_FOUND, _MISMATCH):
                 raise
-            raise self._unavailable(error) from error
+            raise unavailable(self._url, error) from error
         except exceptions.AMQPError as error:
-            raise self._unavailable(error) from error
+            raise unavailable(self._url, error) from error
 
     def _open(self) -> BlockingChannel:
         if self._connection is None or not self._connection.is_open:
@@ -279,10 +279,6 @@ class QueueConfigurator:
         if self._channel is None or not self._channel.is_open:
             self._channel = self._connection.channel()
         return self._channel
-
-    def _unavailable(self, error: BaseException) -> BrokerUnavailable:
-        reason, remedy = explain(error)
-        return BrokerUnavailable(f"RabbitMQ at {mask_urls(self._url)}: {reason}; {remedy}")
 
     def _asked(self, question: Callable[[], Answer]) -> Answer | None:
         """Ask the management API; it is left alone for a while when it does not answer."""
@@ -326,7 +322,7 @@ class QueueConfigurator:
             try:
                 self._connection.sleep(self._interval)  # answers heartbeats, and notices a lost connection at once
             except exceptions.AMQPError as error:
-                raise self._unavailable(error) from error
+                raise unavailable(self._url, error) from error
 
 
 class _Ended(BaseException):

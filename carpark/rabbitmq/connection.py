@@ -14,10 +14,10 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import ContentFrameAssembler
 
-from carpark.errors import BrokerUnavailable
+from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.rabbitmq.headers import survive_odd_headers
 from carpark.settings.values import mask_urls
-from carpark.web.ports import why
+from carpark.web.ports import is_tls_refusal, why
 
 TIMEOUT = 5.0
 """Seconds that connecting to one URL may take."""
@@ -35,12 +35,12 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 NO_AMQP_ERRORS = (OSError, AMQPConnectorException)
 """What pika lets through when it connects, beside its AMQP errors: names that nobody knows, TLS, its own connector."""
 
-REFUSALS = (
+_REFUSALS = (
     exceptions.AuthenticationError,
     exceptions.ProbableAuthenticationError,
     exceptions.ProbableAccessDeniedError,
 )
-"""How RabbitMQ refuses a user, a password or a virtual host."""
+_REFUSED = 403
 
 
 def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: int | None = None) -> BlockingConnection:
@@ -56,9 +56,16 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: i
         The open connection; whoever uses it has to process its events, for the heartbeats.
 
     Raises:
-        BrokerUnavailable: None of the URLs can be reached, or RabbitMQ refuses (`is_refusal`).
+        BrokerUnavailable: None of the URLs can be reached, or RabbitMQ refuses.
     """
     survive_odd_headers()
+    try:
+        return BlockingConnection(resolvable(_parameters(urls, name, timeout, heartbeat)))
+    except Exception as error:  # pika lets through what its layers raise: files, sockets, TLS, its own connector
+        raise unavailable(urls, error) from error
+
+
+def _parameters(urls: str, name: str, timeout: float, heartbeat: int | None) -> list[pika.URLParameters]:
     every = []
     for url in urls.split(";"):
         parameters = pika.URLParameters(url.strip())
@@ -70,11 +77,21 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: i
         if heartbeat is not None:
             parameters.heartbeat = heartbeat
         every.append(parameters)
-    try:
-        return BlockingConnection(resolvable(every))
-    except Exception as error:  # pika lets through what its layers raise: sockets, TLS, its own connector
-        reason, remedy = explain(error)
-        raise BrokerUnavailable(f"RabbitMQ at {mask_urls(urls)}: {reason}; {remedy}") from error
+    return every
+
+
+def unavailable(urls: str, error: BaseException) -> BrokerUnavailable:
+    """Make an error of ours of one of pika's.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+        error: What pika raised.
+
+    Returns:
+        Why RabbitMQ cannot be used, what to do, and whether it refuses.
+    """
+    reason, remedy = explain(error)
+    return BrokerUnavailable(f"RabbitMQ at {mask_urls(urls)}: {reason}; {remedy}", refuses=is_refusal(error))
 
 
 def resolvable(nodes: Sequence[pika.URLParameters]) -> list[pika.URLParameters]:
@@ -154,16 +171,33 @@ def keep_beginnings(channel: BlockingChannel, most: int) -> None:
     channel._impl._content_assembler = _Beginnings(most)
 
 
-def is_refusal(error: BrokerUnavailable) -> bool:
-    """Tell whether RabbitMQ is there and refuses, so that waiting does not help.
+def raise_refusal(urls: str, error: BaseException) -> None:
+    """Say of RabbitMQ's refusal that the setting is wrong; whatever else there was is let be.
 
     Args:
-        error: What `open_connection` raised, or what was raised from an answer of RabbitMQ.
+        urls: AMQP URLs separated by ``;``.
+        error: What pika raised, or our own error of it.
+
+    Raises:
+        InvalidSetting: RabbitMQ is there and refuses.
+    """
+    said = error if isinstance(error, BrokerUnavailable) else unavailable(urls, error)
+    if said.refuses:
+        raise InvalidSetting("CARPARK_BROKER_URL", mask_urls(urls), f"one that does not refuse: {said}") from error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether RabbitMQ is there and refuses, so that waiting does not help whoever starts.
+
+    Args:
+        error: What pika raised.
 
     Returns:
-        Whether it refuses the user, the password, the virtual host or what was asked of it.
+        Whether it refuses the user, the password, the virtual host or what was asked of it, or TLS is as good as
+        impossible.
     """
-    return isinstance(error.__cause__, (*REFUSALS, exceptions.ChannelClosedByBroker))
+    is_missing_right = getattr(error, "reply_code", None) == _REFUSED
+    return isinstance(error, _REFUSALS) or is_missing_right or is_tls_refusal(_innermost(error))
 
 
 def explain(error: BaseException) -> tuple[str, str]:
@@ -177,7 +211,7 @@ def explain(error: BaseException) -> tuple[str, str]:
     """
     if isinstance(error, exceptions.ProbableAccessDeniedError):
         return _words(error), "create the virtual host or give the user its permissions, or change CARPARK_BROKER_URL"
-    if isinstance(error, REFUSALS):
+    if isinstance(error, _REFUSALS):
         return "it refuses the user or the password", "check both in CARPARK_BROKER_URL"
     if isinstance(error, exceptions.IncompatibleProtocolError):
         return "what listens there does not speak AMQP", "check host and port in CARPARK_BROKER_URL"
@@ -188,7 +222,9 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, exceptions.NackError):
         return "it refuses a message", "`carpark doctor` says whether a policy bounds the queue"
     if isinstance(error, exceptions.ChannelClosedByBroker):
-        return _words(error), "give the user of CARPARK_BROKER_URL its permissions (rabbitmqctl set_permissions)"
+        return _words(error), "give the user of CARPARK_BROKER_URL its permissions (docs/rights.md)"
+    if is_tls_refusal(_innermost(error)):
+        return _words(error), "name its port for TLS, or its CA, in CARPARK_BROKER_URL (docs/settings.md)"
     return _words(error), "start RabbitMQ, or name another one in CARPARK_BROKER_URL"
 
 
@@ -206,7 +242,7 @@ def server_version(connection: BlockingConnection) -> str:
     return version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
 
 
-def _words(error: BaseException) -> str:
+def _innermost(error: BaseException) -> Any:
     # pika wraps: a connection error holds the connector's errors in its arguments, which hold the socket's.
     inner: Any = error
     while True:
@@ -214,8 +250,12 @@ def _words(error: BaseException) -> str:
         if below is None:
             below = next((each for each in reversed(inner.args) if isinstance(each, BaseException)), None)
         if below is None:
-            break
+            return inner
         inner = below
+
+
+def _words(error: BaseException) -> str:
+    inner = _innermost(error)
     if isinstance(inner, (exceptions.ConnectionClosed, exceptions.ChannelClosed)):
         text = inner.reply_text
     elif isinstance(inner, exceptions.StreamLostError):

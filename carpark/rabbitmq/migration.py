@@ -21,14 +21,14 @@ from pika.adapters.blocking_connection import BlockingConnection
 from carpark.domain.events import VehicleExited, load_json
 from carpark.domain.routing import DELIVER, is_event_queue
 from carpark.errors import BrokerUnavailable, MessageError, QueueInUse, QueueMismatch, RecordsUnavailable
-from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, explain, open_connection
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, open_connection, unavailable
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import ASIDE, TYPE, all_queues, declare_queue, queue_arguments, with_companions
 from carpark.records import Records, connect
+from carpark.records.connection import is_refusal, words
 from carpark.records.outbox import SINKS
 from carpark.settings import Settings
-from carpark.settings.values import mask_urls
 
 if TYPE_CHECKING:
     import redis
@@ -113,8 +113,7 @@ class Migration:
             with contextlib.closing(self._management), self._connected() as connection:
                 self._migrate(connection)
         except exceptions.AMQPError as error:
-            reason, remedy = explain(error)
-            raise BrokerUnavailable(f"RabbitMQ at {mask_urls(self._url)}: {reason}; {remedy}") from error
+            raise unavailable(self._url, error) from error
 
     def _migrate(self, connection: BlockingConnection) -> None:
         self._lock(connection)
@@ -143,7 +142,8 @@ class Migration:
                     for summary, _ in records.outbox(sink.sink).stays()
                 }
         except RedisError as error:
-            raise RecordsUnavailable(f"Redis: {error}; run this again when it is there") from error
+            said = f"Redis: {words(error)}; run this again when it is there"
+            raise RecordsUnavailable(said, refuses=is_refusal(error)) from error
         if adopted:
             self._say(f"queues: {adopted} summaries are in the outbox of their sink now")
 

@@ -23,14 +23,13 @@ from carpark.rabbitmq.connection import (
     MAX_MESSAGE_BYTES,
     Beginning,
     close_in_place,
-    explain,
     keep_beginnings,
     open_connection,
+    unavailable,
 )
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.properties import moved_properties, requeued_properties
 from carpark.rabbitmq.topology import why_not_to_look
-from carpark.settings.values import mask_urls
 
 BATCH = 100
 """How many messages are published before their confirms are waited for; a crash leaves at most so many twice."""
@@ -221,8 +220,7 @@ class Mover:
                 raise QueueMismatch(to_look, what)
             yield connection
         except exceptions.AMQPError as error:
-            reason, remedy = explain(error)
-            raise BrokerUnavailable(f"RabbitMQ at {mask_urls(self._urls)}: {reason}; {remedy}") from error
+            raise unavailable(self._urls, error) from error
         finally:
             with contextlib.suppress(exceptions.AMQPError):
                 connection.close()

@@ -12,9 +12,8 @@ from dramatiq.common import dq_name, q_name, xq_name
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from carpark.domain.routing import WORK, event_queues, is_event_queue
-from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
-from carpark.rabbitmq.connection import REFUSALS, explain, open_connection
-from carpark.settings.values import mask_urls
+from carpark.errors import BrokerUnavailable, ExchangeMismatch, QueueMismatch
+from carpark.rabbitmq.connection import explain, open_connection, raise_refusal
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
@@ -214,11 +213,7 @@ def check_queues(settings: Settings) -> None:
                 if queue_type != QUORUM or each != xq_name(each):
                     declare_queue(connection.channel(), each, queue_type)
     except (BrokerUnavailable, AMQPError) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, REFUSALS) or getattr(cause, "reply_code", None) == _REFUSED:
-            reason, remedy = explain(cause)
-            wanted = f"a RabbitMQ that does not refuse: {reason}; {remedy}"
-            raise InvalidSetting("CARPARK_BROKER_URL", mask_urls(url), wanted) from error
+        raise_refusal(url, error)
 
 
 def why_not_to_look(connection: BlockingConnection, name: str, management: ManagementApi | None = None) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from carpark.errors import InvalidSetting, RecordsUnavailable, named
 from carpark.settings.urls import is_sentinel_url, sentinels_of
+from carpark.settings.values import mask_url
+from carpark.web.ports import is_tls_refusal
 
 if TYPE_CHECKING:
     import fakeredis
@@ -78,6 +82,66 @@ def address(client: redis.Redis) -> str:
     if name := getattr(pool, "service_name", None):
         return f"{name} (by Sentinel)"
     return str(known.get("path") or f"{known.get('host', 'memory')}:{known.get('port', '')}")
+
+
+_PASSING = ("BUSY ", "LOADING ", "MASTERDOWN ", "NOREPLICAS ", "OOM ", "CLUSTERDOWN ", "TRYAGAIN ")
+"""How answers of Redis begin that only say how it is now."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether Redis is there and refuses, so that waiting does not help whoever starts.
+
+    Args:
+        error: What its client raised.
+
+    Returns:
+        Whether it refuses the password, a right, an option or all writes, or is something else than a Redis.
+    """
+    from redis import exceptions
+
+    if isinstance(error, exceptions.ResponseError):
+        return not str(error).startswith(_PASSING)
+    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthorizationError)):
+        return True
+    if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
+        return is_tls_refusal(error)
+    return True
+
+
+def require(url: str, rights: Callable[[], tuple[Sequence[str], Sequence[str]]]) -> None:
+    """See at a service's start that Redis lets it in and grants what it needs, so that it need not wait in vain.
+
+    Args:
+        url: The records' URL.
+        rights: Asks which ones are granted, and which are not. While Redis cannot be reached it is waited for.
+
+    Raises:
+        InvalidSetting: Redis refuses, or a right is missing.
+    """
+    try:
+        _, missing = rights()
+    except RecordsUnavailable as error:
+        if error.refuses:
+            raise InvalidSetting("CARPARK_REDIS_URL", mask_url(url), f"one that does not refuse: {error}") from error
+        return
+    if missing:
+        wanted = f"a user with the right to run {named(missing)} (docs/rights.md)"
+        raise InvalidSetting("CARPARK_REDIS_URL", mask_url(url), wanted)
+
+
+def words(error: BaseException) -> str:
+    """Say what Redis or its client said.
+
+    Args:
+        error: What the client raised.
+
+    Returns:
+        One line.
+    """
+    from redis import RedisError
+
+    said = " ".join(str(error).split())
+    return said if isinstance(error, RedisError) else f"{type(error).__name__}: {said}"
 
 
 def _primary(url: str, options: dict[str, Any]) -> redis.Redis:

@@ -11,6 +11,19 @@
 local PLATE, INSIDE, COUNTS, ENTRIES, FORGOTTEN, FIRST_OUTBOX = KEYS[1], KEYS[2], KEYS[3], KEYS[6], KEYS[7], 8
 local SEEN = {open = KEYS[4], wait = KEYS[5]}
 local TIME = 27 -- characters of a time
+
+need('DEL', PLATE)
+need('SREM', INSIDE, 'x')
+need('HINCRBY', COUNTS, 'x', 0)
+need('HSET', FORGOTTEN, 'x', 'x')
+for _, key in pairs(SEEN) do need('ZADD', key, 0, 'x') end
+for i = FIRST_OUTBOX, #KEYS do
+  for _, command in ipairs({{'LREM', KEYS[i], 0, 'x'}, {'ZREM', KEYS[i], 'x'}, {'HDEL', KEYS[i], 'x'}}) do
+    need(unpack(command))
+  end
+end
+if #denied > 0 then return no_right() end
+
 local forget_at = string.format('%.3f', clock(ARGV[1]) + tonumber(ARGV[2]))
 local REMOVE = {
   list = function(key, member) return redis.call('LREM', key, 0, member) end,

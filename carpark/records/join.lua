@@ -6,7 +6,8 @@
 -- ARGV  now (s; empty for this server's clock), retention (s), how, after, marker, what the partition's fields of
 --       carpark:entries begin with, the number of sinks, their names, then per event: kind, id, plate, time, JSON
 -- Returns per event {outcome, the stay's JSON or nothing}, {"recorded", "", "abandoned"} where an entry is superseded,
--- or {"error", reason}. Or nothing but {{"held", how many lists of entries there were}}.
+-- or {"error", reason}. Or nothing but {{"held", how many lists of entries there were}}. With "rights" as now nothing is
+-- recorded: what this user may do, and may not, is returned.
 --
 -- How is "entries" for those of a queue, and "exits" for those of a queue. These are held, with nothing recorded, unless
 -- the entry recorded last is not earlier than after, or their marker was reached in the queue of entries.
@@ -25,11 +26,51 @@ local TIME = 27 -- characters of a time
 -- Seconds that no id is old enough for. With +inf for all of those inside, a new id would be put somewhere among them,
 -- which costs the more the more there are; so it is always put at the end.
 local FOREVER = 1e11
+local how, after, marker, partition, first = ARGV[3], ARGV[4], ARGV[5], ARGV[6], 8 + tonumber(ARGV[7])
+
+-- What the step itself finds out before it changes anything is not asked for here.
+local plate = ARGV[first + 2]
+need('HINCRBY', COUNTS, 'x', 0)
+need('SADD', INSIDE, 'x')
+need('SREM', INSIDE, 'x')
+need('ZADD', SEEN.entry, 0, 'x')
+need('ZADD', SEEN.exit, 0, 'x')
+for i = FIRST_OUTBOX, #KEYS do need('RPUSH', KEYS[i], 'x') end
+if plate then
+  need('HSET', plate, 'x', 'x')
+  need('PERSIST', plate)
+  need('PEXPIRE', plate, 1)
+end
+for i = first, #ARGV, 5 do need('HDEL', ARGV[i + 2], 'x') end
+if IS_ASKED then -- then all is asked for, with what is done with these keys outside of this script
+  for _, command in ipairs({'TIME', 'MULTI', 'EXEC', 'PING'}) do need(command) end
+  need('SCRIPT', 'LOAD', '')
+  need('EXISTS', 'carpark:order')
+  need('HSETNX', COUNTS, 'x', 0)
+  need('HGETALL', COUNTS)
+  need('HGET', ENTRIES, 'x')
+  need('HMGET', ENTRIES, 'x')
+  need('HSET', ENTRIES, 'x', 'x')
+  need('SCARD', INSIDE)
+  need('SCARD', SINKS)
+  need('SADD', SINKS, 'x')
+  need('SMEMBERS', SINKS)
+  for _, key in pairs(SEEN) do
+    need('ZSCORE', key, 'x')
+    need('ZCOUNT', key, 0, 0)
+    need('ZREMRANGEBYRANK', key, 0, 0)
+  end
+  for i = FIRST_OUTBOX, #KEYS do need('LLEN', KEYS[i]) end
+  for i = first, #ARGV, 5 do need('HGETALL', ARGV[i + 2]) end
+  if #denied == 0 then redis.call('HDEL', COUNTS, '') end -- changes nothing, and fails where Redis takes no writes now
+  return rights()
+end
+if #denied > 0 then return no_right() end
+
 local now, retention = clock(ARGV[1]), tonumber(ARGV[2])
 local forget_at, stay_until = string.format('%.3f', now + retention), string.format('%.3f', now + FOREVER)
 -- Where a test has made this list, it tells the order in which events took effect.
 local ORDER = redis.call('EXISTS', 'carpark:order') == 1 and 'carpark:order'
-local how, after, marker, partition, first = ARGV[3], ARGV[4], ARGV[5], ARGV[6], 8 + tonumber(ARGV[7])
 
 local function count(name) redis.call('HINCRBY', COUNTS, name, 1) end
 
@@ -211,6 +252,14 @@ local function record_event(kind, id, plate, time, data)
   return result
 end
 
+-- Whether an error says that what is kept of a plate is not ours. Any other is nobody's event's: all of them wait.
+local function is_of_the_record(reason)
+  for _, sign in ipairs({'WRONGTYPE', 'attempt to', 'bad argument'}) do
+    if string.find(reason, sign, 1, true) then return true end
+  end
+  return false
+end
+
 -- These fail, for the whole call and before anything is changed, where Redis takes no writes now or a key is not ours.
 redis.call('HSETNX', COUNTS, 'summaries', 0)
 redis.call('SCARD', INSIDE)
@@ -232,7 +281,9 @@ for i = first, #ARGV, 5 do
   local ok, result = pcall(record_event, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
   if not ok then
     if type(result) == 'table' then result = result.err end
-    result = {'error', tostring(result)}
+    result = tostring(result)
+    if not is_of_the_record(result) then return redis.error_reply(result) end
+    result = {'error', result}
   end
   if result[1] == 'recorded' or result[1] == 'matched' then last = ARGV[i + 3] end
   results[#results + 1] = result

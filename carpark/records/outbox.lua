@@ -7,13 +7,46 @@
 --       carpark:dead:<sink>    hash: id to stay of those that were given up
 --       carpark:relay:<sink>   hash: what is known of batch and sink, below
 --       carpark:counts
--- ARGV  operation, now (s; empty for this server's clock), the sink's name, then what the operation takes
+-- ARGV  operation, now (s; empty for this server's clock), the sink's name, then what the operation takes; "rights" does
+--       nothing, and returns what this user may do, and may not
 --
 -- Of batch and sink: number, attempt (of this batch), alone (set if its one member waited alone), leased_until; failures
 -- (in a row), due (not before this time: the circuit breaker is open), failing_since, error (what it said last), asked
 -- (when a relay last asked for work; while it has some, when its lease ends).
 
 local WAITING, BATCH, ALONE, DEAD, RELAY, COUNTS = unpack(KEYS)
+
+need('TIME')
+need('HINCRBY', COUNTS, 'x', 0)
+for _, key in ipairs({DEAD, RELAY}) do
+  need('HGET', key, 'x')
+  need('HSET', key, 'x', 'x')
+  need('HDEL', key, 'x')
+end
+need('HSETNX', RELAY, 'x', 'x')
+need('HEXISTS', RELAY, 'x')
+for _, key in ipairs({WAITING, BATCH}) do
+  need('LRANGE', key, 0, 0)
+  need('RPUSH', key, 'x')
+end
+need('LTRIM', WAITING, 0, 0)
+need('DEL', BATCH)
+need('ZADD', ALONE, 0, 'x')
+need('ZREM', ALONE, 'x')
+need('ZRANGE', ALONE, 0, 0)
+need('ZRANGEBYSCORE', ALONE, 0, 0)
+if IS_ASKED then -- what else is asked of these keys, outside of this script
+  for _, key in ipairs({WAITING, BATCH}) do
+    need('LLEN', key)
+    need('LINDEX', key, 0)
+  end
+  need('ZCARD', ALONE)
+  need('HLEN', DEAD)
+  need('HGETALL', RELAY)
+  return rights()
+end
+if #denied > 0 then return no_right() end
+
 local now, sink = clock(ARGV[2]), ARGV[3]
 
 local function number(field) return tonumber(redis.call('HGET', RELAY, field) or 0) end

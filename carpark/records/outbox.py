@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from carpark.domain.events import StaySummary
 from carpark.errors import RecordsUnavailable
+from carpark.records.connection import is_refusal, words
 
 if TYPE_CHECKING:
     import redis
@@ -123,6 +124,7 @@ class Outbox:
         self._waiting, self._batch, self._alone, self._dead, self._relay = (
             f"carpark:{what}:{sink}" for what in ("outbox", "batch", "alone", "dead", "relay")
         )
+        self._keys = [self._waiting, self._batch, self._alone, self._dead, self._relay, COUNTS]
 
     @property
     def key(self) -> str:
@@ -204,6 +206,19 @@ class Outbox:
         with unavailable():
             stay = cast("str | None", self._client.hget(self._dead, summary.id))
         return stay is not None and read_stay(stay) == summary and bool(self._do("put_back", summary.id, stay))
+
+    def rights(self) -> tuple[list[str], list[str]]:
+        """Ask which rights this user has of those that a relay takes; see `carpark.records.Records.rights`.
+
+        Returns:
+            Commands, each with a key: those that it may run, and those that it may not.
+
+        Raises:
+            RecordsUnavailable: Redis is not there, or refuses the question itself.
+        """
+        with unavailable():
+            granted, denied = self._script(args=["rights", json.dumps(self._keys), self._sink])
+        return granted, denied
 
     def backlog(self) -> Backlog:
         """Look at what the sink has not taken.
@@ -289,10 +304,9 @@ class Outbox:
                 yield self._dead, id_, stay
 
     def _do(self, operation: str, *arguments: Any) -> Any:
-        keys = [self._waiting, self._batch, self._alone, self._dead, self._relay, COUNTS]
         now = self._clock() if self._clock else ""
         with unavailable():
-            return self._script(keys=keys, args=[operation, now, self._sink, *arguments])
+            return self._script(keys=self._keys, args=[operation, now, self._sink, *arguments])
 
 
 def _taken(answer: Sequence[Any]) -> Batch | float:
@@ -328,27 +342,35 @@ def script(client: redis.Redis, name: str) -> Any:
     Returns:
         What calls it.
     """
-    parts: Sequence[str] = [
-        resources.files(__package__).joinpath(f"{each}.lua").read_text(encoding="utf-8") for each in ("clock", name)
-    ]
-    return client.register_script("".join(parts))
+    return client.register_script("".join(map(lua, ("clock", "rights", name))))
+
+
+def lua(name: str) -> str:
+    """Read a part of a Lua script.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The source.
+    """
+    return resources.files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Say of what Redis raises that the records are not available.
+    """Say of what Redis or its client raises that the records are not available.
 
     Yields:
         Nothing.
 
     Raises:
-        RecordsUnavailable: Redis raised an error.
+        RecordsUnavailable: Something was raised.
     """
-    from redis import RedisError
-
     try:
         yield
-    except RedisError as error:
+    except Exception as error:
         # Also what Redis answers to a call as a whole: no writes for now (OOM, READONLY, MISCONF ...), no permission, a
-        # key of ours that holds something else. No event is to blame for that, so none may be given up for it.
-        raise RecordsUnavailable(f"Redis: {' '.join(str(error).split())}") from error
+        # key of ours that holds something else; and whatever the client raises. No event is to blame for that, so none
+        # may be given up for it.
+        raise RecordsUnavailable(f"Redis: {words(error)}", refuses=is_refusal(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ SEEN_EXITS = "carpark:seen:exit"
 FORGOTTEN = "carpark:forgotten"
 """Digest of a plate that was forgotten to the times up to which it is; and the digests' key."""
 _DIGEST_KEY = "key"
+
+
+_PLATES = ("A1", "1A", "Ä1", "京1", "बा1")
+"""Keys of the kind that plates are, to try rights on."""
 
 
 class Outcome(StrEnum):
@@ -236,6 +241,25 @@ class Records:
         if results and results[0][0] == "held":
             raise ExitsHeld(int(results[0][1]))
         return [_recorded(event, result) for event, result in zip(events, results, strict=True)]
+
+    def rights(self) -> tuple[list[str], list[str]]:
+        """Ask which rights this user has of those that recording and delivering take. Changes nothing.
+
+        Returns:
+            Commands, each with a key: those that it may run, and those that it may not. None before Redis 7.
+
+        Raises:
+            RecordsUnavailable: Redis is not there, takes no writes for now, or refuses the question itself.
+        """
+        arguments: list[Any] = ["rights", json.dumps(self._keys), "", "", "", "", len(self._sinks), *self._sinks]
+        for plate in _PLATES:
+            arguments += (VehicleEntered.kind, "", plate, "", "")
+        with unavailable():
+            granted, denied = self._join(args=arguments)
+        for sink in self._sinks:
+            further = self.outbox(sink).rights()
+            granted, denied = granted + further[0], denied + further[1]
+        return granted, denied
 
     def outbox(self, sink: str) -> Outbox:
         """Give the outbox of a sink.

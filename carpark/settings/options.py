@@ -158,7 +158,7 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None, 
     except ConfigurationError as error:
         fail(EXIT_USAGE, *(f"{name}: {each}" for each in error.findings))
     except CarparkError as error:
-        fail(EXIT_FAILED, f"{name}: {error}")
+        fail(EXIT_USAGE if getattr(error, "refuses", False) else EXIT_FAILED, f"{name}: {error}")
     except (KeyboardInterrupt, click.Abort):
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -162,9 +162,7 @@ def why(error: BaseException) -> str:
     Returns:
         ``connection refused``, ``no answer in time``, or the words of the innermost error.
     """
-    chain = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
-        chain.append(inner)
+    chain = _chain(error)
     for each in reversed(chain):
         if isinstance(each, TimeoutError):
             return "no answer in time"
@@ -176,3 +174,26 @@ def why(error: BaseException) -> str:
     if any("timeout" in type(each).__name__.lower() for each in chain):
         return "no answer in time"
     return " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
+
+
+def is_tls_refusal(error: BaseException) -> bool:
+    """Tell whether a server is there, and TLS with it is as good as impossible with these settings.
+
+    Args:
+        error: What was raised, by whatever layers of libraries.
+
+    Returns:
+        Whether its certificate is not believed, or it does not speak TLS at all.
+    """
+    return any(
+        isinstance(each, ssl.SSLCertVerificationError) or getattr(each, "reason", None) == "WRONG_VERSION_NUMBER"
+        for each in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Give an error and what it came from, the innermost last."""
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    return chain

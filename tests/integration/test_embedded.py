@@ -141,7 +141,7 @@ def test_json_is_all_that_stdout_gets(tmp_path: Path) -> None:
 
 
 def test_servers_that_the_environment_names_are_left_alone(run: Callable[..., Process]) -> None:
-    nowhere = {"CARPARK_BROKER_URL": "amqp://nobody@127.0.0.1:1", "CARPARK_REDIS_URL": "redis://127.0.0.1:1/0"}
+    nowhere = {"CARPARK_BROKER_URL": "amqp://nobody:nothing@127.0.0.1:1", "CARPARK_REDIS_URL": "redis://127.0.0.1:1/0"}
     assert run("--events", "5", "--rate", "100", CARPARK_WRITER_URL="http://127.0.0.1:1", **nowhere).wait(30) == 0
 
 

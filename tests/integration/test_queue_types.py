@@ -218,4 +218,4 @@ def test_a_worker_that_may_not_declare_its_queues_is_told_so(
     assert worker.wait() == 2
     (line,) = worker.output.splitlines()
     assert "access to queue 'vehicle_entry'" in line
-    assert "set_permissions" in line
+    assert "its permissions (docs/rights.md)" in line

@@ -201,7 +201,7 @@ def test_unreachable_with_once_is_status_1_and_one_line(processes: Processes, fr
 def test_a_wrong_password_is_not_waited_for(processes: Processes, broker_url: str, options: list[str]) -> None:
     env = {"CARPARK_BROKER_URL": broker_url.replace("guest:guest", "guest:hidden"), "CARPARK_METRICS_PORT": "0"}
     process = processes.start(["carpark", "queues", *options], env=env)
-    assert process.wait() == 1
+    assert process.wait() == 2
     assert "refuses the user or the password; check both in CARPARK_BROKER_URL" in process.output
     assert "hidden" not in process.output
 
@@ -209,7 +209,7 @@ def test_a_wrong_password_is_not_waited_for(processes: Processes, broker_url: st
 def test_a_missing_virtual_host_is_not_waited_for(processes: Processes, broker_url: str) -> None:
     env = {"CARPARK_BROKER_URL": f"{broker_url}-not", "CARPARK_METRICS_PORT": "0"}
     process = processes.start(["carpark", "queues"], env=env)
-    assert process.wait() == 1
+    assert process.wait() == 2
     assert "-not not found; create the virtual host" in process.output
 
 

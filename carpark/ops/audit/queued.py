@@ -14,8 +14,8 @@ from carpark.broker.reading import EventMessage, read_body
 from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.domain.routing import DELIVER, partition_queue
-from carpark.errors import BrokerUnavailable, QueueMismatch
-from carpark.rabbitmq.connection import open_connection
+from carpark.errors import QueueMismatch
+from carpark.rabbitmq.connection import open_connection, unavailable
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import all_queues, why_not_to_look, with_companions
 from carpark.settings.model import MOST_PARTITIONS
@@ -129,9 +129,7 @@ def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url:
             if channel.is_open:
                 channel.close()
     except pika.exceptions.AMQPError as error:
-        raise BrokerUnavailable(
-            f"RabbitMQ: {error or type(error).__name__}; the audit needs it until it ends"
-        ) from error
+        raise unavailable(url, error) from error
     finally:
         management.close()
         if connection.is_open:

@@ -8,6 +8,9 @@ import logging
 import click
 
 from carpark.ops.dashboard.server import DashboardServer
+from carpark.rabbitmq import rights
+from carpark.records import Records, connect
+from carpark.records.connection import require
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
 from carpark.settings.values import mask_url
@@ -36,8 +39,17 @@ def dashboard(settings: Settings) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # what goes wrong is said on the page, in one line
     server = DashboardServer(settings)
+    rights.require(settings.broker_url, "carpark dashboard")
+    require(settings.redis_url, lambda: _look(settings))
     shown = ";".join(mask_url(url) for url in settings.broker_url.split(";"))
     server.run_until_signal(lambda: _say(f"dashboard: {server.url} shows {shown}"))
+
+
+def _look(settings: Settings) -> tuple[tuple[()], tuple[()]]:
+    """Ask once for what the pages show, so that a refusal is found at the start; it says itself what is missing."""
+    with contextlib.closing(Records(connect(settings.redis_url, attempts=1), 1, settings.sinks)) as records:
+        records.counts(), records.inside(), records.backlogs()
+    return (), ()
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,7 @@ from carpark.ops.doctor.findings import Check, Finding, Level, run_checks, statu
 from carpark.ops.doctor.given import Given, read_given
 from carpark.ops.doctor.local import check_files, check_offer, check_plugins, check_ports, check_python
 from carpark.ops.doctor.policies import check_policies
+from carpark.ops.doctor.rights import check_broker_rights, check_redis_rights
 from carpark.ops.doctor.servers import check_broker, check_management, check_message_size, check_redis
 from carpark.plugins import Plugins
 from carpark.plugins.base import Offer
@@ -47,6 +48,8 @@ CHECKS = (
     ),
     Check("message size", ("broker_url",), check_message_size, "look into RabbitMQ's log"),
     Check("redis", ("redis_url",), check_redis, "start Redis, or name another one in CARPARK_REDIS_URL"),
+    Check("rabbitmq rights", ("broker_url",), check_broker_rights, "is RabbitMQ slow?"),
+    Check("redis rights", ("redis_url",), check_redis_rights, "is Redis slow?"),
     Check("files", ("csv",), check_files, "is the disk of CARPARK_CSV there?"),
     Check("ports", ("bind", "writer_port", "dashboard_port", "metrics_port"), check_ports, "look at CARPARK_BIND"),
 )

@@ -14,7 +14,13 @@ from dramatiq.common import q_name
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 from redis import Redis
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from carpark.domain.events import MAX_BODY_BYTES
 from carpark.domain.routing import event_queues, is_event_queue, partition_of
@@ -260,32 +266,51 @@ def check_redis(settings: Settings) -> list[Finding]:
     client = connect(settings.redis_url, attempts=0)
     where = mask_url(settings.redis_url)
     try:
-        info = client.info()
-        fsync = _config(client, "appendfsync") if info.get("aof_enabled") else ""
-        clock, exits = _look_at_clock(client, settings)
-        sinks = _look_at_sinks(client, settings)
+        info = _info(client)
+        findings = [_judge_database(int(client.connection_pool.connection_kwargs.get("db") or 0), info or {}, where)]
+        if info is None:
+            advice = "give it +info and +config|get, if it is to be looked at (docs/rights.md)"
+            findings.append(
+                warning("redis persistence", "not looked at, nor memory: this user may not ask INFO", advice)
+            )
+        else:
+            findings += _judge_info(info, _config(client, "appendfsync") if info.get("aof_enabled") else "")
+        findings += _look_at_clock(client, settings, int((info or {}).get("maxmemory") or 0))
+        findings += _look_at_sinks(client, settings)
     except RedisError as error:
         return [problem("redis", f"Redis at {where}: {_words(error)}", _remedy(error))]
     finally:
         client.close()
-    findings = [_judge_database(int(client.connection_pool.connection_kwargs.get("db") or 0), info, where)]
+    return findings
+
+
+def _info(client: Redis) -> dict[str, Any] | None:
+    try:
+        return client.info()
+    except NoPermissionError:
+        return None
+
+
+def _judge_info(info: Mapping[str, Any], fsync: str) -> list[Finding]:
+    findings = []
     if info.get("role") not in (None, "master"):
         advice = "name the primary in CARPARK_REDIS_URL"
         findings.append(problem("redis", "this Redis is a replica, which takes no writes", advice))
-    limit = int(info.get("maxmemory") or 0)
-    retention = _judge_retention(exits, settings.retention, limit)
-    return [*findings, clock, _judge_persistence(info, fsync), _judge_eviction(info), retention, *sinks]
+    return [*findings, _judge_persistence(info, fsync), _judge_eviction(info)]
 
 
-def _look_at_clock(client: Redis, settings: Settings) -> tuple[Finding, float]:
+def _look_at_clock(client: Redis, settings: Settings, limit: int) -> list[Finding]:
     """Compare Redis' clock with this machine's, and count the exits a second that were recorded of late by it."""
     asked = time.time()
-    seconds, microseconds = client.time()
-    there, here = seconds + microseconds / 1e6, (asked + time.time()) / 2
-    # The score of an id is when it is forgotten, a retention after it was recorded.
-    back, last = min(LOOK_BACK, settings.retention), there + settings.retention
-    exits = client.zcount(SEEN_EXITS, last - back, last + 1) / back
-    return _judge_clock("Redis", there - here), exits
+    try:
+        seconds, microseconds = client.time()
+        there, here = seconds + microseconds / 1e6, (asked + time.time()) / 2
+        # The score of an id is when it is forgotten, a retention after it was recorded.
+        back, last = min(LOOK_BACK, settings.retention), there + settings.retention
+        exits = client.zcount(SEEN_EXITS, last - back, last + 1) / back
+    except NoPermissionError:
+        return [ok("clock of Redis", "not compared: this user may not ask for the time, or for the ids of exits")]
+    return [_judge_clock("Redis", there - here), _judge_retention(exits, settings.retention, limit)]
 
 
 def _judge_clock(server: str, ahead: float | None) -> Finding:
@@ -324,7 +349,10 @@ def _megabytes(number: float) -> str:
 def _look_at_sinks(client: Redis, settings: Settings) -> list[Finding]:
     try:
         backlogs = Records(client, settings.retention, settings.sinks).backlogs()
-    except RecordsUnavailable as error:  # a key of ours that is something else, or one that this user may not read
+    except RecordsUnavailable as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return [ok("sinks", "not looked at: this user may not read what they have not taken")]
+        # A key of ours that is something else.
         return [problem("sinks", str(error), "is it the Redis of carpark? look at CARPARK_REDIS_URL")]
     findings = []
     for backlog in backlogs:

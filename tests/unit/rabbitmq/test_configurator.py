@@ -1,5 +1,6 @@
 """The queue configurator without a RabbitMQ: its settings, its metrics, its errors."""
 
+import ssl
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.rabbitmq.configurator import QueueConfigurator, queues
-from carpark.rabbitmq.connection import explain, open_connection
+from carpark.rabbitmq.connection import explain, open_connection, unavailable
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.rabbitmq.topology import all_queues
@@ -80,6 +81,7 @@ def test_an_unreachable_rabbitmq_is_named_without_its_password(free_port: int) -
         (exceptions.StreamLostError("Stream connection lost: ConnectionResetError(104)"), "the connection was lost"),
         (exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED - shutdown"), "shutdown"),
         (exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - access to queue 'q' refused"), "access to queue 'q'"),
+        (exceptions.AMQPConnectionError(ssl.SSLCertVerificationError(1, "self-signed")), "TLS: self-signed"),
         (exceptions.AMQPError(), "AMQPError"),
     ],
 )
@@ -109,3 +111,20 @@ def test_a_management_api_that_is_not_there_is_named_without_its_password(free_p
     assert f"http://me:***@127.0.0.1:{free_port}: connection refused; turn it on" in message
     assert "CARPARK_MANAGEMENT_URL" in message
     assert "hidden" not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "refuses"),
+    [
+        (exceptions.ProbableAuthenticationError("(403) ..."), True),
+        (exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - access to queue 'q' refused"), True),
+        (exceptions.AMQPConnectionError(ssl.SSLCertVerificationError(1, "self-signed certificate")), True),
+        (exceptions.AMQPConnectionError(ConnectionRefusedError(111, "Connection refused")), False),
+        (exceptions.IncompatibleProtocolError("..."), False),
+        (exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED - shutdown"), False),
+    ],
+)
+def test_a_refusal_is_told_from_a_rabbitmq_that_is_away(error: Exception, refuses: bool) -> None:
+    said = unavailable("amqp://me:hidden@h", error)
+    assert said.refuses == refuses
+    assert "hidden" not in str(said)

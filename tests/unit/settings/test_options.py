@@ -197,6 +197,7 @@ def test_a_group_without_a_command_shows_its_help_with_status_2(capsys: pytest.C
             "carpark: CARPARK_WRITER_PORT: ::1:1 is already in use",
         ),
         (BrokerUnavailable("RabbitMQ\nis not there"), EXIT_FAILED, "carpark: RabbitMQ is not there\n"),
+        (BrokerUnavailable("RabbitMQ refuses", refuses=True), EXIT_USAGE, "carpark: RabbitMQ refuses\n"),
         (CarparkError("no"), EXIT_FAILED, "carpark: no\n"),
         (click.BadParameter("wanted\n\nmore"), EXIT_USAGE, "carpark"),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, ""),
