@@ -32,7 +32,7 @@ from carpark.rabbitmq.connection import (
     close_in_place,
     keep_beginnings,
 )
-from carpark.rabbitmq.headers import NOTE, LongTable
+from carpark.rabbitmq.headers import LongTable, PackedTable
 from carpark.rabbitmq.properties import dead_properties
 
 READ_AT_ONCE = 100
@@ -313,7 +313,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             if delivery.failed:
                 self._bury_now(delivery)
                 return
-            properties.headers = {NOTE: "dropped: too long to keep"}
+            properties.headers = properties.headers.packed()
         if self._lane is None:
             self._read.append(delivery)
             return
@@ -383,6 +383,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         if isinstance(part.body, Beginning):
             part.acknowledgements.refuse(part.tag)
             return
+        if isinstance(part.properties.headers, PackedTable):
+            part.properties.headers = part.properties.headers.unpacked()
         properties = dead_properties(part.properties, letters.reason_headers(message))
         try:
             self.broker.publish(xq_name(self.queue_name), part.body, properties)

@@ -10,13 +10,44 @@ import pika.data
 NOTE = "x-carpark-headers"
 """The header that says why others are missing."""
 
-_LONG = 1024
+_LONG, _LONGEST = 1024, 16 * 1024
 
 _decode_table = pika.data.decode_table
 
 
 class LongTable(dict[Any, Any]):
     """Headers of more than `_LONG` bytes: as Python's values they may take twenty times as many."""
+
+    encoded: bytes = b""
+
+    def packed(self) -> PackedTable:
+        """Give them in a form that takes no more memory than on the wire, for as long as their message waits.
+
+        Returns:
+            They, or what says that they were too long to keep.
+        """
+        return PackedTable(self.encoded)
+
+
+class PackedTable:
+    """Headers as they came: for a message that may become a dead letter later, which has them all.
+
+    Args:
+        encoded: The table as AMQP writes it.
+    """
+
+    def __init__(self, encoded: bytes) -> None:
+        self._encoded = encoded if len(encoded) <= _LONGEST else b""
+
+    def unpacked(self) -> dict[Any, Any]:
+        """Decode them.
+
+        Returns:
+            The headers; of those that were too long to keep, one that says so.
+        """
+        if not self._encoded:
+            return {NOTE: f"dropped: more than {_LONGEST // 1024} KiB"}
+        return dict(_decode_table(self._encoded, 0)[0])
 
 
 def survive_odd_headers() -> None:
@@ -34,4 +65,7 @@ def _read_or_skip(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
         table, end = _decode_table(encoded, offset)
     except Exception:  # of datetime, int, struct, or of a nesting that is too deep for Python
         return {NOTE: "dropped: cannot be read"}, offset + 4 + length
-    return LongTable(table) if length > _LONG else table, end
+    if length > _LONG:
+        table = LongTable(table)
+        table.encoded = encoded[offset:end]
+    return table, end

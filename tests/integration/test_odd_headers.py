@@ -119,3 +119,24 @@ def test_garbage_in_hand_when_the_connection_breaks_is_dead_lettered_once(
     second.close()
     assert [body for body, _ in drain(channel, "vehicle_entry.XQ")] == [b"garbage"]
     assert count(channel, "vehicle_entry") == 0
+
+
+@pytest.mark.parametrize(("size", "said"), [(3_000, ""), (15_000, ""), (40_000, "dropped: more than 16 KiB")])
+def test_an_event_that_dies_later_has_its_headers_as_they_came(
+    processes: Processes,
+    server_environ: dict[str, str],
+    channel: BlockingChannel,
+    store: redis.Redis,
+    size: int,
+    said: str,
+) -> None:
+    store.lpush("ODD", "the records cannot be made of this")
+    headers = {"mine": "x" * size, "number": 7, "table": {"a": [1, None]}}
+    channel.basic_publish("", "vehicle_entry", bare(vehicle_plate="ODD"), pika.BasicProperties(headers=headers))
+    worker = processes.start(["dramatiq", "carpark.actors", "--processes", "1", "--threads", "2"], env=server_environ)
+    worker.wait_for_line(READY)
+    eventually(lambda: count(channel, "vehicle_entry.XQ") == 1, 20)
+    assert worker.terminate() == 0
+    [(_, properties)] = drain(channel, "vehicle_entry.XQ")
+    found = {name: value for name, value in properties.headers.items() if name in (*headers, NOTE)}
+    assert found == ({NOTE: said} if said else headers)
