@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
 from carpark.domain.events import StaySummary
-from carpark.errors import RecordsUnavailable
+from carpark.errors import CarparkError, RecordsUnavailable
 from carpark.records.connection import is_refusal, words
 
 if TYPE_CHECKING:
@@ -369,6 +369,8 @@ def unavailable() -> Iterator[None]:
     """
     try:
         yield
+    except CarparkError:
+        raise  # of ours, not of Redis
     except Exception as error:
         # Also what Redis answers to a call as a whole: no writes for now (OOM, READONLY, MISCONF ...), no permission, a
         # key of ours that holds something else; and whatever the client raises. No event is to blame for that, so none

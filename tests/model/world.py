@@ -19,7 +19,7 @@ from carpark.backend.gate import MARKED_EVERY, SLACK
 from carpark.backend.processing import Backend
 from carpark.broker.batches import parts_of
 from carpark.domain.events import Event, parse_time
-from carpark.errors import RecordsUnavailable
+from carpark.errors import CarparkError, RecordsUnavailable
 from carpark.records import Records
 from tests.model.hands import Hand
 from tests.model.memo import Memo, Step, events_of
@@ -248,9 +248,9 @@ class World:
         self._on(process, name, process.hands[name][0][0], RecordsUnavailable("away"))
 
     def _error(self, process: Process, name: str) -> None:
-        """The step fails for a reason that nobody expects."""
+        """The step fails for a reason that nobody expects, and that is not one of Redis or its client."""
         self.faults = ()
-        self._on(process, name, process.hands[name][0][0], ZeroDivisionError("nobody expects it"))
+        self._on(process, name, process.hands[name][0][0], CarparkError("nobody expects it"))
 
     def _close(self, process: Process) -> None:
         process.drop()
