@@ -354,14 +354,15 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
                 self._bury_at_last(part, message)
 
     def _bury_at_last(self, part: Any, message: Any) -> None:
-        """Make a dead letter until it is one; in vain when the original's connection is lost meanwhile."""
+        """Make a dead letter until it is one; in vain when the original's connection is lost, or the process ends."""
         name = xq_name(self.queue_name)
         for pause in chain(BACKOFF_SECONDS, repeat(BACKOFF_SECONDS[-1])):
             try:
                 self._bury(part, message)
             except ConnectionClosed as error:
                 self.broker.outage.begin(name, error)
-                time.sleep(pause)
+                if self.broker.lanes.ending.wait(pause):
+                    return
                 if not part.acknowledgements.can_be_sent:
                     break
             else:
@@ -370,8 +371,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
 
     def _bury_now(self, delivery: Delivery) -> None:
         """Make a dead letter of what is too long to be kept until its turn comes; the worker has only to count it."""
-        self._note(delivery, delivery)
         self._bury(delivery, delivery)
+        self._note(delivery, delivery)
         delivery.is_buried, delivery.body, delivery.properties = True, b"", pika.BasicProperties()
         self.broker.lanes.hand_on(delivery)
 

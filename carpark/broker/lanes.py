@@ -153,6 +153,7 @@ class Lanes(Middleware):
         self._most = most
         self._lanes: dict[str, Lane] = {}
         self._worker: dramatiq.Worker | None = None
+        self.ending = threading.Event()
         self._given_back_at = -math.inf
         self._lock = threading.Lock()
 
@@ -165,6 +166,16 @@ class Lanes(Middleware):
         """
         self._worker = worker
         self._lanes.clear()
+        self.ending.clear()
+
+    def before_worker_shutdown(self, broker: Any, worker: dramatiq.Worker) -> None:
+        """Let go of what waits: Dramatiq waits for its threads before it stops anything else.
+
+        Args:
+            broker: The broker.
+            worker: The process's worker.
+        """
+        self.ending.set()
 
     def of(self, queue_name: str) -> Lane:
         """Give a queue's lane.

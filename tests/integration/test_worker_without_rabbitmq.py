@@ -19,6 +19,7 @@ from tests.support.servers import RabbitmqServer
 pytestmark = pytest.mark.slow
 
 AWAY = r"\[WARNING\] RabbitMQ at amqp://(guest:\*\*\*@)?127\.0\.0\.1:\d+: .+; events wait$"
+REFUSED = r"\[WARNING\] RabbitMQ at \S+: it refuses a message; `carpark doctor` says .+; events wait$"
 RAW = ("CRITICAL", "Restarting consumer", "Traceback", "ConnectionClosed", "AMQPConnect", "Failed to post_process")
 
 
@@ -99,21 +100,41 @@ def test_a_queue_that_gets_other_arguments_while_it_runs_is_one_line_and_waited_
     assert plain(worker).count("; events wait") == 1
 
 
-def test_dead_letters_that_rabbitmq_does_not_take_are_one_line_and_kept(
-    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, broker_url: str, management_url: str
-) -> None:
-    policies = f"{management_url}/api/policies/{virtual_host_of(broker_url)}"
-    full = {"pattern": "XQ$", "apply-to": "queues", "definition": {"max-length": 1, "overflow": "reject-publish"}}
-    requests.put(f"{policies}/full", json=full, timeout=10).raise_for_status()
+@pytest.fixture
+def full(channel: BlockingChannel, broker_url: str, management_url: str) -> str:
+    """The address of a policy under which there is no room for a dead letter."""
+    url = f"{management_url}/api/policies/{virtual_host_of(broker_url)}/full"
+    policy = {"pattern": "XQ$", "apply-to": "queues", "definition": {"max-length": 1, "overflow": "reject-publish"}}
+    requests.put(url, json=policy, timeout=10).raise_for_status()
     channel.basic_publish("", "vehicle_entry.XQ", b"the one that there is room for")
     eventually(lambda: count(channel, "vehicle_entry.XQ") == 1)
+    return url
+
+
+@pytest.mark.parametrize("body", [b"garbage", b"[" * 70_000], ids=["short", "long"])
+def test_dead_letters_that_rabbitmq_does_not_take_are_one_line_and_kept(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, full: str, body: bytes
+) -> None:
+    channel.basic_publish("", "vehicle_entry", body)
+    worker = processes.start(
+        ["carpark", "worker", "--processes", "1", "--threads", "2", "--sinks", "stdout"], env=server_environ
+    )
+    worker.wait_for_line(REFUSED)
+    requests.delete(full, timeout=10).raise_for_status()
+    worker.wait_for_line(r"\[WARNING\] RabbitMQ is (back|there) after [0-9.]+ s$")
+    eventually(lambda: count(channel, "vehicle_entry.XQ") == 2)
+    assert worker.terminate() == 0
+    assert (plain(worker).count("; events wait"), worker.output.count("dead-lettered: ")) == (1, 1)
+
+
+def test_one_whose_dead_letters_rabbitmq_does_not_take_ends_when_it_shall_and_leaves_them(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, full: str
+) -> None:
     channel.basic_publish("", "vehicle_entry", b"garbage")
     worker = processes.start(
         ["carpark", "worker", "--processes", "1", "--threads", "2", "--sinks", "stdout"], env=server_environ
     )
-    worker.wait_for_line(r"\[WARNING\] RabbitMQ at \S+: it refuses a message; `carpark doctor` says .+; events wait$")
-    requests.delete(f"{policies}/full", timeout=10).raise_for_status()
-    worker.wait_for_line(r"\[WARNING\] RabbitMQ is (back|there) after [0-9.]+ s$")
-    eventually(lambda: count(channel, "vehicle_entry.XQ") == 2)
+    worker.wait_for_line(REFUSED)
     assert worker.terminate() == 0
-    assert plain(worker).count("; events wait") == 1
+    assert "is back" not in plain(worker)
+    eventually(lambda: count(channel, "vehicle_entry") == 1)
