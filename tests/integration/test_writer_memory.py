@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import requests
 
-from tests.deploy.files import COMPOSE, compose, mebibytes
+from tests.deploy.files import compose, mebibytes
+from tests.support.cgroup import image, peak
 from tests.support.processes import Processes
 from tests.support.writer_service import Service
 from writer.app import MAX_BODY
@@ -25,14 +25,11 @@ def longest_list(first: int) -> bytes:
 
 
 def test_the_longest_list_fits_into_the_containers_memory(processes: Processes, tmp_path: Path, redis_url: str) -> None:
-    image = dict(re.findall(r"(MALLOC_\w+)=(\S+)", (COMPOSE / "Dockerfile").read_text(encoding="utf-8")))
-    process, url = Service(processes, tmp_path / "summaries.csv").start(CARPARK_REDIS_URL=redis_url, **image)
+    process, url = Service(processes, tmp_path / "summaries.csv").start(CARPARK_REDIS_URL=redis_url, **image())
     assert requests.get(url, timeout=30).status_code == 200
     for first in (0x100000, 0x200000, 0x300000):
         body = longest_list(first)
         assert MAX_BODY - 1000 < len(body) <= MAX_BODY
         assert requests.post(f"{url}/summaries", data=body, timeout=100).json()["written"] > 60_000
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-    most = int(re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[0]) * 1024
     # A body that arrives is in a file in /tmp, and that is memory too.
-    assert most + MAX_BODY < mebibytes(compose()["services"]["writer"]["mem_limit"]) * 2**20
+    assert peak(process.pid) + MAX_BODY < mebibytes(compose()["services"]["writer"]["mem_limit"]) * 2**20

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.deploy.files import COMPOSE, compose, mebibytes
 from tests.integration.test_writer_memory import longest_list
-from tests.support.cgroups import MemoryGroup, memory_group
+from tests.support.cgroup import MemoryGroup, container, image, peak
 from tests.support.helpers import eventually
 from tests.support.processes import Processes
 from tests.support.slow import SlowClients, raise_file_limit
@@ -27,8 +24,6 @@ HEAD = b"POST /summaries HTTP/1.1\r\nHost: localhost\r\n"
 TOKEN = {"Authorization": "Bearer s3cret"}
 WITH_TOKEN = HEAD + b"Authorization: Bearer s3cret\r\n"
 LENGTH = b"Content-Length: 8388608\r\n\r\n"
-LIMIT = mebibytes(compose()["services"]["writer"]["mem_limit"]) * 2**20
-IMAGE = dict(re.findall(r"(MALLOC_\w+)=(\S+)", (COMPOSE / "Dockerfile").read_text(encoding="utf-8")))
 
 
 def repeated(unit: bytes, begin: bytes = b"[", end: bytes = b"]") -> bytes:
@@ -59,19 +54,8 @@ def session() -> requests.Session:
     return session
 
 
-def most_mebibytes(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[0]) / 1024
-
-
 def files_of(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-@pytest.fixture
-def container() -> Iterator[MemoryGroup]:
-    with memory_group(LIMIT) as group:
-        yield group
 
 
 @pytest.mark.slow
@@ -104,7 +88,7 @@ def test_bodies_without_the_token_are_never_held(processes: Processes, tmp_path:
     process, url = Service(processes, tmp_path / "summaries.csv").start(CARPARK_WRITER_TOKEN="s3cret")
     with session() as mine:
         assert mine.get(f"{url}/healthz", timeout=10).ok
-        before, files = most_mebibytes(process.pid), files_of(process.pid)
+        before, files = peak(process.pid), files_of(process.pid)
         port, part = int(url.rpartition(":")[2]), b"[" + b" " * 1_000_000
         with ExitStack() as stack:
             for length in (LENGTH, b"Transfer-Encoding: chunked\r\n\r\n7fffff\r\n"):
@@ -115,7 +99,7 @@ def test_bodies_without_the_token_are_never_held(processes: Processes, tmp_path:
                     for answer in clients.answers.values():
                         assert answer.startswith(b"HTTP/1.1 401 ")
                         assert b"\r\nConnection: close\r\n" in answer
-        assert most_mebibytes(process.pid) < before + 10
+        assert peak(process.pid) < before + 10 * 2**20
         eventually(lambda: files_of(process.pid) <= files)
         assert mine.post(f"{url}/summaries", json=posted("a"), headers=TOKEN, timeout=10).status_code == 201
         # A sender that knows nothing of this gets to see the answer, whatever it still has to send.
@@ -125,23 +109,30 @@ def test_bodies_without_the_token_are_never_held(processes: Processes, tmp_path:
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_one_body_takes_does_not_depend_on_what_is_in_it(processes: Processes, tmp_path: Path, name: str) -> None:
-    process, url = Service(processes, tmp_path / "summaries.csv").start(**IMAGE)
+    process, url = Service(processes, tmp_path / "summaries.csv").start(**image())
     assert MAX_BODY - 1000 < len(BOMBS[name]) <= MAX_BODY
     with session() as mine:
         assert mine.post(f"{url}/summaries", json=posted("a"), timeout=10).status_code == 201
-        before = most_mebibytes(process.pid)
+        before = peak(process.pid)
         answer = mine.post(f"{url}/summaries", data=BOMBS[name], timeout=60)
         assert answer.status_code in (400, 422)
         assert list(answer.json()) == ["error", "index", "field"]
         assert len(answer.text) < 500
-    assert most_mebibytes(process.pid) < before + 12
+    assert peak(process.pid) < before + 12 * 2**20
+
+
+@pytest.fixture
+def box() -> Iterator[tuple[MemoryGroup, Mapping[str, str]]]:
+    with container("writer") as made:
+        yield made
 
 
 @pytest.mark.slow
 def test_in_the_memory_of_its_container_it_outlives_all_of_it_at_once(
-    container: MemoryGroup, processes: Processes, tmp_path: Path, redis_url: str
+    box: tuple[MemoryGroup, Mapping[str, str]], processes: Processes, tmp_path: Path, redis_url: str
 ) -> None:
     raise_file_limit()
+    group, variables = box
     memory = Path("/dev/shm")  # as /tmp is in the container, whose memory it takes
     environ = {
         "CARPARK_CSV": str(tmp_path / "summaries.csv"),
@@ -149,9 +140,9 @@ def test_in_the_memory_of_its_container_it_outlives_all_of_it_at_once(
         "CARPARK_WRITER_PORT": "0",
         "CARPARK_REDIS_URL": redis_url,
         **({"TMPDIR": str(memory)} if memory.is_dir() else {}),
-        **IMAGE,
+        **variables,
     }
-    process = processes.start(container.within(sys.executable, "-m", "writer"), environ, name="writer")
+    process = processes.start(group.command("writer"), environ, name="writer")
     url = process.wait_for_line(READY).group(1)
     port = int(url.rpartition(":")[2])
 
@@ -175,4 +166,4 @@ def test_in_the_memory_of_its_container_it_outlives_all_of_it_at_once(
         stack.enter_context(SlowClients(port, 300, b"GET /summaries?limit=1000 HTTP/1.1\r\n\r\n", reads=False))
         stack.enter_context(SlowClients(port, 300, b"GET /summaries.csv HTTP/1.1\r\n\r\n", reads=False))
         assert mine.get(f"{url}/healthz", timeout=30).json()["status"] == "ok"
-    assert (process.status, container.killed) == (None, 0)
+    assert (process.status, group.kills) == (None, 0)

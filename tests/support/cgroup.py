@@ -76,6 +76,11 @@ class MemoryGroup:
         eventually(is_removed, 20, f"{self.folder} is removed")
 
 
+def image() -> dict[str, str]:
+    """Give the variables of the image that say how a process deals with memory."""
+    return dict(re.findall(r"(MALLOC_\w+)=(\S+)", (COMPOSE / "Dockerfile").read_text(encoding="utf-8")))
+
+
 @contextlib.contextmanager
 def container(service: str) -> Iterator[tuple[MemoryGroup, Mapping[str, str]]]:
     """Give a group with the memory that the stack gives a service, and what its image says of memory.
@@ -83,13 +88,12 @@ def container(service: str) -> Iterator[tuple[MemoryGroup, Mapping[str, str]]]:
     Where there can be none, the test is skipped and says why.
     """
     limit = mebibytes(compose()["services"][service]["mem_limit"]) * 2**20
-    image = dict(re.findall(r"(MALLOC_\w+)=(\S+)", (COMPOSE / "Dockerfile").read_text(encoding="utf-8")))
     try:
         group = MemoryGroup(limit)
     except OSError as error:
         pytest.skip(f"memory can be limited by a cgroup as root alone, v2 or v1: {error}")
     with contextlib.closing(group):
-        yield group, image
+        yield group, image()
 
 
 def peak(pid: int) -> int:
