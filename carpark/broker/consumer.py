@@ -196,7 +196,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         except NO_AMQP_ERRORS as error:
             raise ConnectionClosed(error) from None
         keep_beginnings(self.channel, MAX_MESSAGE_BYTES)
-        self._acknowledgements = Acknowledgements(self.connection, self.channel, max(1, self._arguments[2] // 2))
+        self._acknowledgements = Acknowledgements(self.connection, self.channel, max(1, self._arguments[2] // 4))
         self._read: deque[MessageProxy] = deque()
         self._restart_at: float | None = None
         self._connect_at = 0.0

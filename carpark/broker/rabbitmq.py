@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 BLOCKED_FOR = 3.0
 """Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""
 
-IN_HAND = 600
-"""How many events a process holds at most, of all its queues: 64 KiB each, a quarter of the worker's container."""
+IN_HAND = 800
+"""How many events a process holds at most, of all its queues: of 64 KiB each, less than a third of its container."""
 
 _ATTEMPTS = 3
 _PRECONDITION = 406

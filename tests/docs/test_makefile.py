@@ -63,7 +63,8 @@ def test_help_is_coloured_only_on_a_terminal(processes: Processes) -> None:
     assert "\033" not in make("help", TERM="xterm").stdout
     for environ, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
         script = "import pty, sys; sys.exit(pty.spawn(['make', 'help']))"
-        shown = processes.start(["python", "-c", script], {"TERM": "xterm", "NO_COLOR": "", **environ})
+        given = {"TERM": "xterm", "NO_COLOR": "", "MAKEFLAGS": "", "MAKEOVERRIDES": "", **environ}
+        shown = processes.start(["python", "-c", script], given)
         assert shown.wait() == 0
         assert "make run" in shown.output
         assert ("\033[36m" in shown.output) == coloured

@@ -11,6 +11,8 @@ import pytest
 from tests.support.processes import Processes
 from tests.support.summaries import HEADER
 
+pytestmark = pytest.mark.slow
+
 MISSING = "no such file or directory"
 
 

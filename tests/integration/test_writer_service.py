@@ -109,6 +109,7 @@ def test_when_another_program_appends_it_stops_with_one_line_and_goes_on_when_st
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
+@pytest.mark.slow
 def test_for_other_machines_it_does_not_start_without_login_or_token(
     service: Service, processes: Processes, session: requests.Session, bind: str
 ) -> None:
@@ -172,6 +173,7 @@ NAME_MAX = 255
 @pytest.mark.parametrize(
     "command", ["writer --port", "run --events 1 --metrics-port 0 --dashboard-port 0 --writer-port"]
 )
+@pytest.mark.slow
 def test_a_csv_that_cannot_be_is_status_2_and_one_line_before_the_port_is_tried(
     processes: Processes, tmp_path: Path, command: str, name: str, said: str
 ) -> None:

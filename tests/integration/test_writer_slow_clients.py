@@ -84,6 +84,7 @@ def test_more_slow_clients_than_it_has_connections_keep_it_from_nothing(
     assert process.terminate() == 0
 
 
+@pytest.mark.slow
 def test_bodies_without_the_token_are_never_held(processes: Processes, tmp_path: Path) -> None:
     process, url = Service(processes, tmp_path / "summaries.csv").start(CARPARK_WRITER_TOKEN="s3cret")
     with session() as mine:
@@ -108,6 +109,7 @@ def test_bodies_without_the_token_are_never_held(processes: Processes, tmp_path:
 
 
 @pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.slow
 def test_what_one_body_takes_does_not_depend_on_what_is_in_it(processes: Processes, tmp_path: Path, name: str) -> None:
     process, url = Service(processes, tmp_path / "summaries.csv").start(**image())
     assert MAX_BODY - 1000 < len(BOMBS[name]) <= MAX_BODY

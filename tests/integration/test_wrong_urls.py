@@ -31,6 +31,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.slow
 def test_every_command_says_it_in_a_line_each(processes: Processes, command: tuple[str, ...]) -> None:
     process = processes.start(command, env={"CARPARK_BROKER_URL": BROKER, "CARPARK_REDIS_URL": REDIS})
     assert process.wait() == 2

@@ -56,6 +56,7 @@ def test_a_name_that_there_is_not_is_said_with_the_one_that_was_meant() -> None:
         from carpark import Sinc  # type: ignore[attr-defined]  # noqa: F401
 
 
+@pytest.mark.slow
 def test_mypy_takes_the_names_and_no_other(tmp_path: Path) -> None:
     names = ", ".join(name for name in carpark.__all__ if name != "__version__")
     (tmp_path / "right.py").write_text(

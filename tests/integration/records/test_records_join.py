@@ -134,6 +134,7 @@ class TestJoin:
 
     @given(mixed(whole_stays), sizes)
     @examples
+    @pytest.mark.slow
     def test_whole_stays_one_after_another_join_in_either_order_inside(
         self, client: redis.Redis, events: list[Event], size: int
     ) -> None:

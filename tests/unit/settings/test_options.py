@@ -301,6 +301,7 @@ def test_what_a_stream_lacks_is_spelled_and_half_a_character_of_a_files_name_too
 
 @pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
 @pytest.mark.parametrize("program", ["carpark writer", "python -m writer", "carpark queues", "carpark generate entry"])
+@pytest.mark.slow
 def test_the_folder_of_another_programs_numbers_is_left_alone(
     processes: Processes, tmp_path: Path, program: str, name: str
 ) -> None:

@@ -40,6 +40,7 @@ def test_a_page_on_a_taken_port_names_the_metrics_port(registry: CollectorRegist
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /metrics HT"], ids=["nothing", "half a request"])
+@pytest.mark.slow
 def test_a_client_that_goes_silent_holds_up_neither_the_page_nor_its_end(
     registry: CollectorRegistry, said: bytes
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_client_that_goes_silent_holds_up_neither_the_page_nor_its_end(
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /metrics HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n"])
+@pytest.mark.slow
 def test_more_slow_clients_than_it_has_connections_keep_the_page_from_nobody(
     registry: CollectorRegistry, first: bytes
 ) -> None:

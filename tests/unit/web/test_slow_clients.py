@@ -21,6 +21,8 @@ from carpark.web.server import HttpServer, Limits
 from tests.support.helpers import eventually
 from tests.support.slow import SlowClients, raise_file_limit
 
+pytestmark = pytest.mark.slow
+
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
