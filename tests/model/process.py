@@ -97,4 +97,4 @@ def at_once() -> SimpleNamespace:
         def __init__(self, interval: float, function: Callable[..., None], args: tuple[Any, ...]) -> None:
             self.start = lambda: function(*args)
 
-    return SimpleNamespace(Lock=threading.Lock, Timer=Timer)
+    return SimpleNamespace(Lock=threading.Lock, Event=threading.Event, Timer=Timer)
