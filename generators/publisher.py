@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pika
 import pika.exceptions
+from pika import spec
 
 from carpark.domain.events import Event
 from carpark.domain.routing import queue_for
@@ -24,7 +25,6 @@ BACKOFF_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 GRACE_SECONDS = 3.0
 """How long a requested stop still waits for the broker."""
 _GLANCE_SECONDS = 0.2
-_REFUSED, _NOT_FOUND = 403, 404
 _AWAY, _REFUSES = "is away", "refuses"
 _BACK = {_AWAY: ("RabbitMQ", "back"), _REFUSES: ("RabbitMQ", "back"), "": ("the queue", "there")}
 """What was waited for, by how the problem begins, and how it is when there is none."""
@@ -150,7 +150,7 @@ class RabbitmqPublisher(Publisher):
         for place in confirmed:
             del left[places[place]]
         if link.is_closed():
-            is_missing = _is_answer(link.reason, _NOT_FOUND)
+            is_missing = _is_answer(link.reason, spec.NOT_FOUND)
             problem = self._lost(link)
             return self._declare({queue for queue, _ in left.values()}) if is_missing else problem
         if missing:
@@ -187,7 +187,7 @@ class RabbitmqPublisher(Publisher):
                     "check CARPARK_BROKER_URL",
                     refuses=True,
                 )
-        if link.reason is not None and _is_answer(link.reason, _REFUSED):
+        if link.reason is not None and _is_answer(link.reason, spec.ACCESS_REFUSED):
             return f"{_REFUSES} ({explain(link.reason)[0]})"
         return _away(why(causes[-1]) if causes[-1] else "connection lost")
 
@@ -198,7 +198,7 @@ class RabbitmqPublisher(Publisher):
                 for queue in sorted(queues):
                     declare_queues(connection.channel(), (queue,), self._queue_type)
         except (pika.exceptions.AMQPError, *NO_AMQP_ERRORS) as error:
-            if _is_answer(error, _REFUSED):
+            if _is_answer(error, spec.ACCESS_REFUSED):
                 return f"has no {names} behind {EXCHANGE}, and this user may not declare it: start `carpark queues`"
             return _away(f"{names} is missing and cannot be declared: {why(error)}")
         self._say(f"{names} was missing, or not bound to {EXCHANGE}; declared it")

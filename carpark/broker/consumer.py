@@ -18,6 +18,7 @@ from dramatiq.brokers import rabbitmq as base
 from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
+from pika import spec
 
 from carpark.broker import letters
 from carpark.broker.batches import parts_of
@@ -50,7 +51,6 @@ LEAVE_EVERY = 0.01
 
 BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Pauses while RabbitMQ cannot be used; the last one repeats."""
-_PRECONDITION = 406
 
 
 class Acknowledgements:
@@ -390,7 +390,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         try:
             self.broker.publish(xq_name(self.queue_name), part.body, properties)
         except ConnectionClosed as error:
-            if getattr(error.message, "reply_code", None) != _PRECONDITION:
+            if getattr(error.message, "reply_code", None) != spec.PRECONDITION_FAILED:
                 raise
             part.acknowledgements.refuse(part.tag)  # it came when RabbitMQ took longer ones than it does now
         else:

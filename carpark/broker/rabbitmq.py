@@ -17,6 +17,7 @@ from dramatiq.errors import BrokerConnectionError, ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.worker import DELAY_QUEUE_PREFETCH, QUEUE_PREFETCH
+from pika import spec
 
 from carpark.broker import letters
 from carpark.broker.batches import PREFETCHED_BATCHES
@@ -39,7 +40,6 @@ IN_HAND = 800
 """How many events a process holds at most, of all its queues: of 64 KiB each, less than a third of its container."""
 
 _ATTEMPTS = 3
-_PRECONDITION = 406
 
 
 class Outage:
@@ -191,7 +191,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
                 if isinstance(error, pika.exceptions.UnroutableError):
                     self.queues_pending.add(q_name(queue_name))
                 del self.connection
-                if attempt == _ATTEMPTS or getattr(error, "reply_code", None) == _PRECONDITION:
+                if attempt == _ATTEMPTS or getattr(error, "reply_code", None) == spec.PRECONDITION_FAILED:
                     raise ConnectionClosed(error) from None
 
     def dead_letter(self, message: Message[Any], why: str) -> None:

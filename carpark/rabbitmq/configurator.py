@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 from dramatiq.common import xq_name
-from pika import exceptions
+from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -40,7 +40,6 @@ ASK_AGAIN_SECONDS = 30.0
 """How long a management API that did not answer is left alone."""
 
 _CLOSE_SECONDS = 1.0
-_NOT_FOUND, _MISMATCH = 404, 406
 
 Answer = TypeVar("Answer")
 
@@ -221,7 +220,7 @@ class QueueConfigurator:
             try:
                 self._answers[name] = self._ask(name, passive=False)  # one that is there too: this compares arguments
             except exceptions.ChannelClosedByBroker as error:
-                if error.reply_code == _MISMATCH:
+                if error.reply_code == spec.PRECONDITION_FAILED:
                     raise QueueMismatch(name, explain(error)[0]) from error
                 if name != xq_name(name):
                     raise unavailable(self._url, error) from error
@@ -267,7 +266,7 @@ class QueueConfigurator:
         try:
             return step(self._open())
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code in (_NOT_FOUND, _MISMATCH):
+            if error.reply_code in (spec.NOT_FOUND, spec.PRECONDITION_FAILED):
                 raise
             raise unavailable(self._url, error) from error
         except exceptions.AMQPError as error:

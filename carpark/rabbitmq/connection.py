@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pika
-from pika import exceptions, frame
+from pika import exceptions, frame, spec
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import ContentFrameAssembler
@@ -40,7 +40,6 @@ _REFUSALS = (
     exceptions.ProbableAuthenticationError,
     exceptions.ProbableAccessDeniedError,
 )
-_REFUSED = 403
 
 
 def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: int | None = None) -> BlockingConnection:
@@ -196,7 +195,7 @@ def is_refusal(error: BaseException) -> bool:
         Whether it refuses the user, the password, the virtual host or what was asked of it, or TLS is as good as
         impossible.
     """
-    is_missing_right = getattr(error, "reply_code", None) == _REFUSED
+    is_missing_right = getattr(error, "reply_code", None) == spec.ACCESS_REFUSED
     return isinstance(error, _REFUSALS) or is_missing_right or is_tls_refusal(_innermost(error))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.common import dq_name
-from pika import exceptions
+from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingConnection
 
 from carpark.domain.events import VehicleExited, load_json
@@ -38,7 +38,6 @@ QUIET = 1.0
 
 _UNDELIVERED = "carpark:undelivered"
 _LOCK = "carpark.migrating"
-_NOT_FOUND, _LOCKED, _PRECONDITION, _NOT_IMPLEMENTED = 404, 405, 406, 540
 
 
 def adopt_outbox(client: redis.Redis) -> int:
@@ -198,12 +197,12 @@ class Migration:
             with self._connected() as other:  # a refusal would close the one that holds the lock
                 other.channel().queue_delete(name, if_unused=True, if_empty=True)
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != _PRECONDITION:
+            if error.reply_code != spec.PRECONDITION_FAILED:
                 raise
             self._refuse_consumers(connection, name)
             return False
         except exceptions.ConnectionClosedByBroker as error:
-            if error.reply_code != _NOT_IMPLEMENTED:
+            if error.reply_code != spec.NOT_IMPLEMENTED:
                 raise
             self._delete_quorum(connection, name)
         return True
@@ -237,7 +236,7 @@ class Migration:
         try:
             method = channel.queue_declare(name, passive=True).method
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != _NOT_FOUND:
+            if error.reply_code != spec.NOT_FOUND:
                 raise
             return None
         channel.close()
@@ -248,7 +247,7 @@ class Migration:
         try:
             connection.channel().queue_declare(_LOCK, exclusive=True)  # gone with the connection
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != _LOCKED:
+            if error.reply_code != spec.RESOURCE_LOCKED:
                 raise
             raise QueueInUse(_LOCK, "another `carpark queues --migrate` is at work") from None
 

@@ -42,7 +42,6 @@ PATIENCE = 30.0
 _GLANCE = 0.005
 _INACTIVE = 1.0
 _FIRST_WINDOW = 20
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ class _Reader:
         try:
             self.count = self._ready()
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != _NOT_FOUND:
+            if error.reply_code != spec.NOT_FOUND:
                 raise
 
     def _ready(self) -> int:

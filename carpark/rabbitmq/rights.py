@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pika
 from dramatiq.common import xq_name
-from pika import exceptions
+from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from carpark.domain.routing import event_queues
@@ -28,8 +28,6 @@ DEFAULT = "amq.default"
 """What RabbitMQ calls the exchange without a name, when it comes to rights."""
 
 CAMERAS, WORKER, DASHBOARD, VERIFY = "cameras", "worker and queues", "dashboard", "verify"
-
-_REFUSED = 403
 
 
 class Right(NamedTuple):
@@ -99,7 +97,7 @@ def _refused(connection: BlockingConnection, right: Right, queue: str = "") -> s
         _try(channel, *right, queue or right.name)
     except exceptions.ChannelClosedByBroker as error:
         names = re.findall("'([^']+)'", error.reply_text)
-        return str(names[0]) if error.reply_code == _REFUSED and names else None
+        return str(names[0]) if error.reply_code == spec.ACCESS_REFUSED and names else None
     channel.close()
     return None
 

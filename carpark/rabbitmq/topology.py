@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
+from pika import spec
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from carpark.domain.routing import WORK, event_queues, is_event_queue
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_REFUSED, _NOT_FOUND, _MISMATCH = 403, 404, 406
 
 EXCHANGE = "vehicle_events"
 """The direct exchange that events are published through, with the queue's name as the routing key.
@@ -126,7 +126,7 @@ def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC
             return _declare_dead_letters(channel.connection, name)
         declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name, queue_type))
     except ChannelClosedByBroker as error:
-        if error.reply_code == _MISMATCH:
+        if error.reply_code == spec.PRECONDITION_FAILED:
             raise QueueMismatch(name, explain(error)[0]) from error
         raise
     if is_event_queue(name):
@@ -149,7 +149,7 @@ def declare_exchange(channel: BlockingChannel) -> None:
     try:
         channel.exchange_declare(EXCHANGE, "direct", durable=True)
     except ChannelClosedByBroker as error:
-        if error.reply_code == _MISMATCH:
+        if error.reply_code == spec.PRECONDITION_FAILED:
             raise ExchangeMismatch(EXCHANGE, explain(error)[0]) from error
         raise
 
@@ -164,7 +164,7 @@ def _declare_dead_letters(connection: BlockingConnection, name: str) -> int:
     try:
         declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name))
     except ChannelClosedByBroker as error:
-        if error.reply_code != _NOT_FOUND:
+        if error.reply_code != spec.NOT_FOUND:
             raise
         log.warning("%s: its node is away; dead letters wait for it", name)
         return 0
@@ -241,14 +241,14 @@ def why_not_to_look(connection: BlockingConnection, name: str, management: Manag
         if not kind:
             channel.queue_declare(name, durable=True, arguments=queue_arguments(name))
     except ChannelClosedByBroker as error:
-        if error.reply_code == _MISMATCH:
+        if error.reply_code == spec.PRECONDITION_FAILED:
             return explain(error)[0]
-        if error.reply_code == _REFUSED:
+        if error.reply_code == spec.ACCESS_REFUSED:
             wanted = (
                 f"give the user the right to configure {name}, or name the management API in CARPARK_MANAGEMENT_URL"
             )
             raise BrokerUnavailable(f"RabbitMQ does not say of what type {name} is; {wanted}") from error
-        if error.reply_code != _NOT_FOUND:
+        if error.reply_code != spec.NOT_FOUND:
             raise
         return ""
     channel.close()

@@ -9,6 +9,7 @@ from typing import Any
 import pika
 import pika.exceptions
 from dramatiq.common import q_name, xq_name
+from pika import spec
 
 from carpark.broker.reading import EventMessage, read_body
 from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
@@ -29,8 +30,6 @@ MANAGEMENT_TIMEOUT = 2.0
 
 Message = tuple[str, bytes]
 """A message: the queue or companion that it is in, and its body."""
-
-_NOT_FOUND, _LOCKED = 404, 405
 
 
 @dataclass
@@ -112,7 +111,7 @@ def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url:
             try:
                 found = channel.queue_declare(name, passive=True).method
             except pika.exceptions.ChannelClosedByBroker as error:
-                if error.reply_code != _NOT_FOUND:
+                if error.reply_code != spec.NOT_FOUND:
                     raise
                 continue
             before = queued.waiting + queued.dead
@@ -142,7 +141,7 @@ def _is_there(connection: Any, name: str) -> bool:
     try:
         channel.queue_declare(name, passive=True)
     except pika.exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != _NOT_FOUND:
+        if error.reply_code != spec.NOT_FOUND:
             raise
         return False
     channel.close()
@@ -154,7 +153,7 @@ def _peek(channel: Any, name: str, most: int) -> Iterator[Message]:
         try:
             method, _, body = channel.basic_get(name)
         except pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != _LOCKED:
+            if error.reply_code != spec.RESOURCE_LOCKED:
                 raise
             return  # a quorum queue with a single active consumer, whatever the setting says
         if method is None:

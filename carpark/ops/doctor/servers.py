@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 from dramatiq.common import q_name
-from pika import exceptions
+from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingConnection
 from redis import Redis
 from redis.exceptions import (
@@ -109,7 +109,7 @@ def _refusal(url: str) -> str | None:
                 channel.basic_publish(exchange, f"carpark-doctor-{uuid.uuid4()}", bytes(MAX_MESSAGE_BYTES + 1))
             except exceptions.ChannelClosedByBroker as error:
                 text = str(error.reply_text)
-                if error.reply_code == 406:
+                if error.reply_code == spec.PRECONDITION_FAILED:
                     return text
             else:
                 return None
@@ -137,7 +137,7 @@ def _look_at_queues(connection: BlockingConnection, partitions: int) -> dict[str
         try:
             method = channel.queue_declare(name, passive=True).method
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != 404:
+            if error.reply_code != spec.NOT_FOUND:
                 raise
         else:
             answers[name] = (method.message_count, method.consumer_count)
