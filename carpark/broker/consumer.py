@@ -27,6 +27,7 @@ from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_mark
 from carpark.domain.events import MAX_BODY_BYTES, VehicleEntered
 from carpark.domain.routing import event_of
 from carpark.rabbitmq.connection import (
+    BACKOFF_SECONDS,
     MAX_MESSAGE_BYTES,
     NO_AMQP_ERRORS,
     Beginning,
@@ -48,9 +49,6 @@ LOOK_EVERY = 1.0
 
 LEAVE_EVERY = 0.01
 """Seconds between two looks whether a queue that is given back is idle."""
-
-BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Pauses while RabbitMQ cannot be used; the last one repeats."""
 
 
 class Acknowledgements:
@@ -313,7 +311,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             if delivery.failed:
                 self._bury_now(delivery)
                 return
-            properties.headers = properties.headers.packed()
+            properties.headers = PackedTable(properties.headers.encoded)
         if self._lane is None:
             self._read.append(delivery)
             return

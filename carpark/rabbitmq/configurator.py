@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from carpark.domain.routing import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
-from carpark.rabbitmq.connection import explain, open_connection, unavailable
+from carpark.rabbitmq.connection import BACKOFF_SECONDS, explain, open_connection, unavailable
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.rabbitmq.migration import Migration
@@ -32,9 +32,6 @@ from carpark.web.signals import on_signal
 
 INTERVAL = 2.0
 """Seconds between two looks at the queues."""
-
-BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Pauses while RabbitMQ is away; the last one repeats."""
 
 ASK_AGAIN_SECONDS = 30.0
 """How long a management API that did not answer is left alone."""

@@ -29,6 +29,9 @@ HEARTBEAT = 10
 """Seconds between two signs of life of a worker. For twice to three times as long events wait for a process that froze,
 or whose machine is gone; with the 60 that RabbitMQ proposes it would be three minutes."""
 
+BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Pauses while RabbitMQ cannot be used; the last one repeats."""
+
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The longest message that RabbitMQ takes where its configuration is ours (`max_message_size`)."""
 

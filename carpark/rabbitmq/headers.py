@@ -20,17 +20,9 @@ class LongTable(dict[Any, Any]):
 
     encoded: bytes = b""
 
-    def packed(self) -> PackedTable:
-        """Give them in a form that takes no more memory than on the wire, for as long as their message waits.
-
-        Returns:
-            They, or what says that they were too long to keep.
-        """
-        return PackedTable(self.encoded)
-
 
 class PackedTable:
-    """Headers as they came: for a message that may become a dead letter later, which has them all.
+    """Headers as they came, in the room that they had on the wire: a dead letter of a later time has them all.
 
     Args:
         encoded: The table as AMQP writes it.

@@ -23,6 +23,9 @@ from carpark.web.ports import client, why
 TIMEOUT = 5.0
 """Seconds that an answer may take."""
 
+TYPE_TIMEOUT = 2.0
+"""Seconds that it may take to say of what type a queue is; without an answer RabbitMQ itself is asked."""
+
 PEEK_TIMEOUT = 30.0
 """Seconds that a look at many messages may take at least."""
 

@@ -17,16 +17,13 @@ from carpark.domain.pairing import ENTRY, EXIT
 from carpark.domain.routing import DELIVER, partition_queue
 from carpark.errors import QueueMismatch
 from carpark.rabbitmq.connection import open_connection, unavailable
-from carpark.rabbitmq.management import ManagementApi, virtual_host_of
+from carpark.rabbitmq.management import TYPE_TIMEOUT, ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import all_queues, why_not_to_look, with_companions
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.values import management_url_of
 
 MOST = 100_000
 """How many messages of a queue are read at most: RabbitMQ keeps them all in hand meanwhile."""
-
-MANAGEMENT_TIMEOUT = 2.0
-"""Seconds that the management API may take; without it RabbitMQ itself is asked of what type a queue is."""
 
 Message = tuple[str, bytes]
 """A message: the queue or companion that it is in, and its body."""
@@ -98,7 +95,7 @@ def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url:
         BrokerUnavailable: RabbitMQ cannot be reached or refuses.
     """
     queued = Queued()
-    management = ManagementApi(management_url or management_url_of(url), virtual_host_of(url), MANAGEMENT_TIMEOUT)
+    management = ManagementApi(management_url or management_url_of(url), virtual_host_of(url), TYPE_TIMEOUT)
     connection = open_connection(url, "carpark verify")
     try:
         # Another number was set before, or is set where events come from: what waits there is not lost.

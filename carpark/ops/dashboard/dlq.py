@@ -26,16 +26,13 @@ from carpark.ops.dashboard.giving_up import give_up
 from carpark.ops.dashboard.jobs import CUT, Job, check_mended, job_of, of_job
 from carpark.ops.health import span, summaries
 from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES
-from carpark.rabbitmq.management import ManagementApi
+from carpark.rabbitmq.management import TYPE_TIMEOUT, ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import all_queues
 from carpark.records import Backlog, Records, connect
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
-
-TIMEOUT = 2.0
-"""Seconds that the management API may take to say of what type a queue is; RabbitMQ itself is asked then."""
 
 _ALL = 1_000_000_000
 _NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"
@@ -357,7 +354,7 @@ def _mover(settings: Settings) -> Mover:
             "`carpark dlq list --csv FILE` reads them when it has ended"
         )
         raise InvalidSetting("CARPARK_BROKER_URL", settings.broker_url, wanted)
-    return Mover(settings.broker_url, "carpark dlq", ManagementApi.of(settings, TIMEOUT))
+    return Mover(settings.broker_url, "carpark dlq", ManagementApi.of(settings, TYPE_TIMEOUT))
 
 
 def _queues(settings: Settings, queue: str | None = None, csv: Path | None = None) -> list[str]:
