@@ -22,6 +22,7 @@ from carpark.settings.values import management_url_of
 from tests.support.guard import GUARD
 from tests.support.helpers import find_free_port
 from tests.support.processes import Processes
+from tests.support.recorder import Recorder
 from tests.support.servers import (
     BROKER_VARIABLE,
     REDIS_VARIABLE,
@@ -319,3 +320,10 @@ def _delete_our_queues(url: str) -> None:
         channel.queue_delete(name)
     channel.exchange_delete(EXCHANGE)
     connection.close()
+
+
+@pytest.fixture
+def sink() -> Iterator[Recorder]:
+    """Give a server that takes summaries and remembers them."""
+    with Recorder() as recorder:
+        yield recorder

@@ -21,7 +21,7 @@ from tests.support.dashboard_service import start_dashboard
 from tests.support.garbage import GARBAGE
 from tests.support.helpers import eventually, find_free_port
 from tests.support.mailbox import bodies, count
-from tests.support.processes import Process, Processes
+from tests.support.processes import WORKER_READY, Process, Processes
 from tests.support.writer_service import READY as WRITER_READY
 
 pytestmark = pytest.mark.timeout(300)  # a browser needs a processor, and others may have it
@@ -49,7 +49,7 @@ def publish(channel: BlockingChannel) -> None:
 
 def start_worker(processes: Processes, environ: dict[str, str]) -> Process:
     worker = processes.start(["dramatiq", "carpark.actors", "--processes", "1", "--threads", "4"], env=environ)
-    worker.wait_for_line("Worker process is ready for action", 60)
+    worker.wait_for_line(WORKER_READY, 60)
     return worker
 
 

@@ -21,7 +21,7 @@ from carpark.broker.reading import EventMessage, RejectedMessage, read_body
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, canonical_plate, load_json
 from carpark.domain.schemas import schema_of
 from tests.support.helpers import eventually
-from tests.support.processes import ROOT, Processes
+from tests.support.processes import ROOT, WORKER_READY, Processes
 from tests.support.recorder import Recorder
 
 PAGE = (ROOT / "docs/messages.md").read_text(encoding="utf-8")
@@ -176,7 +176,7 @@ def test_published_as_the_page_says_a_stay_is_summarised_and_garbage_is_found_in
     with Recorder() as sink:
         environ = {**server_environ, "CARPARK_WRITER_URL": sink.url}
         worker = processes.start(["carpark", "worker", "--processes", "1", "--threads", "2"], environ)
-        worker.wait_for_line("Worker process is ready for action", timeout=30)
+        worker.wait_for_line(WORKER_READY, timeout=30)
         for body, _ in error_rows():
             channel.basic_publish("", "vehicle_entry", body.encode())
         printed = run([sys.executable, "-"], example("pika"), CARPARK_BROKER_URL=server_environ["CARPARK_BROKER_URL"])

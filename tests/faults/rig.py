@@ -36,7 +36,7 @@ from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_
 from carpark.records import connect
 from tests.faults.service import Service
 from tests.support.helpers import eventually, find_free_port
-from tests.support.processes import Processes
+from tests.support.processes import WORKER_READY, Processes
 from tests.support.proxy import TcpProxy, WriterGateway
 from tests.support.servers import RedisServer
 from tests.support.stores import undelivered
@@ -140,9 +140,7 @@ class Rig:
         self._partitions = int(env.get("CARPARK_PARTITIONS", 1))
         self.writer = Service(self.processes, ["carpark", "writer"], env, r"^writer: http")
         command = ["dramatiq", *worker_options, "carpark.actors"]
-        self.workers = [
-            Service(self.processes, command, env, "Worker process is ready for action") for _ in range(workers)
-        ]
+        self.workers = [Service(self.processes, command, env, WORKER_READY) for _ in range(workers)]
         self.worker = self.workers[0]
         self.cameras = [
             Service(

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ from tests.support.stays import entered, exited
 TWO = ("--processes", "2", "--threads", "4")
 ONE = ("--processes", "1", "--threads", "2")
 MATCHED = {"entry": ("recorded", "matched"), "exit": ("unmatched", "matched")}
-
-
-@pytest.fixture
-def sink() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
 
 
 @pytest.fixture

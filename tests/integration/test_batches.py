@@ -16,19 +16,12 @@ from carpark.broker import RabbitmqBroker, consumer
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from tests.support.garbage import bare
 from tests.support.helpers import eventually
-from tests.support.processes import Process, Processes
+from tests.support.processes import WORKER_READY, Process, Processes
 from tests.support.recorder import Recorder
 from tests.support.stores import undelivered
 
-READY = "Worker process is ready for action"
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
 STAYS = 1_000
-
-
-@pytest.fixture
-def sink() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def start(processes: Processes, server_environ: dict[str, str], sink: Recorder) 
             ["dramatiq", "carpark.actors", "--processes", "1", "--threads", "2"],
             env={**server_environ, "CARPARK_WRITER_URL": sink.url, **more},
         )
-        worker.wait_for_line(READY)
+        worker.wait_for_line(WORKER_READY)
         return worker
 
     return start_worker

@@ -26,7 +26,7 @@ from tests.support.dashboards import Pages, text_of
 from tests.support.garbage import dramatiq_body
 from tests.support.helpers import eventually, find_free_port
 from tests.support.mailbox import bodies, count, dead_letters, drain, fill
-from tests.support.processes import Processes
+from tests.support.processes import WORKER_READY, Processes
 from tests.support.proxy import TcpProxy
 
 ALL = matches("")
@@ -220,7 +220,7 @@ def test_workers_are_listed_and_their_messages_are_left_in_order(
     declare_queues(channel)
     assert interface.workers == []
     worker = processes.start(["dramatiq", "carpark.actors", "--processes", "1", "--threads", "1"], env=server_environ)
-    worker.wait_for_line("Worker process is ready for action", 60)
+    worker.wait_for_line(WORKER_READY, 60)
     (found,) = eventually(lambda: interface.workers, 30)
     assert (found.name, found.host) == ("carpark backend", socket.gethostname())
     os.kill(int(found.process), 0)

@@ -14,14 +14,13 @@ import redis
 
 from tests.support.garbage import GARBAGE
 from tests.support.helpers import eventually
-from tests.support.processes import Processes
+from tests.support.processes import WORKER_READY, Processes
 from tests.support.stays import at
 from tests.support.stores import undelivered
 from tests.support.writer_service import READY as WRITER_READY
 
 STAYS = 1_000
 PIECES = 200
-WORKER_READY = "Worker process is ready for action"
 
 
 def rows(path: Path) -> list[dict[str, str]]:

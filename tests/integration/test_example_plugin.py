@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.helpers import eventually
 from tests.support.outside import Outside
-from tests.support.processes import ROOT, Processes
+from tests.support.processes import ROOT, WORKER_READY, Processes
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def test_a_worker_on_real_servers_that_names_it_gives_it_every_summary(
         cwd=tmp_path,
         name="worker",
     )
-    worker.wait_for_line("Worker process is ready for action")
+    worker.wait_for_line(WORKER_READY)
     with closing(pika.BlockingConnection(pika.URLParameters(broker_url))) as connection:
         channel = connection.channel()
         for number in range(20):

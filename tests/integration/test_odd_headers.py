@@ -21,9 +21,7 @@ from carpark.rabbitmq.headers import NOTE
 from tests.support.garbage import bare
 from tests.support.helpers import eventually
 from tests.support.mailbox import count, drain
-from tests.support.processes import Processes
-
-READY = "Worker process is ready for action"
+from tests.support.processes import WORKER_READY, Processes
 
 
 class Raw(pika.BasicProperties):
@@ -66,7 +64,7 @@ def test_a_message_with_odd_headers_is_like_any_other(
     channel.basic_publish("", "vehicle_entry", b"garbage", Raw(ODD[name]))
     channel.basic_publish("", "vehicle_entry", bare(id="behind", vehicle_plate="BEHIND"))
     worker = processes.start(["dramatiq", "carpark.actors", "--processes", "1", "--threads", "2"], env=server_environ)
-    worker.wait_for_line(READY)
+    worker.wait_for_line(WORKER_READY)
     eventually(lambda: store.smembers("entry_plates") == {"BEFORE", "BEHIND"}, 20)
     eventually(lambda: count(channel, "vehicle_entry.XQ") == 1)
     assert worker.terminate() == 0
@@ -134,7 +132,7 @@ def test_an_event_that_dies_later_has_its_headers_as_they_came(
     headers = {"mine": "x" * size, "number": 7, "table": {"a": [1, None]}}
     channel.basic_publish("", "vehicle_entry", bare(vehicle_plate="ODD"), pika.BasicProperties(headers=headers))
     worker = processes.start(["dramatiq", "carpark.actors", "--processes", "1", "--threads", "2"], env=server_environ)
-    worker.wait_for_line(READY)
+    worker.wait_for_line(WORKER_READY)
     eventually(lambda: count(channel, "vehicle_entry.XQ") == 1, 20)
     assert worker.terminate() == 0
     [(_, properties)] = drain(channel, "vehicle_entry.XQ")

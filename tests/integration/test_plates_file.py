@@ -14,7 +14,7 @@ import redis
 from carpark.domain.events import format_time
 from tests.support.generating import Wire
 from tests.support.helpers import eventually
-from tests.support.processes import Processes
+from tests.support.processes import WORKER_READY, Processes
 
 PLATES = {"AB123", "बा१च१२३४", "京A12345"}
 SAID = r"entry camera waits: every plate of the list is inside \(3\)"
@@ -85,7 +85,7 @@ def test_on_real_servers_the_next_one_enters_when_one_has_left(
         env=environ,
     )
     worker = processes.start(["dramatiq", "carpark.actors", "--processes", "1"], env=environ)
-    worker.wait_for_line("Worker process is ready for action")
+    worker.wait_for_line(WORKER_READY)
     entry.wait_for_line(SAID)
     eventually(lambda: store.smembers("entry_plates") == PLATES)
     exit_ = {

@@ -21,7 +21,7 @@ from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import all_queues, declare_queues, queue_arguments, why_not_to_look, with_companions
 from carpark.settings import Settings
 from tests.support.mailbox import bodies, count, dead_letters, fill
-from tests.support.processes import Processes
+from tests.support.processes import WORKER_READY, Processes
 
 QUORUM = {"x-queue-type": "quorum"}
 LOOKS = 25
@@ -144,7 +144,7 @@ def test_all_are_of_the_type_that_the_setting_says_where_the_virtual_host_has_an
         options = ["--processes", "1", "--threads", "1"] if name == "worker" else ["--once"]
         process = processes.start(["carpark", name, *options], env=server_environ, name=name)
         if name == "worker":
-            process.wait_for_line("Worker process is ready for action")
+            process.wait_for_line(WORKER_READY)
             assert process.terminate() == 0
         else:
             assert process.wait() == 0, process.output

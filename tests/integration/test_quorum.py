@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import all_queues, declare_queues, queue_arguments, with_companions
 from tests.support.helpers import eventually
-from tests.support.processes import Processes
+from tests.support.processes import WORKER_READY, Processes
 from tests.support.recorder import Recorder
 
 EVENTS = 100
@@ -59,7 +59,7 @@ def test_whoever_comes_first_declares_what_the_others_take(
     for name in sorted(commands, key=lambda each: each != first):
         process = processes.start(commands[name], env=environ)
         if name == "worker":
-            process.wait_for_line("Worker process is ready for action")
+            process.wait_for_line(WORKER_READY)
         else:
             ended.append(process.wait())
     assert ended == [0, 0]

@@ -6,7 +6,6 @@ On real RabbitMQ and Redis, with real workers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import redis
 
 from carpark.records import Records, connect
 from tests.support.helpers import eventually
-from tests.support.processes import OTHER_CLOCK, Process, Processes
+from tests.support.processes import OTHER_CLOCK, WORKER_READY, Process, Processes
 from tests.support.recorder import Recorder
 from tests.support.stores import undelivered
 
@@ -44,12 +43,6 @@ def carpark_register_sinks():
 
 
 @pytest.fixture
-def sink() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
-
-
-@pytest.fixture
 def environ(server_environ: dict[str, str], sink: Recorder) -> dict[str, str]:
     return {
         **server_environ,
@@ -64,7 +57,7 @@ def _start(processes: Processes, environ: dict[str, str], **more: str) -> Proces
     worker = processes.start(
         ["dramatiq", "carpark.actors", "--processes", "1", "--threads", "2"], env={**environ, **more}
     )
-    worker.wait_for_line("Worker process is ready for action")
+    worker.wait_for_line(WORKER_READY)
     return worker
 
 

@@ -27,7 +27,7 @@ from generators.clock import Clock
 from generators.redis_lot import RedisLot
 from tests.support.audited import stay
 from tests.support.helpers import eventually
-from tests.support.processes import ROOT, Process, Processes
+from tests.support.processes import ROOT, WORKER_READY, Process, Processes
 from tests.support.recorder import Recorder
 
 PAGE = (ROOT / "docs/rights.md").read_text(encoding="utf-8")
@@ -52,7 +52,6 @@ NARROW = [
     "hgetall",
     "hmget",
 ]
-READY = "Worker process is ready for action"
 
 
 class Acl:
@@ -80,12 +79,6 @@ class Acl:
 def acl(redis_url: str) -> Iterator[Acl]:
     with contextlib.closing(Acl(redis_url)) as acl:
         yield acl
-
-
-@pytest.fixture
-def sink() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
 
 
 @pytest.fixture
@@ -366,7 +359,7 @@ def test_what_redis_refuses_once_a_worker_has_run_is_waited_for_and_makes_no_dea
         CARPARK_REDIS_URL=url,
         CARPARK_BROKER_URL=user,
     )
-    process.wait_for_line(READY)
+    process.wait_for_line(WORKER_READY)
     send(channel, 0)
     eventually(lambda: len(sink.ids) == 1, 30)
 

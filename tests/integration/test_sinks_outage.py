@@ -22,7 +22,7 @@ import redis
 
 from tests.support.endpoint import Endpoint, Request
 from tests.support.helpers import eventually
-from tests.support.processes import Process, Processes
+from tests.support.processes import WORKER_READY, Process, Processes
 from tests.support.stores import undelivered
 
 OUTAGE = float(os.environ.get("CARPARK_TEST_OUTAGE", "3"))
@@ -155,7 +155,7 @@ def test_a_sink_that_is_away_makes_no_other_wait_and_gets_everything_in_the_end(
 
     writer = start_writer()
     worker = processes.start(["dramatiq", "carpark.actors", "--processes", "2"], env=environ)
-    worker.wait_for_line("Worker process is ready for action")
+    worker.wait_for_line(WORKER_READY)
     calm = _publish(channel, "calm", OUTAGE)
     eventually(lambda: others_have(calm) and witness.rows().keys() == calm.keys(), 30)
 

@@ -6,7 +6,6 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,11 @@ import redis
 
 from tests.support.garbage import GARBAGE, ODD, bare
 from tests.support.helpers import eventually
-from tests.support.processes import Processes
+from tests.support.processes import WORKER_READY, Processes
 from tests.support.recorder import Recorder
 from tests.support.stores import undelivered
 
-READY = "Worker process is ready for action"
 START = datetime(2026, 11, 23, 18, tzinfo=UTC)
-
-
-@pytest.fixture
-def sink() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
 
 
 def _stays(count: int) -> list[tuple[str, bytes]]:
@@ -71,7 +63,7 @@ def _start(processes: Processes, environ: dict[str, str], sink: Recorder, *optio
     worker = processes.start(
         ["dramatiq", "carpark.actors", *options], env={**environ, "CARPARK_WRITER_URL": sink.url, **more}
     )
-    worker.wait_for_line(READY)
+    worker.wait_for_line(WORKER_READY)
     return worker
 
 
@@ -277,7 +269,7 @@ def test_carpark_worker_becomes_dramatiq(
         ],
         env={**server_environ, "CARPARK_BROKER_URL": "amqp://nobody@localhost:1"},
     )
-    worker.wait_for_line(READY)
+    worker.wait_for_line(WORKER_READY)
     channel.basic_publish("", "vehicle_entry", bare(vehicle_plate="HERE"))
     eventually(lambda: store.sismember("entry_plates", "HERE"))
     assert worker.terminate() == 0

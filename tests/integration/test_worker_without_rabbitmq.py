@@ -13,7 +13,7 @@ from carpark.rabbitmq.topology import QUORUM, declare_queues
 from tests.support.garbage import bare
 from tests.support.helpers import eventually
 from tests.support.mailbox import count
-from tests.support.processes import Process, Processes
+from tests.support.processes import WORKER_READY, Process, Processes
 from tests.support.servers import RabbitmqServer
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_it_says_once_that_rabbitmq_is_away_and_once_that_it_is_back(
         "CARPARK_METRICS_PORT": "0",
     }
     worker = processes.start(["carpark", "worker", "--processes", "1", "--threads", "2"], env=environ)
-    worker.wait_for_line("Worker process is ready for action")
+    worker.wait_for_line(WORKER_READY)
     worker.wait_for_line(AWAY)
     private_rabbitmq.start()
     worker.wait_for_line(r"\[WARNING\] RabbitMQ is there after [0-9.]+ s$", 30)
@@ -83,7 +83,7 @@ def test_a_queue_that_gets_other_arguments_while_it_runs_is_one_line_and_waited_
     worker = processes.start(
         ["carpark", "worker", "--processes", "1", "--threads", "2", "--sinks", "stdout"], env=server_environ
     )
-    worker.wait_for_line("Worker process is ready for action")
+    worker.wait_for_line(WORKER_READY)
     eventually(lambda: channel.queue_declare("vehicle_entry", passive=True).method.consumer_count)
     channel.queue_delete("vehicle_entry")
     channel.queue_declare("vehicle_entry", durable=True, arguments={"x-queue-type": QUORUM})

@@ -16,6 +16,9 @@ from tests.support.helpers import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
+WORKER_READY = "Worker process is ready for action"
+"""What Dramatiq says in each process of a worker that can work now."""
+
 
 OTHER_CLOCK = """
 import os, time
