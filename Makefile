@@ -11,7 +11,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
 # --rate 100 for RATE=100, nothing for a variable that was not given.
-flag = $(if $(strip $($(1))),--$(2) '$($(1))')
+flag = $(if $(strip $($(1))),--$(2) '$(subst ','\'',$($(1)))')
 RUN_FLAGS = $(call flag,RATE,rate) $(call flag,EVENTS,events) $(call flag,DURATION,duration) $(call flag,SEED,seed) \
             $(call flag,CSV,csv) $(call flag,PLATES,plates) $(call flag,SINKS,sinks)
 

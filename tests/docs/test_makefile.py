@@ -73,8 +73,8 @@ def test_help_is_coloured_only_on_a_terminal(processes: Processes) -> None:
 def test_run_passes_only_the_settings_that_were_given(fake_venv: Path) -> None:
     venv = f"VENV={fake_venv}"
     assert make("run", venv).stdout == "[run]"
-    given = make("run", venv, "RATE=0", "SEED=7", "CSV=a file.csv", "SINKS=http-csv,sqlite")
-    assert given.stdout == "[run][--rate][0][--seed][7][--csv][a file.csv][--sinks][http-csv,sqlite]"
+    given = make("run", venv, "RATE=0", "SEED=7", "CSV=it's a file.csv", "SINKS=http-csv,sqlite")
+    assert given.stdout == "[run][--rate][0][--seed][7][--csv][it's a file.csv][--sinks][http-csv,sqlite]"
     rest = make("run", venv, "EVENTS=300", "DURATION=60", "PLATES=uk", "ARGS=--json")
     assert rest.stdout == "[run][--events][300][--duration][60][--plates][uk][--json]"
     assert rest.stderr == ""
