@@ -84,8 +84,8 @@ def address(client: redis.Redis) -> str:
     return str(known.get("path") or f"{known.get('host', 'memory')}:{known.get('port', '')}")
 
 
-_PASSING = ("BUSY ", "LOADING ", "MASTERDOWN ", "NOREPLICAS ", "OOM ", "CLUSTERDOWN ", "TRYAGAIN ")
-"""How answers of Redis begin that only say how it is now."""
+_PASSING = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+"""How answers of Redis begin that only say how it is now, where redis-py has no exception for them."""
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -99,6 +99,9 @@ def is_refusal(error: BaseException) -> bool:
     """
     from redis import exceptions
 
+    # Of these redis-py leaves out the word that the answer began with. A replica without its primary is one of them.
+    if isinstance(error, (exceptions.OutOfMemoryError, exceptions.ClusterDownError, exceptions.TryAgainError)):
+        return False
     if isinstance(error, exceptions.ResponseError):
         return not str(error).startswith(_PASSING)
     if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthorizationError)):

@@ -415,7 +415,26 @@ def test_whatever_a_client_raises_is_the_service_s_problem() -> None:
         Records(client, 1, ()).record(stay(1))
     assert caught.value.refuses
     assert not is_refusal(redis.exceptions.BusyLoadingError("LOADING"))
-    assert not is_refusal(redis.exceptions.ResponseError("OOM command not allowed"))
+    assert not is_refusal(redis.exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots, but"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "usual", "command"),
+    [("maxmemory", "1", "0", "SET a 1"), ("replica-serve-stale-data", "no", "yes", "GET a")],
+)
+def test_what_redis_refuses_only_for_now_is_no_refusal(
+    acl: Acl, name: str, value: str, usual: str, command: str
+) -> None:
+    acl.admin.config_set(name, value)
+    try:
+        if name == "replica-serve-stale-data":
+            _replica(acl, "127.0.0.1", "1")
+        with pytest.raises(redis.exceptions.ResponseError, match=r"maxmemory|MASTER is down") as caught:
+            acl.admin.execute_command(*command.split())
+    finally:
+        acl.admin.config_set(name, usual)
+        _replica(acl, "NO", "ONE")
+    assert not is_refusal(caught.value)
 
 
 # The doctor
