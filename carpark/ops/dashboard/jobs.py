@@ -39,7 +39,7 @@ class Job:
     """A message, as far as it can be understood. Times are UTC.
 
     Args:
-        message_id: What it is called here: made of its body and of why and when it died, the same each time.
+        message_id: What it is called here: made of its queue, its body and why and when it died, the same each time.
         queue_name: The queue that it is in, ``vehicle_exit.XQ`` for one.
         body: Its beginning, perhaps all of it.
         size: How many bytes the whole body has.
@@ -67,7 +67,7 @@ class Job:
         """Why it is dead, in one line; empty when nobody said."""
         said = self.headers.get(ERROR_HEADER)
         if said:
-            return printable(str(said))
+            return printable(" ".join(str(said).split()))
         death = _death(self.headers)
         return printable(f"RabbitMQ: {death.get('reason', '?')} in {death.get('queue', '?')}") if death else ""
 
@@ -213,7 +213,7 @@ def read_job(
     """
     headers = headers or {}
     parts = (
-        *(body[:CUT], str(size).encode()),
+        *(queue_name.encode(), body[:CUT], str(size).encode()),  # else one id may mean two, to be mended apart
         *(
             str(value or "").encode("utf-8", "replace")
             for value in (

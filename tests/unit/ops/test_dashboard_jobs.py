@@ -70,8 +70,16 @@ def test_the_id_is_made_of_what_a_look_and_a_reading_both_see() -> None:
         job(body, {**DEAD, "x-carpark-dead-at": "2026-11-23T18:00:00.000002Z"}, message_id="m"),
         job(body, {**DEAD, "x-carpark-error": "another"}, message_id="m"),
         job(body, DEAD, message_id="n"),
+        job(body, DEAD, queue="vehicle_exit.XQ", message_id="m"),
     ]
-    assert len({looked_at.message_id, *(each.message_id for each in others)}) == 6
+    assert len({looked_at.message_id, *(each.message_id for each in others)}) == 7
+
+
+def test_a_reason_of_several_lines_is_one_line() -> None:
+    assert (
+        job(b"", {"x-carpark-error": "odd\nffff  vehicle_exit.XQ\t\x1b[31m"}).error
+        == r"odd ffff vehicle_exit.XQ \x1b[31m"
+    )
 
 
 def test_the_actor_of_a_long_message_is_found_in_its_beginning() -> None:
