@@ -19,6 +19,9 @@ STACK = $(PYTHON) deploy/compose/stack.py
 
 .DEFAULT_GOAL := help
 
+# Sources and tests are compiled once, and not by each of the thousand processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What a target takes on the command line, beside what all take; one that is not here takes no more.
 TAKES := PYTHON VENV SHELL
 TAKES_run := RATE EVENTS DURATION SEED CSV PLATES SINKS ARGS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def fake_venv(tmp_path: Path) -> Path:
 def make(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run make as a user does, whatever make runs these tests."""
     inherited = {name: text for name, text in os.environ.items() if "MAKE" not in name and name not in SETTINGS}
-    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, env={**inherited, **environ})
+    given = {**inherited, "PYTHON": sys.executable, **environ}
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, env=given)
 
 
 @pytest.mark.parametrize("arguments", [(), ("help",)])
@@ -157,6 +159,11 @@ def test_check_is_lint_types_and_the_tests_that_are_fast_and_need_no_server(fake
     fast = "[--numprocesses][auto][-m][not servers and not slow and not soak]"
     assert ended.stdout == f"{lint}{fast}[tests/unit][-k][canonical]"
     assert ended.stderr == ""
+
+
+def test_bytecode_is_kept_whatever_the_environment_says(fake_venv: Path) -> None:
+    (fake_venv / "bin" / "carpark").write_text('#!/bin/sh\nprintf "[$PYTHONDONTWRITEBYTECODE]"\n', encoding="utf-8")
+    assert make("run", f"VENV={fake_venv}", PYTHONDONTWRITEBYTECODE="1").stdout == "[]"
 
 
 def test_soak_takes_the_settings_of_faults(fake_venv: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 from tests.support.processes import ROOT
@@ -22,12 +22,15 @@ class Module:
     Args:
         name: As it is imported.
         path: The file.
-        tree: What is in it.
     """
 
     name: str
     path: Path
-    tree: ast.Module = field(hash=False, compare=False)
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """What is in it, parsed when it is first asked for."""
+        return ast.parse(self.path.read_text(encoding="utf-8"), str(self.path))
 
 
 @cache
@@ -44,7 +47,7 @@ def modules(*folders: str) -> tuple[Module, ...]:
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found.append(Module(name, path, ast.parse(path.read_text(encoding="utf-8"), str(path))))
+        found.append(Module(name, path))
     return tuple(found)
 
 
