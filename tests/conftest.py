@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import click
 import hypothesis
 import pika
 import pytest
@@ -15,13 +17,15 @@ import redis
 import requests
 from pika.adapters.blocking_connection import BlockingChannel
 
+from carpark.cli import carpark
 from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, with_companions
 from carpark.settings import Settings, load_settings
+from carpark.settings.options import run_command
 from carpark.settings.values import management_url_of
 from tests.support.guard import GUARD
 from tests.support.helpers import find_free_port
-from tests.support.processes import Processes
+from tests.support.processes import Processes, RunHere
 from tests.support.recorder import Recorder
 from tests.support.servers import (
     BROKER_VARIABLE,
@@ -320,6 +324,27 @@ def _delete_our_queues(url: str) -> None:
         channel.queue_delete(name)
     channel.exchange_delete(EXCHANGE)
     connection.close()
+
+
+@pytest.fixture
+def run_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunHere:
+    """Run a command as a program does, in this process: `run_here(["doctor", "--json"], {"CARPARK_RATE": "2"})`.
+
+    A process takes a third of a second until it runs. Signals, terminals and what happens at the end need one.
+    """
+
+    def run(
+        arguments: Sequence[str], environ: Mapping[str, str] | None = None, command: click.Command = carpark
+    ) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            for name, text in (environ or {}).items():
+                patch.setenv(name, text)
+            with pytest.raises(SystemExit) as ended:
+                run_command(command, arguments)
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

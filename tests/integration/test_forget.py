@@ -12,7 +12,7 @@ import redis
 from carpark.plugins.sinks.lines import CSV_LINES, LineFileSink
 from carpark.records import Batch, Records, Settlement, connect
 from tests.support.audited import Day, stay
-from tests.support.processes import Processes
+from tests.support.processes import RunHere
 from tests.support.stays import at, entered
 
 
@@ -21,13 +21,13 @@ def records(redis_url: str) -> Records:
     return Records(connect(redis_url), 172_800, ["http-csv", "webhook"])
 
 
-def forgets(processes: Processes, *arguments: str, **environ: str) -> tuple[int, str]:
-    process = processes.start(["carpark", "forget", *arguments], environ)
-    return process.wait(), process.output
+def forgets(run_here: RunHere, *arguments: str, **environ: str) -> tuple[int, str]:
+    ended = run_here(["forget", *arguments], environ)
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
-    processes: Processes, redis_url: str, store: redis.Redis, records: Records, tmp_path: Path
+    run_here: RunHere, redis_url: str, store: redis.Redis, records: Records, tmp_path: Path
 ) -> None:
     day = Day(tmp_path)
     events = [*stay(0, "ÄB7"), *stay(1, "ÄB7"), *stay(2, "B2"), entered("in", "ÄB7", 30)]
@@ -41,7 +41,7 @@ def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
     day.csv.with_name(f"{day.csv.name}.run").mkdir()
     environ = {"CARPARK_REDIS_URL": redis_url, "CARPARK_CSV": str(day.csv), "CARPARK_SINKS": "http-csv,webhook,jsonl"}
     environ |= {"CARPARK_WEBHOOK_URL": "http://localhost:1", "CARPARK_SINK_JSONL": str(tmp_path / "none.jsonl")}
-    status, said = forgets(processes, "äb-7", **environ)
+    status, said = forgets(run_here, "äb-7", **environ)
     assert status == 0
     first, *_ = said.splitlines()
     assert first == (
@@ -56,16 +56,16 @@ def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
     assert store.keys("*B7") == []
     assert not store.exists("entry_plates")
     assert store.exists("B2")
-    status, said = forgets(processes, "ÄB7", "--json", **environ)
+    status, said = forgets(run_here, "ÄB7", "--json", **environ)
     assert (status, json.loads(said)["known"], json.loads(said)["inside"]) == (0, False, "")
 
     audit = [word for path in day.journals for word in ("--journal", str(path))]
-    command = ["carpark", "verify", *audit, "--csv", str(day.csv), "--redis", redis_url, "--sinks", "http-csv"]
-    verdict = processes.start(command)
-    assert verdict.wait() == 0
-    assert re.search(r"^forgotten +1  entries of vehicles that were inside when", verdict.output, re.MULTILINE)
-    assert re.search(r"^forgotten, http-csv\n  plate [0-9a-f]{32}: ", verdict.output, re.MULTILINE)
-    assert "ÄB7" not in verdict.output
+    command = ["verify", *audit, "--csv", str(day.csv), "--redis", redis_url, "--sinks", "http-csv"]
+    verdict = run_here(command)
+    assert verdict.returncode == 0
+    assert re.search(r"^forgotten +1  entries of vehicles that were inside when", verdict.stdout, re.MULTILINE)
+    assert re.search(r"^forgotten, http-csv\n  plate [0-9a-f]{32}: ", verdict.stdout, re.MULTILINE)
+    assert "ÄB7" not in verdict.stdout
     records.close()
 
 
@@ -78,15 +78,15 @@ def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
     ],
 )
 def test_a_wrong_command_is_one_line_and_status_2(
-    processes: Processes, plate: str, environ: dict[str, str], wanted: str
+    run_here: RunHere, plate: str, environ: dict[str, str], wanted: str
 ) -> None:
-    status, said = forgets(processes, plate, **environ)
+    status, said = forgets(run_here, plate, **environ)
     assert status == 2
     assert said.startswith(wanted)
     assert said.count("\n") == 1
 
 
-def test_a_redis_that_is_not_there_is_one_line_and_status_1(processes: Processes, free_port: int) -> None:
-    status, said = forgets(processes, "B1", CARPARK_REDIS_URL=f"redis://127.0.0.1:{free_port}/0")
+def test_a_redis_that_is_not_there_is_one_line_and_status_1(run_here: RunHere, free_port: int) -> None:
+    status, said = forgets(run_here, "B1", CARPARK_REDIS_URL=f"redis://127.0.0.1:{free_port}/0")
     assert status == 1
     assert re.fullmatch(r"carpark: Redis: .*refused.*\n", said)

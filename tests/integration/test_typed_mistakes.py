@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Processes
+from tests.support.processes import RunHere
 from tests.support.summaries import HEADER
-
-pytestmark = pytest.mark.slow
 
 MISSING = "no such file or directory"
 
@@ -21,6 +19,10 @@ def taken() -> Iterator[str]:
     """A port that something listens on, and answers nobody."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield str(other.getsockname()[1])
+
+
+def _becomes_dramatiq(*arguments: object) -> None:
+    pytest.fail(f"nothing was wrong: {arguments}")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +52,10 @@ def taken() -> Iterator[str]:
     ],
 )
 def test_a_typed_mistake_is_one_line_and_status_2_though_every_port_is_taken(
-    processes: Processes, tmp_path: Path, taken: str, command: str, said: str
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str, command: str, said: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.execve", _becomes_dramatiq)
     (tmp_path / "file").touch()
     (tmp_path / "stays.csv").write_bytes(HEADER)
     kept = tmp_path / "stays.csv.run" / "entry.jsonl"
@@ -63,8 +67,8 @@ def test_a_typed_mistake_is_one_line_and_status_2_though_every_port_is_taken(
         **{f"CARPARK_{name.upper()}_URL": url for name, url in urls.items()},
         "CARPARK_CSV": "stays.csv",
     }
-    ended = processes.start(["carpark", *command.format(**urls).split()], env=environ, cwd=tmp_path)
-    assert ended.wait() == 2
-    assert len(ended.output.splitlines()) == 1
-    assert said in ended.output.replace("No such", "no such")
+    ended = run_here(command.format(**urls).split(), environ)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert len(ended.stderr.splitlines()) == 1
+    assert said in ended.stderr.replace("No such", "no such")
     assert kept.exists()

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from carpark.errors import FileInUse, InvalidSetting, PortTaken
 from carpark.settings import Settings
 from tests.support.helpers import eventually, is_listening
-from tests.support.processes import Processes
+from tests.support.processes import Processes, RunHere
 from tests.support.summaries import HEADER, ids_in, posted, summary
 from tests.support.writer_service import Service
 from writer.csvfile import SummaryFile
@@ -137,12 +137,11 @@ def test_for_other_machines_it_does_not_start_without_login_or_token(
     ],
 )
 def test_a_wrong_setting_ends_with_status_2_and_one_line(
-    processes: Processes, path: Path, flags: list[str], said: str
+    run_here: RunHere, path: Path, flags: list[str], said: str
 ) -> None:
-    command = ["python", "-m", "writer", "--csv", str(path), "--port", "0", *flags]
-    process = processes.start(command, {"CARPARK_WRITER_TOKEN": "s3cret"})
-    assert process.wait() == 2
-    assert re.fullmatch(rf"python -m writer: .*{said}.*: wanted .*\n", process.output)
+    ended = run_here(["writer", "--csv", str(path), "--port", "0", *flags], {"CARPARK_WRITER_TOKEN": "s3cret"})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(rf"carpark: .*{said}.*: wanted .*\n", ended.stderr)
 
 
 def test_a_taken_port_is_an_error_that_names_the_setting(processes: Processes, path: Path) -> None:
@@ -173,18 +172,16 @@ NAME_MAX = 255
 @pytest.mark.parametrize(
     "command", ["writer --port", "run --events 1 --metrics-port 0 --dashboard-port 0 --writer-port"]
 )
-@pytest.mark.slow
 def test_a_csv_that_cannot_be_is_status_2_and_one_line_before_the_port_is_tried(
-    processes: Processes, tmp_path: Path, command: str, name: str, said: str
+    run_here: RunHere, tmp_path: Path, command: str, name: str, said: str
 ) -> None:
     (tmp_path / "file").touch()
     for folder in ("folder", "blocked.csv.index.sqlite"):
         (tmp_path / folder).mkdir()
     with socket.create_server(("127.0.0.1", 0)) as other:
-        argv = ["carpark", *command.split(), str(other.getsockname()[1]), "--csv", str(tmp_path / name)]
-        process = processes.start(argv)
-        assert process.wait() == 2
-    assert re.fullmatch(rf"carpark: (--csv \()?CARPARK_CSV.*: wanted .*({said}).*\n", process.output)
+        ended = run_here([*command.split(), str(other.getsockname()[1]), "--csv", str(tmp_path / name)])
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(rf"carpark: (--csv \()?CARPARK_CSV.*: wanted .*({said}).*\n", ended.stderr)
     assert not list(tmp_path.glob("*.run"))
 
 

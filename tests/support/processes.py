@@ -8,13 +8,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.guard import GUARD
 from tests.support.helpers import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+
+RunHere = Callable[..., subprocess.CompletedProcess[str]]
+"""What the fixture `run_here` gives."""
 
 WORKER_READY = "Worker process is ready for action"
 """What Dramatiq says in each process of a worker that can work now."""

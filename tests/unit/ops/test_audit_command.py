@@ -6,8 +6,8 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,12 @@ from carpark.broker.stub import Letter
 from carpark.errors import InvalidSetting
 from carpark.ops.audit import LastRun
 from tests.support.audited import Day, stay, summaries_of, write_csv, write_lines
-from tests.support.processes import ROOT
+from tests.support.processes import RunHere
 from tests.support.stays import at
 
 STAYS = 50_000
+
+Verify = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -27,10 +29,12 @@ def day(tmp_path: Path) -> Day:
     return Day(tmp_path)
 
 
-def verify(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "carpark", "verify", *map(str, arguments)]
-    env = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environ}
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+@pytest.fixture
+def verify(run_here: RunHere) -> Verify:
+    def verify(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        return run_here(["verify", *map(str, arguments)], {"COLUMNS": "200", **environ})
+
+    return verify
 
 
 def of(day: Day) -> list[object]:
@@ -38,7 +42,7 @@ def of(day: Day) -> list[object]:
 
 
 @pytest.mark.slow
-def test_one_loss_and_one_duplicate_in_a_hundred_thousand_events_are_found(day: Day) -> None:
+def test_one_loss_and_one_duplicate_in_a_hundred_thousand_events_are_found(verify: Verify, day: Day) -> None:
     ids = [str(uuid.uuid4()) for _ in range(STAYS)]
     lines = ["id,vehicle_plate,entry_date_time,exit_date_time,duration"]
     with day.journals[0].open("w") as entries, day.journals[1].open("w") as exits:
@@ -62,7 +66,7 @@ def test_one_loss_and_one_duplicate_in_a_hundred_thousand_events_are_found(day: 
     assert all(each["right"] for each in found["sums"])
 
 
-def test_what_became_of_each_event_is_written_down_if_asked(day: Day) -> None:
+def test_what_became_of_each_event_is_written_down_if_asked(verify: Verify, day: Day) -> None:
     day.publish([*stay(0), *stay(1)[:1]], unconfirmed=stay(2)[1:])
     day.summarise(summaries_of(stay(0)))
     each = day.folder / "each.jsonl"
@@ -93,7 +97,7 @@ def test_what_became_of_each_event_is_written_down_if_asked(day: Day) -> None:
         (["--sinks", "sqlite", "--sink-sqlite", "x" * 256], "a file that is there and may be read"),
     ],
 )
-def test_a_wrong_command_is_one_line_and_status_2(day: Day, arguments: list[str], wanted: str) -> None:
+def test_a_wrong_command_is_one_line_and_status_2(verify: Verify, day: Day, arguments: list[str], wanted: str) -> None:
     day.publish([])
     day.summarise([])
     given = [] if arguments[0] == "--csv" else of(day)
@@ -131,14 +135,14 @@ def last_run(day: Day) -> Day:
     ],
 )
 def test_the_named_sinks_of_the_last_run_are_audited(
-    last_run: Day, arguments: list[str], status: int, lost: dict[str, int]
+    verify: Verify, last_run: Day, arguments: list[str], status: int, lost: dict[str, int]
 ) -> None:
     said = verify("--csv", last_run.csv, "--json", *arguments)
     assert said.returncode == status, said.stderr
     assert {name: sink["lost"] for name, sink in json.loads(said.stdout)["sinks"].items()} == lost
 
 
-def test_the_environments_settings_leave_the_last_run_as_it_was(last_run: Day) -> None:
+def test_the_environments_settings_leave_the_last_run_as_it_was(verify: Verify, last_run: Day) -> None:
     environ = {"CARPARK_SINKS": "sqlite", "CARPARK_REDIS_URL": "redis://127.0.0.1:1", "CARPARK_RETENTION": "60"}
     said = verify("--csv", last_run.csv, "--json", **environ)
     assert list(json.loads(said.stdout)["sinks"]) == ["http-csv", "jsonl"]
@@ -157,7 +161,9 @@ def test_the_environments_settings_leave_the_last_run_as_it_was(last_run: Day) -
         (["--sinks", "stdout"], "'stdout': wanted a sink that can be read back"),
     ],
 )
-def test_what_cannot_be_looked_at_without_journals_is_refused(last_run: Day, arguments: list[str], wanted: str) -> None:
+def test_what_cannot_be_looked_at_without_journals_is_refused(
+    verify: Verify, last_run: Day, arguments: list[str], wanted: str
+) -> None:
     said = verify("--csv", last_run.csv, *arguments)
     assert (said.returncode, said.stdout) == (2, "")
     assert len(said.stderr.splitlines()) == 1
@@ -165,7 +171,9 @@ def test_what_cannot_be_looked_at_without_journals_is_refused(last_run: Day, arg
 
 
 @pytest.mark.parametrize("name", ["summaries.csv", "copy.csv"])
-def test_a_copy_of_the_last_run_is_audited_and_not_the_run(last_run: Day, tmp_path: Path, name: str) -> None:
+def test_a_copy_of_the_last_run_is_audited_and_not_the_run(
+    verify: Verify, last_run: Day, tmp_path: Path, name: str
+) -> None:
     write_lines(last_run.folder / "stays.jsonl", summaries_of([*stay(0), *stay(1)]))
     copy = tmp_path / "copies" / name
     shutil.copytree(last_run.folder, copy.parent)
@@ -182,7 +190,7 @@ def test_a_copy_of_the_last_run_is_audited_and_not_the_run(last_run: Day, tmp_pa
     assert {sink: of["lost"] for sink, of in found["sinks"].items()} == {"http-csv": 1, "jsonl": 2}
 
 
-def test_a_copy_of_the_file_alone_is_no_run(last_run: Day) -> None:
+def test_a_copy_of_the_file_alone_is_no_run(verify: Verify, last_run: Day) -> None:
     copy = last_run.folder / "copy.csv"
     shutil.copy(last_run.csv, copy)
     said = verify("--csv", copy)
@@ -199,7 +207,9 @@ def test_a_copy_of_the_file_alone_is_no_run(last_run: Day) -> None:
         ("http-csv,jsonl", "--sink-sqlite", "http-csv, jsonl"),
     ],
 )
-def test_a_file_of_no_sink_that_is_audited_is_refused(day: Day, sinks: str, flag: str, names: str) -> None:
+def test_a_file_of_no_sink_that_is_audited_is_refused(
+    verify: Verify, day: Day, sinks: str, flag: str, names: str
+) -> None:
     day.publish(stay(0))
     day.summarise(summaries_of(stay(0)))
     lines = day.folder / "stays.jsonl"
@@ -231,7 +241,7 @@ def test_dead_letters_of_a_run_are_kept_as_they_are(tmp_path: Path) -> None:
         run.letters()
 
 
-def test_servers_that_are_not_there_are_one_line_and_status_1(day: Day, free_port: int) -> None:
+def test_servers_that_are_not_there_are_one_line_and_status_1(verify: Verify, day: Day, free_port: int) -> None:
     day.publish([])
     day.summarise([])
     for flag, url in (("--redis", f"redis://127.0.0.1:{free_port}/0"), ("--broker", f"amqp://127.0.0.1:{free_port}")):
@@ -241,7 +251,7 @@ def test_servers_that_are_not_there_are_one_line_and_status_1(day: Day, free_por
         assert "connection refused" in said.stderr.lower()
 
 
-def test_the_table_fits_a_terminal(day: Day) -> None:
+def test_the_table_fits_a_terminal(verify: Verify, day: Day) -> None:
     day.publish(stay(0))
     day.summarise(summaries_of(stay(0)))
     said = verify(*of(day), COLUMNS="80")

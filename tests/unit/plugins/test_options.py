@@ -18,7 +18,8 @@ from carpark.plugins import Plugins
 from carpark.plugins.loading import own_options
 from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.settings import Settings, load_settings
-from carpark.settings.options import CONTEXT, run_command
+from carpark.settings.options import CONTEXT
+from tests.support.processes import RunHere
 
 Module = Callable[[str, str], str]
 Said = tuple[int, str, str]
@@ -75,18 +76,12 @@ AWAY = {
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(run_here: RunHere) -> Run:
     """Run a command of `carpark`, or another one: `run("doctor --json", CARPARK_RATE="2")`."""
 
     def run(words: str, command: click.Command = carpark, **environ: str) -> Said:
-        with monkeypatch.context() as patch:
-            for name, text in environ.items():
-                patch.setenv(name, text)
-            with pytest.raises(SystemExit) as ended:
-                run_command(command, words.split())
-        printed = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, printed.out, printed.err
+        ended = run_here(words.split(), environ, command)
+        return ended.returncode, ended.stdout, ended.stderr
 
     return run
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from carpark.plugins.loading import load, with_flags
 from carpark.plugins.manager import own_settings
 from carpark.settings import Settings, load_settings
 from carpark.settings.fields import Option, given_texts, options_of, read, shown
-from tests.support.processes import ROOT
+from tests.support.processes import Processes, RunHere
 
 PLUGINS = Plugins(environ={})
 SINKS = {"CARPARK_SINKS": "webhook", "CARPARK_WEBHOOK_URL": "http://there/"}
@@ -137,20 +134,22 @@ def test_settings_alone_read_files_too(tmp_path: Path) -> None:
     assert load_settings({"CARPARK_REDIS_URL_FILE": str(file)}).redis_url == "redis://:s3cret@there:6379/3"
 
 
-@pytest.mark.parametrize(
-    "command", [["carpark", "writer"], ["carpark", "queues"], ["carpark", "worker"], ["dramatiq", "carpark.actors"]]
-)
-def test_a_command_ends_with_a_line_for_each_and_status_2(command: list[str]) -> None:
-    names = ("BROKER_URL", "REDIS_URL")
-    environ = {"PATH": os.environ["PATH"], "CARPARK_REDIS_URL_FILE": "/none", "CARPARK_BROKER_URL_FILE": "/none"}
-    ended = subprocess.run(
-        [sys.executable, "-m", *command], env=environ, cwd=ROOT, capture_output=True, text=True, timeout=100
-    )
-    assert ended.returncode == 2
-    lines = dict.fromkeys(ended.stderr.splitlines())  # of dramatiq, each process says it
-    assert [line.partition(": ")[2] for line in lines if line.startswith("carpark: ")] == [
-        f"CARPARK_{name}_FILE='/none': wanted a file that can be read (no such file or directory)" for name in names
-    ]
+NOWHERE = {f"CARPARK_{name}_FILE": "/none" for name in ("BROKER_URL", "REDIS_URL")}
+SAID = [f"carpark: {name}='/none': wanted a file that can be read (no such file or directory)" for name in NOWHERE]
+
+
+@pytest.mark.parametrize("command", ["writer", "queues", "worker"])
+def test_a_command_ends_with_a_line_for_each_and_status_2(run_here: RunHere, command: str) -> None:
+    ended = run_here([command], NOWHERE)
+    assert (ended.returncode, ended.stdout, ended.stderr.splitlines()) == (2, "", SAID)
+
+
+@pytest.mark.slow
+def test_dramatiq_ends_with_a_line_for_each_and_status_2(processes: Processes) -> None:
+    ended = processes.start(["dramatiq", "carpark.actors"], NOWHERE)
+    assert ended.wait() == 2
+    lines = dict.fromkeys(ended.output.splitlines())  # each of its processes says it
+    assert [line for line in lines if line.startswith("carpark: ")] == SAID
 
 
 def test_the_doctor_knows_files_and_tries_no_server_whose_file_is_none(tmp_path: Path) -> None:

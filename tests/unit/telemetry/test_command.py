@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from carpark.telemetry.page import MetricsPage
-from tests.support.processes import Processes
+from tests.support.processes import RunHere
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
-def test_it_asks_each_page_and_says_what_it_answers(processes: Processes, bind: str) -> None:
+def test_it_asks_each_page_and_says_what_it_answers(run_here: RunHere, bind: str) -> None:
     registry = CollectorRegistry()
     Counter("one_total", "one", registry=registry)
     with socket.create_server(("127.0.0.1", 0)) as held:
@@ -24,11 +24,10 @@ def test_it_asks_each_page_and_says_what_it_answers(processes: Processes, bind: 
             "CARPARK_METRICS_PORT": str(page.port),
             "CARPARK_WRITER_URL": f"http://127.0.0.1:{nobody}",
         }
-        process = processes.start(["carpark", "metrics", "--json"], environ)
-        assert process.wait() == 0
-        shown = processes.start(["carpark", "metrics"], environ)
-        assert shown.wait() == 0
-    found = {each["service"]: each for each in json.loads(process.output)}
+        process = run_here(["metrics", "--json"], environ)
+        shown = run_here(["metrics"], environ)
+    assert (process.returncode, shown.returncode) == (0, 0)
+    found = {each["service"]: each for each in json.loads(process.stdout)}
     assert found["backend"]["url"] == page.url
     assert found["backend"]["answers"]
     assert found["backend"]["said"].startswith("1 series in ")
@@ -38,5 +37,5 @@ def test_it_asks_each_page_and_says_what_it_answers(processes: Processes, bind: 
         "answers": False,
         "said": "connection refused",
     }
-    assert f"embedded run        {page.url}" in shown.output
-    assert "deploy/prometheus/local.yml" in shown.output
+    assert f"embedded run        {page.url}" in shown.stdout
+    assert "deploy/prometheus/local.yml" in shown.stdout
