@@ -22,6 +22,9 @@ RunHere = Callable[..., subprocess.CompletedProcess[str]]
 WORKER_READY = "Worker process is ready for action"
 """What Dramatiq says in each process of a worker that can work now."""
 
+_WORKER_ENDED = "Worker has been shut down."
+"""What it says in each when threads and consumers have ended; its master then waits a second for lines to print."""
+
 
 OTHER_CLOCK = """
 import os, time
@@ -70,6 +73,13 @@ class Process:
     def status(self) -> int | None:
         """The exit status; negative for a signal, None while it runs."""
         return self._popen.poll()
+
+    def is_over(self) -> bool:
+        """Tell whether it has ended, or is a worker each of whose processes has stopped all that it did."""
+        if self.status is not None:
+            return True
+        said = self.output
+        return 0 < said.count(WORKER_READY) <= said.count(_WORKER_ENDED)
 
     def wait(self, timeout: float = 30.0) -> int:
         """Wait until it ends on its own.
@@ -210,7 +220,7 @@ class Processes:
         stubborn = []
         for process in reversed(self.started):
             try:
-                process.wait(self._patience)
+                eventually(process.is_over, self._patience, interval=0.02)
             except AssertionError:
                 stubborn.append(str(process))
             process.kill()

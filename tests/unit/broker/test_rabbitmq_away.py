@@ -43,7 +43,7 @@ def silent(make_broker: Callable[[str], RabbitmqBroker]) -> Iterator[RabbitmqBro
     """A broker that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
         port = server.getsockname()[1]
-        yield make_broker(f"amqp://127.0.0.1:{port}/?stack_timeout=0.1&connection_attempts=1&retry_delay=0")
+        yield make_broker(f"amqp://127.0.0.1:{port}/?stack_timeout=0.02&connection_attempts=1&retry_delay=0")
 
 
 @pytest.fixture(params=["nameless", "silent"])

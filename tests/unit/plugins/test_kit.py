@@ -53,10 +53,10 @@ class MemoryCase(SinkConformance):
         self.broken = False
 
 
-def failures(case: type[SinkConformance] | type[PlatesConformance]) -> dict[str, str]:
-    """Run a suite; the tests that failed, with what they said."""
+def failures(case: type[SinkConformance] | type[PlatesConformance], prefix: str = "test_") -> dict[str, str]:
+    """Run a suite, or those of its tests whose names begin so; the ones that failed, with what they said."""
     failed = {}
-    for name in [name for name in dir(case) if name.startswith("test_")]:
+    for name in [name for name in dir(case) if name.startswith(prefix)]:
         try:
             run(case(), name)
         except unittest.SkipTest as skipped:
@@ -199,7 +199,7 @@ def test_a_sink_that_is_right_passes_everything() -> None:
 )
 def test_a_mistake_in_a_sink_is_found_and_said(kind: type[Memory], test: str, said: str) -> None:
     case = type("Case", (MemoryCase,), {"kind": kind})
-    assert said in failures(case)[test]
+    assert said in failures(case, test)[test]
 
 
 def test_a_suite_that_lacks_a_method_says_which() -> None:
@@ -309,7 +309,7 @@ def test_a_generator_that_is_right_passes_everything() -> None:
 )
 def test_a_mistake_in_a_generator_is_found_and_said(kind: type[Plates], test: str, said: str) -> None:
     case = type("Case", (PlatesConformance,), {"make_plates": lambda self, chance: kind(chance)})
-    assert said in failures(case)[test]
+    assert said in failures(case, test)[test]
 
 
 def test_made_summaries_differ_and_are_summaries() -> None:
