@@ -149,7 +149,7 @@ def test_records_and_queues_of_servers_are_part_of_the_audit(
     day.publish([*events, *stay(30)])
     day.summarise(summaries_of([*events[:20], *stay(30)]))
     arguments = [word for path in day.journals for word in ("--journal", path)]
-    servers = ("--redis", redis_url, "--broker", broker_url)
+    servers = ("--redis-url", redis_url, "--broker-url", broker_url)
     audited = verify(processes, *arguments, "--csv", day.csv, *servers, "--json")
     said = json.loads(audited.output)
     assert audited.status == 0, said
@@ -180,7 +180,7 @@ def test_valid_events_that_a_policy_made_dead_letters_are_named_and_status_1(
     channel.basic_publish("", "vehicle_entry", b"garbage")
     eventually(lambda: count(channel, "vehicle_entry.XQ") == 3)
     arguments = [word for path in day.journals for word in ("--journal", path)]
-    servers = ("--redis", redis_url, "--broker", broker_url, "--management-url", management_url)
+    servers = ("--redis-url", redis_url, "--broker-url", broker_url, "--management-url", management_url)
     audited = verify(processes, *arguments, "--csv", day.csv, *servers)
     assert audited.status == 1
     last = audited.output.splitlines()[-1]
@@ -202,7 +202,7 @@ def test_which_ids_must_be_known_is_a_matter_of_redis_clock(
     day = Day(tmp_path)
     day.publish([VehicleExited.parse(lost), VehicleExited.parse(forgotten)])
     day.summarise([])
-    options = ["--redis", redis_url, "--retention", "3600", "--csv", str(day.csv), "--json"]
+    options = ["--redis-url", redis_url, "--retention", "3600", "--csv", str(day.csv), "--json"]
     journals = [word for path in day.journals for word in ("--journal", str(path))]
     environ = {"PYTHONPATH": str(tmp_path), "CLOCK_SHIFT": str(shift)}
     audited = processes.start(["carpark", "verify", *journals, *options], env=environ)

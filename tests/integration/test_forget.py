@@ -60,7 +60,7 @@ def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
     assert (status, json.loads(said)["known"], json.loads(said)["inside"]) == (0, False, "")
 
     audit = [word for path in day.journals for word in ("--journal", str(path))]
-    command = ["verify", *audit, "--csv", str(day.csv), "--redis", redis_url, "--sinks", "http-csv"]
+    command = ["verify", *audit, "--csv", str(day.csv), "--redis-url", redis_url, "--sinks", "http-csv"]
     verdict = run_here(command)
     assert verdict.returncode == 0
     assert re.search(r"^forgotten +1  entries of vehicles that were inside when", verdict.stdout, re.MULTILINE)

@@ -46,9 +46,9 @@ def _becomes_dramatiq(*arguments: object) -> None:
         ("dlq requeue one --all", "say which"),
         ("dlq purge", "say which"),
         ("dlq requeue one two --body file", "--body goes with one id"),
-        ("verify --journal missing --redis {redis} --broker {broker}", MISSING),
-        ("verify --journal file --since today --redis {redis}", "wanted an RFC 3339 date-time"),
-        ("verify --journal file --each file/fates --redis {redis}", "not a directory"),
+        ("verify --journal missing --redis-url {redis} --broker-url {broker}", MISSING),
+        ("verify --journal file --since today --redis-url {redis}", "wanted an RFC 3339 date-time"),
+        ("verify --journal file --each file/fates --redis-url {redis}", "not a directory"),
     ],
 )
 def test_a_typed_mistake_is_one_line_and_status_2_though_every_port_is_taken(

@@ -60,10 +60,10 @@ def _ours(output: str) -> list[str]:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--redis", REDIS), SAID[1]),
-        (("--broker", BROKER), SAID[0]),
+        (("--redis-url", REDIS), SAID[1]),
+        (("--broker-url", BROKER), SAID[0]),
         (
-            ("--redis", "redis://:hid/den@localhost"),
+            ("--redis-url", "redis://:hid/den@localhost"),
             "CARPARK_REDIS_URL='redis://:***@localhost': wanted user and password",
         ),
     ],

@@ -65,7 +65,7 @@ class _Url(click.ParamType[str]):
     epilog=examples(
         "carpark verify                                    # the last `carpark run`",
         "carpark verify --journal data/entries.jsonl --journal data/exits.jsonl --csv data/summaries.csv",
-        "carpark verify --journal day.jsonl --redis redis://localhost:6379/0 --broker amqp://localhost --show 20",
+        "carpark verify --journal day.jsonl --redis-url redis://localhost --broker-url amqp://localhost --show 20",
         "carpark verify --journal day.jsonl --sinks sqlite --each fates.jsonl --json",
     ),
 )
@@ -75,8 +75,8 @@ class _Url(click.ParamType[str]):
     "sinks were empty. Without any, the last `carpark run` with this CSV is audited",
 )  # fmt: skip
 @plugin_options("csv", "sinks", "plugins", "retention", "management_url", "partitions", kinds=("sinks",))
-@click.option("--redis", "redis_url", metavar="URL", type=_Url("redis_url"), help="Look at the records, too")
-@click.option("--broker", "broker_url", metavar="URL", type=_Url("broker_url"), help="Look into the queues, too")
+@click.option("--redis-url", metavar="URL", type=_Url("redis_url"), help="Look at the records, too")
+@click.option("--broker-url", metavar="URL", type=_Url("broker_url"), help="Look into the queues, too")
 @click.option("--since", metavar="TIME", help="Leave out stays that ended before this RFC 3339 time")
 @click.option(
     "--show", metavar="N", type=click.IntRange(0), default=10, help="Show so many of each finding; default 10"

@@ -176,7 +176,7 @@ class Kept:
     def _unavailable(self, error: Exception) -> RecordsUnavailable:
         from carpark.settings.values import mask_url
 
-        said = f"Redis at {mask_url(self._url)}: {words(error)}; start it, or name another one in --redis"
+        said = f"Redis at {mask_url(self._url)}: {words(error)}; start it, or name another one in --redis-url"
         return RecordsUnavailable(said, refuses=is_refusal(error))
 
 

@@ -85,8 +85,8 @@ def test_what_became_of_each_event_is_written_down_if_asked(verify: Verify, day:
     [
         (["--csv", "nowhere.csv"], "nowhere.csv"),
         (["--journal", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--redis", "memory://"], "in another process"),
-        (["--broker", "http://x"], "amqp://"),
+        (["--redis-url", "memory://"], "in another process"),
+        (["--broker-url", "http://x"], "amqp://"),
         (["--since", "yesterday"], "--since='yesterday': wanted an RFC 3339 date-time"),
         (["--sinks", "stdout"], "a sink that can be read back"),
         (["--show", "-1"], "--show"),
@@ -151,8 +151,8 @@ def test_the_environments_settings_leave_the_last_run_as_it_was(verify: Verify, 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--redis", "redis://127.0.0.1:1"], "carpark verify: --redis goes with --journal, which names what was"),
-        (["--broker", "amqp://127.0.0.1:1"], "--broker goes with --journal"),
+        (["--redis-url", "redis://127.0.0.1:1"], "carpark verify: --redis-url goes with --journal, which names"),
+        (["--broker-url", "amqp://127.0.0.1:1"], "--broker-url goes with --journal"),
         (["--since", "2026-11-23T18:00:00Z"], "--since goes with --journal"),
         (["--sink-jsonl", "other.jsonl"], "--sink-jsonl goes with --journal"),
         (["--retention", "60"], "--retention goes with --journal"),
@@ -244,7 +244,10 @@ def test_dead_letters_of_a_run_are_kept_as_they_are(tmp_path: Path) -> None:
 def test_servers_that_are_not_there_are_one_line_and_status_1(verify: Verify, day: Day, free_port: int) -> None:
     day.publish([])
     day.summarise([])
-    for flag, url in (("--redis", f"redis://127.0.0.1:{free_port}/0"), ("--broker", f"amqp://127.0.0.1:{free_port}")):
+    for flag, url in (
+        ("--redis-url", f"redis://127.0.0.1:{free_port}/0"),
+        ("--broker-url", f"amqp://127.0.0.1:{free_port}"),
+    ):
         said = verify(*of(day), flag, url)
         assert said.returncode == 1
         assert len(said.stderr.splitlines()) == 1

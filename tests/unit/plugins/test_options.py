@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -18,6 +18,7 @@ from carpark.plugins import Plugins
 from carpark.plugins.loading import own_options
 from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.settings import Settings, load_settings
+from carpark.settings.fields import options_of
 from carpark.settings.options import CONTEXT
 from tests.support.processes import RunHere
 
@@ -349,6 +350,29 @@ def test_a_variable_that_is_no_setting_is_said_in_a_line_at_the_start(run: Run, 
     ]
     assert not any("warning" in line for line in said[3:])
     assert "warning" not in run(words, **AWAY, **right)[2]
+
+
+def _commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            yield from _commands(found, f"{name} {each}")
+    else:
+        yield name, command
+
+
+def test_the_flag_of_a_setting_is_its_variable_in_every_command() -> None:
+    settings = {option.argument: option.flag for option in options_of(Settings).values()}
+    seen = [
+        (name, parameter.opts, settings[str(parameter.name)])
+        for name, command in _commands(carpark, "carpark")
+        for parameter in command.params
+        if parameter.name in settings and parameter.param_type_name == "option"
+    ]
+    assert {name for name, _, _ in seen} >= {"carpark verify", "carpark dlq purge", "carpark generate entry"}
+    assert [each for each in seen if each[1] not in ([each[2]], ["--port"])] == []
 
 
 def test_every_command_is_among_those_that_say_it_or_is_the_doctor() -> None:
