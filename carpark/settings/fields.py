@@ -7,10 +7,15 @@ what pydantic makes of text.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
@@ -32,6 +37,7 @@ _SECRET = Text(str, "", mask="all")
 _SAID = {"missing": "a value", "extra_forbidden": "a setting that there is"}
 
 _LONGEST = 64 * 1024
+_READ_SECONDS = 5.0
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -162,8 +168,7 @@ def given_texts(
 
 def _in(variable: str, path: str) -> str | InvalidSetting:
     try:
-        with parse_path(path).open("rb") as file:
-            text = file.read(_LONGEST + 1).decode("utf-8-sig").rstrip("\r\n")
+        text = _bytes_in(parse_path(path)).decode("utf-8-sig").rstrip("\r\n")
     except OSError as error:
         return InvalidSetting(variable, path, f"a file that can be read ({(error.strerror or str(error)).lower()})")
     except ValueError:
@@ -172,6 +177,25 @@ def _in(variable: str, path: str) -> str | InvalidSetting:
         said = "too long" if text.strip() else "empty"
         return InvalidSetting(variable, path, f"a file that has the value; it is {said}")
     return OfFile(text)
+
+
+def _bytes_in(path: Path) -> bytes:
+    """Read a file, a pipe too; one that nobody writes to, or ends, is not waited for without end."""
+    found, deadline = b"", time.monotonic() + _READ_SECONDS
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        there = select.poll()
+        there.register(file, select.POLLIN)
+        while len(found) <= _LONGEST:
+            if not there.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, f"nobody has written it to its end within {_READ_SECONDS:g} s")
+            part = os.read(file, _LONGEST + 1 - len(found))
+            if not part:
+                break
+            found += part
+    finally:
+        os.close(file)
+    return found
 
 
 def read(model: type[M], texts: Given, prefix: str = PREFIX, called: Mapping[str, str] | None = None) -> M:

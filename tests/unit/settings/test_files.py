@@ -13,7 +13,7 @@ from carpark.ops.doctor.given import read_given
 from carpark.plugins import Plugins
 from carpark.plugins.loading import load, with_flags
 from carpark.plugins.manager import own_settings
-from carpark.settings import Settings, load_settings
+from carpark.settings import Settings, fields, load_settings
 from carpark.settings.fields import Option, given_texts, options_of, read, shown
 from tests.support.processes import Processes, RunHere
 
@@ -83,6 +83,43 @@ def test_both_are_refused_and_so_is_a_file_that_is_none(tmp_path: Path, option: 
     assert refused({option.variable: "", name: str(file)}).endswith("it is too long")
     for path, wanted in ((folder, "is a directory"), (f"{folder}/none", "no such file or directory")):
         assert refused({option.variable: "", name: path}).endswith(f"a file that can be read ({wanted})")
+
+
+@pytest.mark.parametrize("option", [CORE["CARPARK_BROKER_URL"], WEBHOOK["CARPARK_WEBHOOK_SECRET"]], ids=str)
+@pytest.mark.parametrize("written", [None, b"", b"half a secr"], ids=["no writer", "a silent one", "one that hangs"])
+def test_a_pipe_that_nobody_writes_to_its_end_is_not_waited_for_without_end(
+    tmp_path: Path, option: Option, written: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "_READ_SECONDS", 0.2)
+    pipe = tmp_path / "secret"
+    os.mkfifo(pipe)
+    writer = None if written is None else os.open(pipe, os.O_RDWR)
+    try:
+        if writer is not None:
+            os.write(writer, written or b"")
+        said = refused({option.variable: "", f"{option.variable}_FILE": str(pipe)})
+    finally:
+        if writer is not None:
+            os.close(writer)
+    assert said.endswith("a file that can be read (nobody has written it to its end within 0.2 s)")
+    assert "secr'" not in said
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3])
+def test_a_pipe_is_as_good_as_a_file(late: float, tmp_path: Path) -> None:
+    option = CORE["CARPARK_WRITER_TOKEN"]
+    script = f"sleep {late}; printf s3c; sleep {late}; printf 'ret\\n'"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    shell = subprocess.Popen(["bash", "-c", f"({script}) > '{pipe}'"])
+    try:
+        assert value_of(option, {f"{option.variable}_FILE": str(pipe)}) == "s3cret"
+    finally:
+        assert shell.wait(10) == 0
+    show = "import os; from carpark.settings import load_settings; print(load_settings().writer_token)"
+    command = f"exec 9< <({script}); {option.variable}_FILE=/dev/fd/9 '{sys.executable}' -c '{show}'"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("s3cret\n", "")
 
 
 def test_all_that_is_wrong_is_said_at_once_and_no_secret(tmp_path: Path) -> None:
