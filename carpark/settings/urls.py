@@ -62,7 +62,6 @@ REDIS_OPTIONS = {
     "client_name": _WORD,
     "db": integer(0, 9999),
     "health_check_interval": integer(0, 1_000_000, "a whole number of seconds"),
-    "max_connections": integer(1, 1_000_000),
     "password": _WORD,
     "protocol": integer(2, 3),
     "retry_on_timeout": _YES,
@@ -94,6 +93,7 @@ _SENTINEL_OPTIONS = {"sentinel_password": Text(str, "a password"), "sentinel_use
 _ELSEWHERE = {
     **dict.fromkeys(("cacertfile", "certfile", "keyfile", "verify", "server_name_indication"), "there is ssl_options"),
     **dict.fromkeys(("connection_timeout", "timeout"), "there is socket_timeout, in seconds"),
+    "max_connections": "each thread has a connection of its own, which none may lack",
     "name": "each service names its connections itself",
 }
 """Options of other clients, and of RabbitMQ's documentation, with what there is in their place."""

@@ -79,7 +79,8 @@ REDIS = {
     "redis://h?socket_timeout=": f"{SECONDS} for its option socket_timeout",
     "redis://h?db=first": "a whole number from 0 to 9999 for its option db",
     "redis://h?protocol=4": "a whole number from 2 to 3 for its option protocol",
-    "redis://h?max_connections=-1": "a whole number from 1 to 1000000 for its option max_connections",
+    "redis://h?max_connections=1": "no option max_connections; each thread has a connection of its own, which none may "
+    "lack",
     "redis://h?health_check_interval=1.5": "a whole number of seconds from 0 to 1000000 for its option "
     "health_check_interval",
     "redis://h?socket_keepalive=off": "yes or no or true or false or 1 or 0 for its option socket_keepalive",
