@@ -197,5 +197,7 @@ class RedisLot(Lot):
             return script(args=arguments)
         except Exception as error:  # whatever the client raises, it is no plate's fault
             refuses = is_refusal(error)
-            what = f"refuses ({words(error)})" if refuses else f"is away ({why(error)})"
-            raise RecordsUnavailable(f"Redis at {self._where} {what}", refuses=refuses) from error
+            what = f" refuses ({words(error)})" if refuses else f" is away ({why(error)})"
+            if not isinstance(error, (redis.RedisError, OSError)):
+                what = f": {words(error)}"
+            raise RecordsUnavailable(f"Redis at {self._where}{what}", refuses=refuses) from error

@@ -238,7 +238,7 @@ class Backend:
     def _note_away(self, error: RecordsUnavailable) -> None:
         if not self._away:
             self._away = True
-            log.warning("the records cannot be reached, events wait: %s", error)
+            log.warning("events wait for the records: %s", error)
 
 
 class _Lifecycle(Middleware):

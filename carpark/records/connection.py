@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -133,7 +135,7 @@ def require(url: str, rights: Callable[[], tuple[Sequence[str], Sequence[str]]])
 
 
 def words(error: BaseException) -> str:
-    """Say what Redis or its client said.
+    """Say what Redis or its connection said; or that a mistake, of ours or of the client, is no word of Redis.
 
     Args:
         error: What the client raised.
@@ -144,7 +146,13 @@ def words(error: BaseException) -> str:
     from redis import RedisError
 
     said = " ".join(str(error).split())
-    return said if isinstance(error, RedisError) else f"{type(error).__name__}: {said}"
+    if isinstance(error, RedisError):
+        return said
+    said = f"{type(error).__name__}: {said}"
+    if isinstance(error, OSError):
+        return said
+    places = [f", at {Path(each.filename).name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__)]
+    return f"no error of its own, but {said}{places[-1] if places else ''}"
 
 
 def _primary(url: str, options: dict[str, Any]) -> redis.Redis:

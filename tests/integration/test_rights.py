@@ -380,7 +380,7 @@ def test_what_redis_refuses_once_a_worker_has_run_is_waited_for_and_makes_no_dea
         for number, (refuse, allow) in enumerate(refusals, 1):
             refuse()
             send(channel, number)
-            wait_for("the records cannot be reached, events wait: Redis: ", number)
+            wait_for("events wait for the records: Redis: ", number)
             allow()
             wait_for("the records are back", number)
             eventually(lambda expected=number + 1: len(sink.ids) == expected, 30)  # type: ignore[misc]
@@ -411,9 +411,15 @@ def test_whatever_a_client_raises_is_the_service_s_problem() -> None:
             return call
 
     client: Any = Client()
-    with pytest.raises(RecordsUnavailable, match=r"^Redis: TypeError: unexpected") as caught:
+    with pytest.raises(
+        RecordsUnavailable, match=r"^Redis: no error of its own, but TypeError: .+, at test_rights.py:\d+$"
+    ) as caught:
         Records(client, 1, ()).record(stay(1))
     assert caught.value.refuses
+    with contextlib.closing(connect("memory://")) as known, pytest.raises(RecordsUnavailable) as of_lot:
+        RedisLot(known, Clock())._ask(client.register_script(""))
+    said = str(of_lot.value)
+    assert re.search(r"^Redis at \S+: no error of its own, but TypeError: .+, at test_rights.py:\d+$", said)
     assert not is_refusal(redis.exceptions.BusyLoadingError("LOADING"))
     assert not is_refusal(redis.exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots, but"))
 
