@@ -41,7 +41,7 @@ settings = re.findall("`CARPARK_([A-Z_]+)`", open("docs/settings.md", encoding="
 known = dict([(each, "CARPARK_" + each) for each in settings] + [(each, each) for each in taken])
 for name in given:
     ours, plain = name.startswith("CARPARK_"), re.sub("^CARPARK_|_FILE$$", "", name.upper())
-    near = difflib.get_close_matches(plain, settings if ours else known, 1, 0.75 if ours else 0.6)
+    near = difflib.get_close_matches(plain, settings if ours else known, 1, 0.75 if ours else 0.65)
     if not ours or near and near[0] != plain and not plain.startswith("TEST_"):
         print(name + " (did you mean " + ("CARPARK_" + near[0] if ours else known[near[0]]) + "?)" if near else name)
 endef

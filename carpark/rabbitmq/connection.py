@@ -268,5 +268,5 @@ def _words(error: BaseException) -> str:
         text = str(inner)
     else:
         return why(inner)
-    said = re.search(r"[A-Z_]+ - (.+?)['\"]?$", " ".join(text.split()))
-    return said[1] if said else " ".join(text.split()) or type(inner).__name__
+    said = re.search(r"(['\"]?)\b[A-Z_]+ - (.+?)\1$", " ".join(text.split()))
+    return said[2] if said else " ".join(text.split()) or type(inner).__name__

@@ -96,6 +96,7 @@ def test_run_passes_only_the_settings_that_were_given(fake_venv: Path) -> None:
         ("soak ROUND=1", "soak does not take ROUND (did you mean ROUNDS?)"),
         ("entry RATE=5", "entry does not take RATE (did you mean CARPARK_RATE?)"),
         ("lint ARGS=carpark", "lint does not take ARGS"),
+        ("sbom FORMAT=x", "sbom does not take FORMAT."),
         ("clean ALL:=1", "clean does not take ALL"),
         ("help QUICK=1", "help does not take QUICK"),
         ("QUICK=1", "help does not take QUICK"),

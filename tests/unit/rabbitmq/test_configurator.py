@@ -128,3 +128,11 @@ def test_a_refusal_is_told_from_a_rabbitmq_that_is_away(error: Exception, refuse
     said = unavailable("amqp://me:hidden@h", error)
     assert said.refuses == refuses
     assert "hidden" not in str(said)
+
+
+@pytest.mark.parametrize("said", ["access to vhost 'v' refused for user 'w'", 'no queue "q"', "shutdown"])
+@pytest.mark.parametrize("written", ["{}", "(530, '{}')", "Client was disconnected: '{}'", 'at once: "{}"'])
+def test_what_rabbitmq_says_keeps_its_own_quotes(said: str, written: str) -> None:
+    reason, _ = explain(exceptions.ProbableAccessDeniedError(written.format(f"NOT_ALLOWED - {said}")))
+    assert said in reason
+    assert reason.startswith(said)
