@@ -16,6 +16,7 @@ from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.domain.routing import DELIVER
 from carpark.errors import ConfigurationError
 from carpark.plugins.loading import load
+from carpark.plugins.options import warn_of_slips
 from carpark.telemetry.folder import join_master
 
 __all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_exit"]
@@ -23,8 +24,11 @@ __all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_e
 
 def _start() -> Backend:
     try:
-        join_master()  # before a plugin can import prometheus_client
-        return Backend(*load(kinds=("sinks",)))
+        is_first = join_master()  # before a plugin can import prometheus_client
+        settings, plugins = load(kinds=("sinks",))
+        if is_first:
+            warn_of_slips(plugins)
+        return Backend(settings, plugins)
     except ConfigurationError as error:
         for each in error.findings:
             print(f"carpark: {each}", file=sys.stderr)  # noqa: T201 - logging is not set up yet

@@ -10,6 +10,7 @@ import click
 
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
+from carpark.plugins.loading import slips
 from carpark.plugins.options import PluginCommand, plugin_options
 from carpark.rabbitmq.topology import check_queues
 from carpark.services import METRICS_SETTING, SERVICES
@@ -61,8 +62,10 @@ def worker(settings: Settings, plugins: Plugins, dramatiq_options: tuple[str, ..
     check_queues(settings)
     listen(settings.bind, SERVICES["backend"].port_or(settings.metrics_port), METRICS_SETTING).close()
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
-    # Flags are handed on as variables: the actors read nothing else.
-    os.execve(sys.executable, command, dict(plugins.environ))  # noqa: S606 - no shell is wanted
+    # Flags are handed on as variables: the actors read nothing else. What was warned of is not: they would too.
+    slipped = {found.partition(" ")[0] for found, _ in slips(plugins.environ, plugins)}
+    environ = {name: text for name, text in plugins.environ.items() if name not in slipped}
+    os.execve(sys.executable, command, environ)  # noqa: S606 - no shell is wanted
 
 
 def _check_options(options: tuple[str, ...]) -> None:

@@ -283,6 +283,9 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         return self._lane.is_idle
 
     def _read_what_is_there(self) -> None:
+        if self._restart_at is not None:  # what is read now is delivered again, and pika would hold all of it
+            time.sleep(LEAVE_EVERY)
+            return
         self._take(*next(self.iterator))
         # pika reads a few messages at a time; what else has arrived by now belongs to the same batch. They are taken
         # before more are read: what is long leaves, and headers take more memory in pika's form than in ours.
@@ -295,7 +298,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             waiting = self.channel.get_waiting_message_count()
 
     def _take(self, method: Any, properties: pika.BasicProperties | None, body: bytes | None) -> None:
-        if method is None or properties is None or body is None:
+        if method is None or properties is None or body is None or self._restart_at is not None:
             return
         is_long = len(body) > MAX_BODY_BYTES
         is_marker = (
@@ -368,8 +371,18 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         self.broker.outage.end(name)
 
     def _bury_now(self, delivery: Delivery) -> None:
-        """Make a dead letter of what is too long to be kept until its turn comes; the worker has only to count it."""
-        self._bury(delivery, delivery)
+        """Make a dead letter of what is too long to be kept until its turn comes; the worker has only to count it.
+
+        While RabbitMQ does not take it, it stays in its place, and what came before it goes on meanwhile.
+        """
+        name = xq_name(self.queue_name)
+        try:
+            self._bury(delivery, delivery)
+        except ConnectionClosed as error:
+            self.broker.outage.begin(name, error)
+            self._restart_at = time.monotonic() + BACKOFF_SECONDS[-1]
+            return
+        self.broker.outage.end(name)
         self._note(delivery, delivery)
         delivery.is_buried, delivery.body, delivery.properties = True, b"", pika.BasicProperties()
         self.broker.lanes.hand_on(delivery)

@@ -45,15 +45,21 @@ def master_pid() -> int | None:
     return None if parent is None else parent.pid
 
 
-def join_master() -> None:
+def join_master() -> bool:
     """Have prometheus_client keep its numbers in the master's folder, whoever imports it first; no-op without a master.
+
+    Returns:
+        Whether this process is the master's first, or has no master.
 
     Raises:
         InvalidSetting: The system's temporary folder cannot be used.
     """
     master = master_pid()
-    if master is not None:
-        os.environ[METRICS_FOLDER] = str(enter(master)[0])
+    if master is None:
+        return True
+    folder, is_first = enter(master)
+    os.environ[METRICS_FOLDER] = str(folder)
+    return is_first
 
 
 def enter(master: int) -> tuple[Path, bool]:

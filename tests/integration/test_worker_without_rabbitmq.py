@@ -77,6 +77,20 @@ def test_one_whose_rabbitmq_is_away_ends_at_once(processes: Processes, redis_url
     assert plain(worker).count("; events wait") == 1
 
 
+@pytest.mark.parametrize("command", ["dramatiq carpark.actors", "carpark worker"])
+def test_it_says_once_that_a_variable_is_no_setting(
+    processes: Processes, redis_url: str, free_port: int, command: str
+) -> None:
+    environ = {"CARPARK_BROKER_URL": f"amqp://127.0.0.1:{free_port}", "CARPARK_REDIS_URL": redis_url}
+    worker = processes.start(
+        [*command.split(), "--processes", "2", "--threads", "1"],
+        env={**environ, "CARPARK_SINKS": "stdout", "CARPARK_METRICS_PORT": "0", "CARPARK_REDIS_ULR": "x"},
+    )
+    worker.wait_for_line(AWAY)
+    assert worker.terminate() == 0
+    assert worker.output.count("CARPARK_REDIS_ULR is not a setting; did you mean CARPARK_REDIS_URL?") == 1
+
+
 def test_a_queue_that_gets_other_arguments_while_it_runs_is_one_line_and_waited_for(
     processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, store: redis.Redis
 ) -> None:
@@ -123,6 +137,26 @@ def test_dead_letters_that_rabbitmq_does_not_take_are_one_line_and_kept(
     requests.delete(full, timeout=10).raise_for_status()
     worker.wait_for_line(r"\[WARNING\] RabbitMQ is (back|there) after [0-9.]+ s$")
     eventually(lambda: count(channel, "vehicle_entry.XQ") == 2)
+    assert worker.terminate() == 0
+    assert (plain(worker).count("; events wait"), worker.output.count("dead-lettered: ")) == (1, 1)
+
+
+def test_what_came_before_a_long_body_takes_effect_though_rabbitmq_takes_no_dead_letter(
+    processes: Processes, server_environ: dict[str, str], channel: BlockingChannel, full: str, store: redis.Redis
+) -> None:
+    for number in range(20):
+        channel.basic_publish("", "vehicle_entry", bare(id=f"e{number}", vehicle_plate=f"BEFORE{number}"))
+    channel.basic_publish("", "vehicle_entry", b"[" * 70_000)
+    channel.basic_publish("", "vehicle_entry", bare(id="after", vehicle_plate="AFTER"))
+    eventually(lambda: count(channel, "vehicle_entry") == 22)
+    worker = processes.start(
+        ["carpark", "worker", "--processes", "1", "--threads", "2", "--sinks", "stdout"], env=server_environ
+    )
+    worker.wait_for_line(REFUSED)
+    eventually(lambda: store.scard("entry_plates") == 20, what="what came before it is recorded")
+    requests.delete(full, timeout=10).raise_for_status()
+    eventually(lambda: count(channel, "vehicle_entry.XQ") == 2, what="it is tried again")
+    eventually(lambda: store.sismember("entry_plates", "AFTER"))
     assert worker.terminate() == 0
     assert (plain(worker).count("; events wait"), worker.output.count("dead-lettered: ")) == (1, 1)
 
