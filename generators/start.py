@@ -62,7 +62,7 @@ def run_service(kind: str, settings: Settings, plugins: Plugins, plan: Plan, dur
         )
         stack.callback(publisher.close)
         rights.require(settings.broker_url, name, rights.rights_of(settings.partitions)[rights.CAMERAS])
-        require(settings.redis_url, lot.rights)
+        require(settings.redis_url, lambda: lot.rights()[1])
         console.say(f"{service.title}: {settings.rate:g} events/s; metrics at {page.url}")
         if lane.journal and (last := lane.journal.last or "") > format_time(clock.now()):
             console.say(f"{service.title}: the clock is behind the journal's last event: times go on from {last}")

@@ -12,6 +12,7 @@ import sys
 import dramatiq
 
 from carpark.backend.processing import Backend
+from carpark.backend.servers import is_checked
 from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.domain.routing import DELIVER
 from carpark.errors import ConfigurationError
@@ -26,7 +27,7 @@ def _start() -> Backend:
     try:
         is_first = join_master()  # before a plugin can import prometheus_client
         settings, plugins = load(kinds=("sinks",))
-        if is_first:
+        if is_first and not is_checked():
             warn_of_slips(plugins)
         return Backend(settings, plugins)
     except ConfigurationError as error:

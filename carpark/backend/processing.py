@@ -20,6 +20,7 @@ from carpark.backend.gate import Gate
 from carpark.backend.meter import Meter
 from carpark.backend.prometheus import Prometheus
 from carpark.backend.relay import Relay
+from carpark.backend.servers import check_servers, is_checked
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.batches import parts_of
 from carpark.broker.failures import Failures
@@ -29,10 +30,7 @@ from carpark.domain.routing import DELIVER, WORK, event_of, event_queues, is_eve
 from carpark.errors import CarparkError, ConfigurationError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
 from carpark.plugins import Plugins
-from carpark.rabbitmq import rights
-from carpark.rabbitmq.topology import check_queues
 from carpark.records import Recorded, Records, connect
-from carpark.records.connection import require
 from carpark.settings import Settings
 from carpark.settings.options import EXIT_USAGE, fail
 from carpark.telemetry import folder
@@ -199,12 +197,10 @@ class Backend:
             ConfigurationError: RabbitMQ has other queues than those of the settings; or it or Redis refuses, or lacks a
                 right of this user.
         """
-        # The first of a worker's processes tries for all: what is wrong is said once, and ends them all.
-        if isinstance(self.broker, RabbitmqBroker) and folder.enter(folder.master_pid() or os.getpid())[1]:
-            needed = rights.rights_of(self._settings.partitions)[rights.WORKER]
-            rights.require(self._settings.broker_url, "carpark backend", needed)
-            check_queues(self._settings)
-            require(self._settings.redis_url, self.records.rights)
+        # The first of a worker's processes checks for all: what is wrong is said once, and ends them all.
+        is_first = isinstance(self.broker, RabbitmqBroker) and folder.enter(folder.master_pid() or os.getpid())[1]
+        if is_first and not is_checked():
+            check_servers(self._settings)
         self._relay.start()
 
     def stop(self) -> None:

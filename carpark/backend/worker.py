@@ -8,11 +8,10 @@ from typing import NoReturn
 
 import click
 
+from carpark.backend.servers import CHECKED, check_servers
 from carpark.errors import InvalidSetting
 from carpark.plugins import Plugins
-from carpark.plugins.loading import slips
 from carpark.plugins.options import PluginCommand, plugin_options
-from carpark.rabbitmq.topology import check_queues
 from carpark.services import METRICS_SETTING, SERVICES
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, SINK_SETTINGS, examples
@@ -59,13 +58,11 @@ def worker(settings: Settings, plugins: Plugins, dramatiq_options: tuple[str, ..
         )
     _check_options(dramatiq_options)
     plugins.try_out(settings, ("sinks",))
-    check_queues(settings)
+    check_servers(settings)
     listen(settings.bind, SERVICES["backend"].port_or(settings.metrics_port), METRICS_SETTING).close()
     command = [sys.executable, "-m", "dramatiq", "carpark.actors", *dramatiq_options]
-    # Flags are handed on as variables: the actors read nothing else. What was warned of is not: they would too.
-    slipped = {found.partition(" ")[0] for found, _ in slips(plugins.environ, plugins)}
-    environ = {name: text for name, text in plugins.environ.items() if name not in slipped}
-    os.execve(sys.executable, command, environ)  # noqa: S606 - no shell is wanted
+    # Flags are handed on as variables: the actors read nothing else.
+    os.execve(sys.executable, command, {**plugins.environ, CHECKED: str(os.getpid())})  # noqa: S606 - no shell is wanted
 
 
 def _check_options(options: tuple[str, ...]) -> None:

@@ -1,15 +1,16 @@
 """Which rights a user of RabbitMQ needs, service by service, and a try of each that changes nothing.
 
 RabbitMQ looks at rights before anything else. So each is tried with a request that it cannot grant: 403 means that the
-right is missing, any other answer that it is there. Its log has a line for each.
+right is missing, any other answer that it is there. Its log has a line for each. What a service declares anyway says as
+much without one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import pika
 from dramatiq.common import xq_name
@@ -19,8 +20,11 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from carpark.domain.routing import event_queues
 from carpark.errors import BrokerUnavailable, InvalidSetting, named
 from carpark.rabbitmq.connection import open_connection, raise_refusal
-from carpark.rabbitmq.topology import EXCHANGE, all_queues, with_companions
+from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, QUORUM, all_queues, declare_queue, with_companions
 from carpark.settings.values import mask_urls
+
+if TYPE_CHECKING:
+    from carpark.settings import Settings
 
 CONFIGURE, WRITE, READ = "configure", "write", "read"
 
@@ -117,23 +121,59 @@ def _try(channel: BlockingChannel, kind: str, name: str, queue: str) -> None:
         channel.queue_unbind(queue, EXCHANGE, "carpark.rights")  # which is not bound
 
 
-def require(urls: str, name: str, rights: Iterable[Right] = ()) -> None:
+def require(
+    urls: str, name: str, rights: Iterable[Right] = (), queues: Collection[str] = (), queue_type: str = CLASSIC
+) -> None:
     """See at a service's start that RabbitMQ lets it in and grants what it needs, so that it need not wait in vain.
 
     Args:
         urls: AMQP URLs separated by ``;``. While none can be reached nothing is tried: RabbitMQ is waited for.
         name: What the connection is called in RabbitMQ's management UI.
         rights: What it needs.
+        queues: What it declares first. That shows each right to these but that to read, without a line in the log.
+        queue_type: Of which type.
 
     Raises:
         InvalidSetting: RabbitMQ refuses the user, the password or the virtual host, or a right is missing.
+        QueueMismatch: A queue exists with other arguments.
+        ExchangeMismatch: The exchange does.
     """
     try:
         with contextlib.closing(open_connection(urls, name)) as connection:
-            missing = denied(connection, rights)
+            shown, refusal = {*queues, *([EXCHANGE] if queues else [])}, None
+            try:
+                channel = connection.channel()
+                for each in queues:
+                    declare_queue(channel, each, queue_type)
+            except exceptions.ChannelClosedByBroker as error:
+                shown, refusal = set(), error
+            missing = denied(connection, (each for each in rights if each.kind == READ or each.name not in shown))
+            if refusal and not missing:
+                raise refusal
     except (BrokerUnavailable, exceptions.AMQPError) as error:
         raise_refusal(urls, error)
         return
     if missing:
         wanted = f"a user with the right to {named(missing)} (docs/rights.md)"
         raise InvalidSetting("CARPARK_BROKER_URL", mask_urls(urls), wanted)
+
+
+def require_worker(settings: Settings) -> None:
+    """See at a worker's start to its user and its queues.
+
+    Rights are patterns over names: what is not shown by declaring is tried on the names of one partition, the last.
+
+    Args:
+        settings: Of these, ``broker_url``, ``queue_type`` and ``partitions`` are used.
+
+    Raises:
+        ConfigurationError: RabbitMQ refuses; or a right is missing; or a queue or the exchange is another.
+    """
+    last = settings.partitions - 1
+    earlier = {name for queue in event_queues(last) for name in with_companions(queue)}
+    queues = [name for queue in all_queues(settings.partitions) for name in with_companions(queue)]
+    if settings.queue_type == QUORUM:
+        # In a cluster the node with the dead letters may be away, and RabbitMQ 4 takes minutes to say so.
+        queues = [name for name in queues if name != xq_name(name)]
+    rights = [right for right in rights_of(settings.partitions)[WORKER] if right.name not in earlier]
+    require(settings.broker_url, "carpark backend", rights, queues, settings.queue_type)

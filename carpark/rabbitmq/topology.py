@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
 from pika import spec
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import ChannelClosedByBroker
 
 from carpark.domain.routing import WORK, event_queues, is_event_queue
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, QueueMismatch
-from carpark.rabbitmq.connection import explain, open_connection, raise_refusal
+from carpark.rabbitmq.connection import explain
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
     from carpark.rabbitmq.management import ManagementApi
-    from carpark.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -189,31 +188,6 @@ def declare_queues(channel: BlockingChannel, names: Iterable[str] = all_queues(1
     for name in names:
         for each in with_companions(name):
             declare_queue(channel, each, queue_type)
-
-
-def check_queues(settings: Settings) -> None:
-    """Declare the queues before a worker starts, so that it does not wait for what waiting does not mend.
-
-    Args:
-        settings: Of these, ``broker_url``, ``queue_type`` and ``partitions`` are used. While RabbitMQ cannot be reached
-            nothing is checked: it is waited for.
-
-    Raises:
-        QueueMismatch: One exists with other arguments.
-        ExchangeMismatch: The exchange does.
-        InvalidSetting: RabbitMQ refuses the user, the password, the virtual host, or to declare a queue.
-    """
-    url, queue_type = settings.broker_url, settings.queue_type
-    if url.startswith("stub:"):
-        return
-    try:
-        with contextlib.closing(open_connection(url, "carpark backend")) as connection:
-            for each in (each for queue in all_queues(settings.partitions) for each in with_companions(queue)):
-                # In a cluster the node with the dead letters may be away, and RabbitMQ 4 takes minutes to say so.
-                if queue_type != QUORUM or each != xq_name(each):
-                    declare_queue(connection.channel(), each, queue_type)
-    except (BrokerUnavailable, AMQPError) as error:
-        raise_refusal(url, error)
 
 
 def why_not_to_look(connection: BlockingConnection, name: str, management: ManagementApi | None = None) -> str:

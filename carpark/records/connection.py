@@ -113,18 +113,18 @@ def is_refusal(error: BaseException) -> bool:
     return True
 
 
-def require(url: str, rights: Callable[[], tuple[Sequence[str], Sequence[str]]]) -> None:
+def require(url: str, ask: Callable[[], Sequence[str] | None]) -> None:
     """See at a service's start that Redis lets it in and grants what it needs, so that it need not wait in vain.
 
     Args:
         url: The records' URL.
-        rights: Asks which ones are granted, and which are not. While Redis cannot be reached it is waited for.
+        ask: Uses Redis, and may say which rights are missing. While it cannot be reached it is waited for.
 
     Raises:
         InvalidSetting: Redis refuses, or a right is missing.
     """
     try:
-        _, missing = rights()
+        missing = ask()
     except RecordsUnavailable as error:
         if error.refuses:
             raise InvalidSetting("CARPARK_REDIS_URL", mask_url(url), f"one that does not refuse: {error}") from error

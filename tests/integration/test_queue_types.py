@@ -22,6 +22,7 @@ from carpark.rabbitmq.topology import all_queues, declare_queues, queue_argument
 from carpark.settings import Settings
 from tests.support.mailbox import bodies, count, dead_letters, fill
 from tests.support.processes import WORKER_READY, Processes
+from tests.support.servers import RabbitmqServer
 
 QUORUM = {"x-queue-type": "quorum"}
 LOOKS = 25
@@ -176,7 +177,8 @@ def test_a_worker_does_not_start_on_queues_with_other_arguments(
     channel.queue_declare(name, durable=True, arguments=dict(arguments))
     worker = processes.start([*command, "--processes", "1", "--threads", "1"], env=server_environ)
     assert worker.wait() == 2, worker.output
-    (line,) = [each for each in worker.output.splitlines() if each.startswith("carpark: ")]
+    lines = worker.output.splitlines()
+    (line,) = [each for each in lines if each.startswith("carpark: ") or command[0] == "carpark"]
     assert f"queue '{name}' exists with other arguments than carpark's (inequivalent arg '{said}" in line
     assert "CARPARK_QUEUE_TYPE" in line
     assert "Traceback" not in worker.output
@@ -217,5 +219,22 @@ def test_a_worker_that_may_not_declare_its_queues_is_told_so(
     worker = processes.start(["carpark", "worker"], env=environ)
     assert worker.wait() == 2
     (line,) = worker.output.splitlines()
-    assert "access to queue 'vehicle_entry'" in line
-    assert "its permissions (docs/rights.md)" in line
+    assert "wanted a user with the right to configure vehicle_entry, configure vehicle_entry.DQ" in line
+    assert line.endswith("(docs/rights.md)")
+
+
+def test_rights_are_tried_once_and_leave_a_few_lines_in_the_log_of_rabbitmq_however_many_partitions(
+    processes: Processes, server_environ: dict[str, str], private_rabbitmq: RabbitmqServer
+) -> None:
+    def errors() -> int:
+        (log,) = (private_rabbitmq.folder / "log").glob("*@localhost.log")
+        return log.read_text(encoding="utf-8").count("caused a channel exception")
+
+    before = errors()
+    more = {"CARPARK_BROKER_URL": private_rabbitmq.url, "CARPARK_PARTITIONS": "4"}
+    process = processes.start(
+        ["carpark", "worker", "--processes", "2", "--threads", "1"], env={**server_environ, **more}
+    )
+    process.wait_for_line(WORKER_READY)
+    assert process.terminate() == 0
+    assert errors() - before == 7

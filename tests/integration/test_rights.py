@@ -165,20 +165,25 @@ def test_each_right_that_is_missing_is_found_and_trying_changes_nothing(
 @pytest.mark.parametrize(
     ("rights", "lacks"),
     [
-        ({CONFIGURE: ".*", READ: ".*"}, r"write .*vehicle_entry"),
-        ({CONFIGURE: ".*", WRITE: ".*", READ: r"^vehicle_(entry|events)"}, "read .*vehicle_exit"),
+        ({CONFIGURE: ".*", READ: ".*"}, r"write vehicle_entry\.1"),
+        ({CONFIGURE: ".*", WRITE: ".*", READ: r"^vehicle_(entry|events)"}, "read vehicle_exit.1, read"),
+        ({CONFIGURE: ".*", WRITE: ".*", READ: r"^(vehicle_|carpark_)[a-z]+(\.DQ)?$"}, r"read vehicle_entry\.1"),
         ({CONFIGURE: ".*", WRITE: r"^vehicle_", READ: ".*"}, r"write amq\.default"),
-        ({CONFIGURE: r"\.(DQ|XQ)$", WRITE: ".*", READ: ".*"}, "configure .*vehicle_entry"),
-        ({}, "vehicle_entry"),
+        ({CONFIGURE: r"\.(DQ|XQ)$", WRITE: ".*", READ: ".*"}, r"configure vehicle_entry\.1"),
+        ({}, "configure vehicle_entry.1"),
     ],
 )
 def test_a_worker_whose_user_lacks_a_right_ends_with_one_line(
-    start: Callable[..., Process], channel: Any, make_user: Callable[..., str], rights: dict[str, str], lacks: str
+    start: Callable[..., Process], broker_url: str, make_user: Callable[..., str], rights: dict[str, str], lacks: str
 ) -> None:
-    process = worker(start, CARPARK_BROKER_URL=make_user(**rights))
-    line = one_line(process, "carpark: CARPARK_BROKER_URL='amqp://user0-")
-    assert re.search(lacks, line), line
-    assert ":pw@" not in process.output
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        declare_queues(connection.channel(), all_queues(2))
+    more = {"CARPARK_BROKER_URL": make_user(**rights), "CARPARK_PARTITIONS": "2"}
+    for process in (worker(start, **more), start("carpark", "worker", **more)):
+        line = one_line(process, "carpark: CARPARK_BROKER_URL='amqp://user0-")
+        assert re.search(f"the right to {lacks}", line), line
+        assert ":pw@" not in process.output
+    assert process.output.count("\n") == 1  # with no line of Dramatiq beside it
 
 
 @pytest.mark.parametrize("command", [("carpark", "worker"), ("carpark", "queues"), ("carpark", "dashboard")])
@@ -330,9 +335,11 @@ def test_a_worker_whose_user_of_redis_is_refused_ends_with_one_line(
     start: Callable[..., Process], channel: Any, acl: Acl, lost: str
 ) -> None:
     url = acl.set("worker", *ACLS["worker"], *(["resetpass"] if lost == "<password" else lost.split()))
-    line = one_line(worker(start, CARPARK_REDIS_URL=url), "carpark: CARPARK_REDIS_URL='redis://worker:***@")
-    assert "password@" not in line
-    assert ": wanted " in line
+    for process in (worker(start, CARPARK_REDIS_URL=url), start("carpark", "worker", CARPARK_REDIS_URL=url)):
+        line = one_line(process, "carpark: CARPARK_REDIS_URL='redis://worker:***@")
+        assert "password@" not in line
+        assert ": wanted " in line
+    assert process.output.count("\n") == 1
 
 
 def test_a_camera_and_a_dashboard_whose_user_of_redis_is_refused_end_with_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import partial
 
 import click
 
@@ -40,16 +41,15 @@ def dashboard(settings: Settings) -> None:
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # what goes wrong is said on the page, in one line
     server = DashboardServer(settings)
     rights.require(settings.broker_url, "carpark dashboard")
-    require(settings.redis_url, lambda: _look(settings))
+    require(settings.redis_url, partial(_look, settings))
     shown = ";".join(mask_url(url) for url in settings.broker_url.split(";"))
     server.run_until_signal(lambda: _say(f"dashboard: {server.url} shows {shown}"))
 
 
-def _look(settings: Settings) -> tuple[tuple[()], tuple[()]]:
+def _look(settings: Settings) -> None:
     """Ask once for what the pages show, so that a refusal is found at the start; it says itself what is missing."""
     with contextlib.closing(Records(connect(settings.redis_url, attempts=1), 1, settings.sinks)) as records:
         records.counts(), records.inside(), records.backlogs()
-    return (), ()
 
 
 def _say(line: str) -> None:

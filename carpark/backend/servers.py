@@ -1,0 +1,38 @@
+"""The one check of a worker's servers at its start, before it could wait in vain for what waiting does not mend."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from carpark.rabbitmq.rights import require_worker
+from carpark.records import Records, connect
+from carpark.records.connection import require
+from carpark.settings import Settings
+from carpark.telemetry import folder
+
+CHECKED = "_CARPARK_CHECKED"
+"""The variable by which ``carpark worker`` tells the worker that it becomes that it has checked: its process id."""
+
+
+def is_checked() -> bool:
+    """Say whether ``carpark worker`` checked settings and servers, and then became this worker.
+
+    Returns:
+        False where Dramatiq was started by itself.
+    """
+    return os.environ.get(CHECKED) == str(folder.master_pid() or os.getpid())
+
+
+def check_servers(settings: Settings) -> None:
+    """See that RabbitMQ and Redis let the worker in, that its rights are enough and its queues of the right type.
+
+    Args:
+        settings: The settings. A server that cannot be reached is not checked: it is waited for.
+
+    Raises:
+        ConfigurationError: One refuses; or a right is missing; or a queue or the exchange is another.
+    """
+    require_worker(settings)
+    with contextlib.closing(Records(connect(settings.redis_url, attempts=1), 1, settings.sinks)) as records:
+        require(settings.redis_url, lambda: records.rights()[1])
