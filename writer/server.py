@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -63,7 +62,6 @@ class WriterServer(HttpServer):
         registry: CollectorRegistry | None = None,
         inside: Callable[[], int | None] | None = None,
     ) -> None:
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is what group commit lives on
         self.summaries = SummaryFile(settings.csv)  # first, so that what was typed is judged before a port is tried
         try:
             listener = listen(settings.bind, settings.writer_port, SERVICES["writer"].setting, _BACKLOG)

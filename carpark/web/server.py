@@ -256,6 +256,8 @@ class HttpServer:
         wants_body: Callable[[str, Mapping[str, str]], bool] = lambda method, headers: True,
         **options: Any,
     ) -> None:
+        # A line for each request that waits for a thread: which is usual, and what the writer's group commit lives on.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._name = name
         self._thread: threading.Thread | None = None
         self._stopping = self._finished = False

@@ -272,7 +272,9 @@ def test_bodies_and_answers_of_all_clients_together_have_a_limit(serve: Callable
             assert get(server).ok
 
 
-def test_a_probe_is_answered_while_every_thread_is_busy(serve: Callable[..., HttpServer], app: Application) -> None:
+def test_a_probe_is_answered_while_every_thread_is_busy(
+    serve: Callable[..., HttpServer], app: Application, caplog: pytest.LogCaptureFixture
+) -> None:
     server = serve(PATIENT, threads=2)
     with SlowClients(server.port, 10, GET.replace(b"/ ", b"/stuck ")) as clients:
         eventually(lambda: app.asked == ["/stuck"] * 2)
@@ -282,6 +284,7 @@ def test_a_probe_is_answered_while_every_thread_is_busy(serve: Callable[..., Htt
             get(server, "/", timeout=0.3)
         app.released.set()
         eventually(lambda: all(b"200 OK" in answer for answer in clients.answers.values()))
+    assert [record.name for record in caplog.records if record.name.startswith("waitress")] == []
 
 
 def test_it_keeps_within_the_files_that_it_may_open(
