@@ -12,6 +12,7 @@ import os
 import re
 import select
 import time
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from carpark.errors import InvalidSetting, SeveralMistakes
-from carpark.settings.values import BYTE_ORDER_MARK, MASK, Text, as_text, wrapping
+from carpark.settings.values import MASK, Text, as_text, wrapping
 from carpark.settings.values import path as parse_path
 
 PREFIX = "CARPARK_"
@@ -147,12 +148,14 @@ def given_texts(
     """
     options = options_of(model, prefix)
     variables = {option.variable for option in options.values()}
+    # Compared as bytes: in an encoding that is not UTF-8 the mark has other letters, or none.
+    marked = {os.fsdecode(name.removeprefix(BOM_UTF8)) for name in map(fsencode, environ) if name.startswith(BOM_UTF8)}
     found: dict[str, str | InvalidSetting] = {}
     for name, option in options.items():
         text = "" if is_service_link(option.variable, environ) else environ.get(option.variable, "")
         file = option.file_variable
         path = "" if file in variables else environ.get(file, "")  # a field of that name is meant by it
-        if BYTE_ORDER_MARK + option.variable in environ:
+        if option.variable in marked:
             wanted = "the env file without the byte order mark (U+FEFF), which became a part of this name"
             found[name] = InvalidSetting(option.variable, MASK, wanted)
         elif (flag := flags.get(name)) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,20 @@ def test_an_env_file_that_begins_with_a_byte_order_mark_is_named() -> None:
         load_settings({"\ufeffCARPARK_WRITER_TOKEN": SECRET})
     said = "CARPARK_WRITER_TOKEN='***': wanted the env file without the byte order mark (U+FEFF)"
     assert str(caught.value).startswith(said)
+
+
+def test_it_is_named_in_an_encoding_that_has_no_such_mark_and_nothing_fails_without_it() -> None:
+    # To begin with the encoding that names of variables have, which is that of the terminal.
+    plain = {b"LC_ALL": b"C", b"PYTHONUTF8": b"0", b"PYTHONCOERCECLOCALE": b"0"}
+    command = [sys.executable, "-m", "carpark", "dlq", "list", "--broker-url", "stub://x"]
+    ends = [
+        subprocess.run(command, env=environ, capture_output=True, encoding="ascii")
+        for environ in (plain, {**plain, "\ufeffCARPARK_BROKER_URL".encode(): b"x"})
+    ]
+    assert [ended.returncode for ended in ends] == [2, 2]
+    assert "Traceback" not in ends[0].stderr
+    assert "byte order mark" not in ends[0].stderr
+    assert "CARPARK_BROKER_URL='***': wanted the env file without the byte order mark" in ends[1].stderr
 
 
 def test_a_file_name_may_have_quotes_in_it() -> None:
