@@ -216,7 +216,10 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, _REFUSALS):
         return "it refuses the user or the password", "check both in CARPARK_BROKER_URL"
     if isinstance(error, exceptions.IncompatibleProtocolError):
-        return "what listens there does not speak AMQP", "check host and port in CARPARK_BROKER_URL"
+        return (
+            "what listens there does not speak AMQP",
+            "check host and port in CARPARK_BROKER_URL; one for TLS takes amqps://",
+        )
     if isinstance(error, exceptions.ConnectionBlockedTimeout):
         return "it takes no messages, its memory or disk is full", "make room, or give it more"
     if isinstance(error, exceptions.UnroutableError):

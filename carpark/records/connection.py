@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from carpark.errors import InvalidSetting, RecordsUnavailable, named
 from carpark.settings.urls import is_sentinel_url, sentinels_of
 from carpark.settings.values import mask_url
-from carpark.web.ports import is_tls_refusal
+from carpark.web.ports import is_tls_refusal, why
 
 if TYPE_CHECKING:
     import fakeredis
@@ -127,7 +127,10 @@ def require(url: str, ask: Callable[[], Sequence[str] | None]) -> None:
         missing = ask()
     except RecordsUnavailable as error:
         if error.refuses:
-            raise InvalidSetting("CARPARK_REDIS_URL", mask_url(url), f"one that does not refuse: {error}") from error
+            advice = f"; {remedy(error)}" if is_tls_refusal(error) else ""
+            raise InvalidSetting(
+                "CARPARK_REDIS_URL", mask_url(url), f"one that does not refuse: {error}{advice}"
+            ) from error
         return
     if missing:
         wanted = f"a user with the right to run {named(missing)} (docs/rights.md)"
@@ -145,6 +148,8 @@ def words(error: BaseException) -> str:
     """
     from redis import RedisError
 
+    if is_tls_refusal(error):
+        return why(error)
     said = " ".join(str(error).split())
     if isinstance(error, RedisError):
         return said
@@ -153,6 +158,26 @@ def words(error: BaseException) -> str:
         return said
     places = [f", at {Path(each.filename).name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__)]
     return f"no error of its own, but {said}{places[-1] if places else ''}"
+
+
+def remedy(error: BaseException) -> str:
+    """Say what to do about what Redis or its client said.
+
+    Args:
+        error: What the client raised.
+
+    Returns:
+        One line.
+    """
+    from redis import exceptions
+
+    if is_tls_refusal(error):
+        return "name its port for TLS, or its CA, in CARPARK_REDIS_URL (docs/settings.md)"
+    if is_refusal(error):
+        return "check user, password and permissions in CARPARK_REDIS_URL"
+    if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError)):
+        return "it refuses that for now: wait, or see to what it says"
+    return "start Redis, or name another one in CARPARK_REDIS_URL"
 
 
 def _primary(url: str, options: dict[str, Any]) -> redis.Redis:

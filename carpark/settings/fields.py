@@ -149,7 +149,9 @@ def given_texts(
     options = options_of(model, prefix)
     variables = {option.variable for option in options.values()}
     # Compared as bytes: in an encoding that is not UTF-8 the mark has other letters, or none.
-    marked = {os.fsdecode(name.removeprefix(BOM_UTF8)) for name in map(fsencode, environ) if name.startswith(BOM_UTF8)}
+    marked = {
+        os.fsdecode(name.removeprefix(BOM_UTF8)) for name in map(os.fsencode, environ) if name.startswith(BOM_UTF8)
+    }
     found: dict[str, str | InvalidSetting] = {}
     for name, option in options.items():
         text = "" if is_service_link(option.variable, environ) else environ.get(option.variable, "")

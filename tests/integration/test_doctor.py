@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from carpark.rabbitmq.topology import declare_queues
 from carpark.records import Batch, Records, Settlement, connect
 from carpark.settings import Settings
 from tests.support.audited import stay
+from tests.support.helpers import eventually
 from tests.support.processes import OTHER_CLOCK, Processes
 from tests.support.servers import RedisServer
 
@@ -267,6 +269,39 @@ def test_a_clock_that_is_hours_off_is_said_with_what_it_does_not_mean(
         assert finding["level"] == "warning"
         assert re.fullmatch(rf"[67] h {where} this machine's", finding["found"]), name
         assert "joined by the events' own times" in finding["advice"]
+
+
+@pytest.mark.servers
+def test_a_redis_that_takes_no_writes_for_now_is_said(processes: Processes) -> None:
+    with contextlib.closing(RedisServer()) as server:
+        server.start()
+        env = {"CARPARK_BROKER_URL": "stub://", "CARPARK_REDIS_URL": server.url, "CARPARK_SINKS": "stdout"}
+        with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+            client.config_set("save", "3600 1")
+            shutil.rmtree(server.folder)
+            client.bgsave()
+            eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+            _, checks, _ = examine(processes, env)
+            (finding,) = checks["redis rights"]
+            assert finding["level"] == "problem"
+            assert finding["found"].startswith("not tried: Redis: MISCONF ")
+            assert finding["advice"] == "it refuses that for now: wait, or see to what it says"
+            client.config_set("busy-reply-threshold", 1)
+            client.config_set("save", "")  # takes scripts again
+        with socket.create_connection(("127.0.0.1", server.port)) as other:
+            other.sendall(b"EVAL 'while 1 do end' 0\r\n")
+            eventually(lambda: _is_busy(server), what="the script runs")
+            _, checks, output = examine(processes, env)
+    assert "BUSY" in checks["redis"][0]["found"]
+    assert "user, password" not in output
+
+
+def _is_busy(server: RedisServer) -> bool:
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        try:
+            return not client.ping()
+        except redis.ResponseError as error:
+            return str(error).startswith("BUSY")
 
 
 def test_a_retention_that_redis_has_no_room_for_is_said(processes: Processes, private_redis: RedisServer) -> None:

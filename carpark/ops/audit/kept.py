@@ -12,7 +12,7 @@ from carpark.domain.pairing import ENTRY, EXIT
 from carpark.errors import RecordsUnavailable
 from carpark.ops.audit.facts import INSIDE, Facts, under_way_to
 from carpark.records import Backlog, ForgottenPlates, Records, connect
-from carpark.records.connection import is_refusal, words
+from carpark.records.connection import is_refusal, remedy, words
 from carpark.records.store import INSIDE as PLATES_INSIDE
 from carpark.records.store import SEEN_ENTRIES, SEEN_EXITS
 
@@ -176,7 +176,7 @@ class Kept:
     def _unavailable(self, error: Exception) -> RecordsUnavailable:
         from carpark.settings.values import mask_url
 
-        said = f"Redis at {mask_url(self._url)}: {words(error)}; start it, or name another one in --redis-url"
+        said = f"Redis at {mask_url(self._url)}: {words(error)}; {remedy(error)}"
         return RecordsUnavailable(said, refuses=is_refusal(error))
 
 

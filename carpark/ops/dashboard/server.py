@@ -12,6 +12,7 @@ from carpark.ops.dashboard.base import Interface
 from carpark.ops.dashboard.park import CarPark, look
 from carpark.ops.dashboard.safety import MAX_FORM, check_login, guarded
 from carpark.records import Records, connect
+from carpark.records.connection import remedy
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.web.ports import is_login, is_loopback, listen
@@ -62,7 +63,7 @@ def make_app(
         try:
             return look(counts, broker)
         except RecordsUnavailable as error:
-            raise RecordsUnavailable(f"{str(error).rstrip('.')}; start it, or name it in CARPARK_REDIS_URL") from error
+            raise RecordsUnavailable(f"{str(error).rstrip('.')}; {remedy(error.__cause__ or error)}") from error
 
     return Dashboard(broker, park, links_of(settings) if links is None else links, prefix)
 

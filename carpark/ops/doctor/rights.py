@@ -6,14 +6,17 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from pika import exceptions
+from redis.exceptions import ResponseError
 
 from carpark.errors import BrokerUnavailable, RecordsUnavailable, named
 from carpark.ops.doctor.findings import Finding, ok, problem, warning
 from carpark.rabbitmq.connection import explain, open_connection
 from carpark.rabbitmq.rights import denied, rights_of
 from carpark.records import Records, connect
+from carpark.records.connection import remedy
 from carpark.records.store import INSIDE
 from carpark.settings import Settings
+from carpark.web.ports import is_tls_refusal
 from generators.clock import Clock
 from generators.redis_lot import RedisLot
 
@@ -72,7 +75,10 @@ def check_redis_rights(settings: Settings) -> list[Finding]:
             granted, refused = records.rights()
             cameras = RedisLot(client, Clock()).rights()
     except RecordsUnavailable as error:
-        return [problem(check, f"they cannot be asked for: {error}", _ADVICE)] if error.refuses else []
+        if isinstance(error.__cause__, ResponseError) and not error.refuses:
+            return [problem(check, f"not tried: {error}", remedy(error.__cause__))]
+        is_said = not error.refuses or is_tls_refusal(error)  # by the check of Redis itself
+        return [] if is_said else [problem(check, f"they cannot be asked for: {error}", _ADVICE)]
     if not granted and not refused:
         return [warning(check, "not tried: a Redis before version 7 does not say them", _ADVICE)]
     worker = [*granted, *refused]

@@ -14,13 +14,7 @@ from dramatiq.common import q_name
 from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingConnection
 from redis import Redis
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    NoPermissionError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from carpark.domain.events import MAX_BODY_BYTES
 from carpark.domain.routing import event_queues, is_event_queue, partition_of
@@ -31,6 +25,7 @@ from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, explain, open_connect
 from carpark.rabbitmq.management import ManagementApi, QueueTotals
 from carpark.rabbitmq.topology import ASIDE, EXCHANGE, TYPE, all_queues, queue_arguments, with_companions
 from carpark.records import Records, connect
+from carpark.records.connection import remedy
 from carpark.records.store import SEEN_EXITS
 from carpark.settings import Settings
 from carpark.settings.values import management_url_of, mask_url, mask_urls
@@ -278,7 +273,7 @@ def check_redis(settings: Settings) -> list[Finding]:
         findings += _look_at_clock(client, settings, int((info or {}).get("maxmemory") or 0))
         findings += _look_at_sinks(client, settings)
     except RedisError as error:
-        return [problem("redis", f"Redis at {where}: {_words(error)}", _remedy(error))]
+        return [problem("redis", f"Redis at {where}: {_words(error)}", remedy(error))]
     finally:
         client.close()
     return findings
@@ -408,9 +403,3 @@ def _words(error: RedisError) -> str:
     if isinstance(error, (AuthenticationError, ResponseError)):
         return " ".join(str(error).split())
     return why(error)
-
-
-def _remedy(error: RedisError) -> str:
-    if isinstance(error, (AuthenticationError, AuthorizationError, ResponseError)):
-        return "check user, password and permissions in CARPARK_REDIS_URL"
-    return "start Redis, or name another one in CARPARK_REDIS_URL"
