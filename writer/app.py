@@ -206,6 +206,8 @@ def _take_posts(app: Flask, summaries: SummaryFile, metrics: WriterMetrics, toke
     def append() -> tuple[Response, int]:
         if not is_authorised(request.headers.get("Authorization", ""), token):
             raise Refusal(401, "wanted the writer's token: Authorization: Bearer <CARPARK_WRITER_TOKEN>")
+        if (encoding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise Refusal(415, f"the body is compressed ({encoding[:20]}); wanted JSON as it is")
         # Big lists one at a time: eight of them at once would take eight times the memory.
         with big if (request.content_length or 0) > _BIG else nullcontext():
             written, duplicates = summaries.append(_read_body(metrics))

@@ -98,6 +98,8 @@ class _Request(HTTPRequestParser):
             self.error, self.completed, self.headers_finished = BadRequest("Head is invalid"), True, True
             return len(data)
         body = self.body_rcv
+        if in_head and self.chunked and "CONTENT_LENGTH" in self.headers:  # two programs may see two requests in it
+            self.error, self.completed = BadRequest("Content-Length beside Transfer-Encoding is invalid"), True
         if self.error:
             self.expect_continue = False
         elif body is not None:
@@ -277,7 +279,7 @@ class HttpServer:
             connection_limit=limits.connections + _MORE_CONNECTIONS,
             cleanup_interval=10**9,  # that is done here
             max_request_header_size=_LONGEST_HEAD,
-            max_request_body_size=1 << 62,  # so is this
+            max_request_body_size=10**5000,  # so is this; Python reads no number of so many digits
             inbuf_overflow=_IN_MEMORY,
             **options,
         )

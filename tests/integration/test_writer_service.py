@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import re
@@ -218,6 +219,29 @@ def test_what_is_not_http_and_what_is_far_too_long_is_answered_in_json(
         nine_mib = b"POST /summaries HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9437184\r\n\r\n" + b" " * 9437184
         status, body = raw(server.url, nine_mib)
         assert (status, list(body)) == (413, ["error", "index", "field"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "error"),
+    [
+        (f"Content-Length: {'9' * 40}", b"[]", 413, "the body has more than 8388608 bytes"),
+        (f"Content-Length: {'9' * 4000}", b"[]", 413, "the body has more than 8388608 bytes"),
+        ("Content-Length: -2", b"[]", 400, "Content-Length is invalid"),
+        ("Content-Length: 2\r\nContent-Length: 3", b"[]", 400, "Content-Length is invalid"),
+        ("Content-Length: 2\r\nTransfer-Encoding: chunked", b"2\r\n[]\r\n0\r\n\r\n", 400, "beside Transfer-Encoding"),
+        ("Transfer-Encoding: gzip, chunked", b"2\r\n[]\r\n0\r\n\r\n", 501, "Transfer-Encoding"),
+        ("Content-Length: 22\r\nContent-Encoding: gzip", gzip.compress(b"[]"), 415, "the body is compressed (gzip)"),
+        ("Content-Length: 2\r\nContent-Encoding: identity", b"[]", 201, ""),
+    ],
+)
+def test_what_a_head_says_of_the_body_is_taken_or_refused_with_a_reason(
+    make_settings: Callable[..., Settings], headers: str, body: bytes, status: int, error: str
+) -> None:
+    with WriterServer(make_settings()) as server:
+        request = f"POST /summaries HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n".encode() + body
+        answered, said = raw(server.url, request)
+    assert answered == status
+    assert error in str(said.get("error", ""))
 
 
 def test_a_chunked_body_is_read(make_settings: Callable[..., Settings], path: Path) -> None:
