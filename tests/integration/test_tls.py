@@ -80,7 +80,7 @@ def test_a_certificate_that_is_not_believed_is_named_with_what_helps(
         "id,vehicle_plate,entry_date_time,exit_date_time,duration\n", encoding="utf-8"
     )
     (tmp_path / "entry.jsonl").write_text('{"confirmed": 0}\n', encoding="utf-8")
-    verify = ["carpark", "verify", "--journal", "entry.jsonl", "--redis", environ["CARPARK_REDIS_URL"]]
+    verify = ["carpark", "verify", "--journal", "entry.jsonl", "--redis-url", environ["CARPARK_REDIS_URL"]]
     for command in (["carpark", "worker"], ["carpark", "dashboard", "--port", "0"], verify):
         process = processes.start(command, env=environ, cwd=tmp_path, name=command[1])
         assert process.wait() == 2, process.output

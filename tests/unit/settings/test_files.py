@@ -88,7 +88,9 @@ def test_both_are_refused_and_so_is_a_file_that_is_none(tmp_path: Path, option: 
         assert refused({option.variable: "", name: path}).endswith(f"a file that can be read ({wanted})")
 
 
-@pytest.mark.parametrize("option", [CORE["CARPARK_BROKER_URL"], WEBHOOK["CARPARK_WEBHOOK_SECRET"]], ids=str)
+@pytest.mark.parametrize(
+    "option", [CORE["CARPARK_BROKER_URL"], WEBHOOK["CARPARK_WEBHOOK_SECRET"]], ids=lambda option: option.variable
+)
 @pytest.mark.parametrize("written", [None, b"", b"half a secr"], ids=["no writer", "a silent one", "one that hangs"])
 def test_a_pipe_that_nobody_writes_to_its_end_is_not_waited_for_without_end(
     tmp_path: Path, option: Option, written: bytes | None, monkeypatch: pytest.MonkeyPatch
