@@ -33,11 +33,7 @@ BUILTIN = (
     "carpark.plugins.sinks.http",
     "carpark.plugins.sinks.lines",
     "carpark.plugins.sinks.sqlite",
-    "carpark.plugins.plates.alphanumeric",
-    "carpark.plugins.plates.uk",
-    "carpark.plugins.plates.singapore",
-    "carpark.plugins.plates.germany",
-    "carpark.plugins.plates.california",
+    "carpark.plugins.plates.patterns",
     "carpark.plugins.plates.file",
 )
 """The modules of the defaults, in the order in which ``carpark plugins`` lists them."""

@@ -94,17 +94,14 @@ class FileSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 def _make(context: PluginContext, chance: random.Random) -> FilePlates:
-    return FilePlates(_read(context.own.file), chance)
-
-
-def _read(path: Path) -> list[str]:
+    path: Path = context.own.file
     try:
         with path.open(encoding="utf-8-sig") as lines:
-            return parse_plates(lines)
+            return FilePlates(parse_plates(lines), chance)
     except UnicodeDecodeError:
         reason = "it is not UTF-8"
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
     raise InvalidSetting("CARPARK_PLATES_FILE", str(path), f"a file with a plate a line, each once ({reason})")
 
 
