@@ -6,11 +6,9 @@ import hashlib
 import hmac
 import json
 import string
-import threading
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlsplit
 
@@ -22,7 +20,7 @@ from carpark.plugins.base import PluginContext, Sink, SinkType
 from carpark.plugins.findings import Finding
 from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
-from carpark.settings import values
+from carpark.settings import Settings, values
 from carpark.settings.values import Text, mask_url
 from carpark.web.ports import client, why
 
@@ -40,7 +38,7 @@ CONNECTIONS = 8
 """Over how many connections the summaries of a batch are posted at once, where each is a post of its own."""
 
 _SHOWN_CHARACTERS = 200
-_LOOK_SECONDS = 1.5  # for each of two questions; the doctor has 4 for all
+_LOOK: dict[str, Any] = {"timeout": 1.5, "allow_redirects": False}  # seconds, twice; the doctor has 4 for all
 _VISIBLE = string.punctuation.replace("%", "")
 
 
@@ -70,17 +68,22 @@ class HttpSink(Sink):
         singly: bool = False,
         proxies: bool = False,
     ) -> None:
-        import requests  # noqa: F401 - with the first batch it would hold up the others for 50 ms; a start costs it 30
+        import requests  # here, because a process that only looks at the offers need not wait for it
 
-        self._url, self._timeout, self._singly, self._proxies = url, timeout, singly, proxies
+        self._timeout, self._singly = timeout, singly
         if singly:
             self.batch = CONNECTIONS  # so that a batch takes no longer than its slowest post
         self._pool = ThreadPoolExecutor(CONNECTIONS, "webhook") if singly else None
         self._secret = secret.encode()
-        self._headers = {"Content-Type": "application/json", **(headers or {})}
-        self._threads = threading.local()
-        self._routes: weakref.WeakSet[_Route] = weakref.WeakSet()
-        self._routes_lock = threading.Lock()
+        # To look up proxies and certificates and to build a request costs requests as much as to post it, and comes out
+        # the same each time. The adapter may be used by several threads, and opens its connections when they post.
+        session = client()  # so the request has no password but that of the URL
+        every = {"Content-Type": "application/json", **(headers or {})}
+        self._request = session.prepare_request(requests.Request("POST", url, every))
+        target = str(self._request.url)
+        session.trust_env = proxies
+        self._environment: dict[str, Any] = {**session.merge_environment_settings(target, {}, True, None, None)}
+        self._adapter = session.get_adapter(target)
         split = urlsplit(url)
         # The rest of a URL is often a secret, and errors end up in logs and dead letters.
         self._shown = f"{split.scheme}://{split.netloc.rpartition('@')[2]}"
@@ -97,14 +100,12 @@ class HttpSink(Sink):
         """
         if not summaries:
             return
-        if self._pool is None or len(summaries) == 1:
+        if self._pool is None:
             refused = self._offer(list(summaries))
         else:
-            offers = list(self._pool.map(self._try, summaries))
-            refused = {id_: reason for offer in offers if isinstance(offer, dict) for id_, reason in offer.items()}
-            failed = [offer for offer in offers if isinstance(offer, SinkUnavailable)]
-            if failed:
-                raise failed[0]
+            offers = [self._pool.submit(self._offer, [summary]) for summary in summaries]
+            wait(offers)
+            refused = {id_: reason for offer in offers for id_, reason in offer.result().items()}
         if refused:
             raise SummaryRefused(next(iter(refused.values())), tuple(refused))
 
@@ -112,16 +113,7 @@ class HttpSink(Sink):
         """Close all connections."""
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        with self._routes_lock:
-            routes = list(self._routes)
-        for route in routes:
-            route.close()
-
-    def _try(self, summary: StaySummary) -> dict[str, str] | SinkUnavailable:
-        try:
-            return self._offer([summary])
-        except SinkUnavailable as error:
-            return error
+        self._adapter.close()
 
     def _offer(self, summaries: list[StaySummary]) -> dict[str, str]:
         reason = self._post(summaries)
@@ -135,12 +127,15 @@ class HttpSink(Sink):
     def _post(self, summaries: list[StaySummary]) -> str | None:
         bodies = [summary.to_dict() for summary in summaries]
         body = json.dumps(bodies[0] if self._singly else bodies, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = {"Idempotency-Key": _key([summary.id for summary in summaries])}
+        request = self._request.copy()
+        request.headers["Idempotency-Key"] = _key([summary.id for summary in summaries])
         if self._secret:
-            headers["X-Carpark-Signature"] = f"sha256={hmac.new(self._secret, body, hashlib.sha256).hexdigest()}"
+            signature = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
+            request.headers["X-Carpark-Signature"] = f"sha256={signature}"
+        request.prepare_body(body, None)
         deadline = time.monotonic() + self._timeout
         try:
-            with self._route().post(body, headers, self._timeout) as response:
+            with self._adapter.send(request, timeout=self._timeout, **self._environment) as response:
                 status = response.status_code
                 text = b"".join(_read(response, deadline)).decode("utf-8", "replace")
         except OSError as error:  # every error of requests is one
@@ -152,41 +147,6 @@ class HttpSink(Sink):
         if status in _REFUSED:
             return reason
         raise SinkUnavailable(reason)
-
-    def _route(self) -> _Route:
-        route: _Route | None = getattr(self._threads, "route", None)
-        if route is None:
-            route = self._threads.route = _Route(self._url, self._headers, proxies=self._proxies)
-            with self._routes_lock:
-                self._routes.add(route)
-        return route
-
-
-class _Route:
-    """What one thread posts with.
-
-    To look up proxies and certificates and to build a request costs requests as much as to post it, and comes out the
-    same each time, so it is done once, when the thread first posts. Cookies are not kept.
-    """
-
-    def __init__(self, url: str, headers: Mapping[str, str], *, proxies: bool) -> None:
-        import requests
-
-        session = client()  # so the request has no password but that of the URL
-        self._request = session.prepare_request(requests.Request("POST", url, headers))
-        target = str(self._request.url)
-        session.trust_env = proxies
-        self._environment: dict[str, Any] = {**session.merge_environment_settings(target, {}, True, None, None)}
-        self._adapter = session.get_adapter(target)
-
-    def post(self, body: bytes, headers: Mapping[str, str], timeout: float) -> requests.Response:
-        request = self._request.copy()
-        request.headers.update(headers)
-        request.prepare_body(body, None)
-        return self._adapter.send(request, timeout=timeout, **self._environment)
-
-    def close(self) -> None:
-        self._adapter.close()
 
 
 def _read(response: requests.Response, deadline: float) -> Iterator[bytes]:
@@ -204,14 +164,13 @@ def _key(ids: list[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()  # no id has a line break
 
 
+def _token(settings: Settings) -> dict[str, str]:
+    return {"Authorization": f"Bearer {settings.writer_token}"} if settings.writer_token else {}
+
+
 def _make_http_csv(context: PluginContext) -> HttpSink:
     settings = context.settings
-    token = settings.writer_token
-    return HttpSink(
-        settings.writer_url.rstrip("/") + "/summaries",
-        settings.sink_timeout,
-        {"Authorization": f"Bearer {token}"} if token else {},
-    )
+    return HttpSink(settings.writer_url.rstrip("/") + "/summaries", settings.sink_timeout, _token(settings))
 
 
 def _check_writer(context: PluginContext) -> list[Finding]:
@@ -219,13 +178,10 @@ def _check_writer(context: PluginContext) -> list[Finding]:
     settings = context.settings
     url = settings.writer_url.rstrip("/")
     where = mask_url(url)
-    headers = {"Authorization": f"Bearer {settings.writer_token}"} if settings.writer_token else {}
     with client() as session:  # as the sink does
         try:
-            health = session.get(f"{url}/healthz", timeout=_LOOK_SECONDS, allow_redirects=False)
-            posted = session.post(
-                f"{url}/summaries", json=[], headers=headers, timeout=_LOOK_SECONDS, allow_redirects=False
-            )
+            health = session.get(f"{url}/healthz", **_LOOK)
+            posted = session.post(f"{url}/summaries", json=[], headers=_token(settings), **_LOOK)
         except OSError as error:  # every error of requests is one
             advice = "start `carpark writer`, or correct CARPARK_WRITER_URL"
             return [Finding.problem("writer", f"{where}: {why(error)}", advice)]
