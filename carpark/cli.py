@@ -69,9 +69,9 @@ def carpark(ctx: click.Context) -> None:
     Every setting has a flag and a variable CARPARK_...; the flag counts more.
     """
     if ctx.invoked_subcommand in _WITHOUT_PLUGINS:  # the others know more of them, or report it
-        from carpark.plugins.options import warn_of_slips
+        from carpark.plugins.options import warn_of_unknown_variables
 
-        warn_of_slips()
+        warn_of_unknown_variables()
 
 
 def main() -> None:

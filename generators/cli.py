@@ -53,7 +53,7 @@ def generate() -> None:
     ),
 )
 @_run_options
-@plugin_options("capacity", *_COMMON, kinds=("plates",))
+@plugin_options("capacity", *_COMMON)
 def entry(settings: Settings, plugins: Plugins, **options: Any) -> None:
     """Run the entry camera: vehicles come in at a steady rate, each with a plate that is not inside.
 
@@ -73,7 +73,7 @@ def entry(settings: Settings, plugins: Plugins, **options: Any) -> None:
     ),
 )
 @_run_options
-@plugin_options("match_ratio", *_COMMON, kinds=("plates",))
+@plugin_options("match_ratio", *_COMMON)
 def exit_(settings: Settings, plugins: Plugins, **options: Any) -> None:
     """Run the exit camera: vehicles leave at a steady rate, most of them seen entering, the others not.
 

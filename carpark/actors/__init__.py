@@ -17,7 +17,7 @@ from carpark.domain.events import VehicleEntered, VehicleExited
 from carpark.domain.routing import DELIVER
 from carpark.errors import ConfigurationError
 from carpark.plugins.loading import load
-from carpark.plugins.options import warn_of_slips
+from carpark.plugins.options import warn_of_unknown_variables
 from carpark.telemetry.folder import join_master
 
 __all__ = ["backend", "broker", "deliver_summaries", "vehicle_entry", "vehicle_exit"]
@@ -28,7 +28,7 @@ def _start() -> Backend:
         is_first = join_master()  # before a plugin can import prometheus_client
         settings, plugins = load(kinds=("sinks",))
         if is_first and not is_checked():
-            warn_of_slips(plugins)
+            warn_of_unknown_variables(plugins)
         return Backend(settings, plugins)
     except ConfigurationError as error:
         for each in error.findings:

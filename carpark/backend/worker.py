@@ -44,7 +44,7 @@ _SETTINGS = (
         "carpark worker --watch carpark",
     ),
 )
-@plugin_options(*_SETTINGS, kinds=("sinks",))
+@plugin_options(*_SETTINGS)
 @click.argument("dramatiq_options", nargs=-1, type=click.UNPROCESSED)
 def worker(settings: Settings, plugins: Plugins, dramatiq_options: tuple[str, ...]) -> None:
     """Run the backend: Dramatiq actors on the queues, and the relay to the sinks.

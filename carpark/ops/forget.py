@@ -28,7 +28,7 @@ from carpark.settings.options import CONTEXT, EXIT_OK, examples
     ),
 )
 @click.argument("plate")
-@plugin_options("redis_url", "retention", "csv", "sinks", "plugins", kinds=("sinks",))
+@plugin_options("redis_url", "retention", "csv", "sinks", "plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done, and where the plate still stands, as JSON")
 def forget(settings: Settings, plugins: Plugins, plate: str, as_json: bool) -> int:
     """Remove a plate from the records, and say where else it stands.

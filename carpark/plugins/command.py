@@ -3,74 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from carpark.plugins import Plugins
-from carpark.plugins.manager import Found, Origin, raise_all
+from carpark.plugins.manager import KINDS, Origin
 from carpark.settings import Settings
+from carpark.settings.fields import together
 from carpark.settings.options import CONTEXT, examples, settings_options
 
 _WIDE = 120
 
 
-@dataclass(frozen=True)
-class Row:
-    """A sink or a plate generator on offer.
-
-    Args:
-        name: What the settings call it.
-        kind: ``sink`` or ``plates``.
-        plugin: The plugin that offers it.
-        version: The version of the distribution that the plugin is part of, or empty.
-        source: ``built in``, ``installed`` or ``CARPARK_PLUGINS``.
-        distribution: The name of that distribution, or the module's file.
-        in_use: Whether ``CARPARK_SINKS`` or ``CARPARK_PLATES`` names it.
-        help: What it does.
-    """
-
-    name: str
-    kind: str
-    plugin: str
-    version: str
-    source: str
-    distribution: str
-    in_use: bool
-    help: str
-
-
-def rows(plugins: Plugins, settings: Settings) -> Iterator[Row]:
+def rows(plugins: Plugins, settings: Settings) -> list[dict[str, Any]]:
     """List what is on offer.
 
     Args:
         plugins: The plugins of the process.
         settings: Say what is in use.
 
-    Yields:
-        Sinks, then plate generators.
+    Returns:
+        Sinks, then plate generators: what each is and does, and where it came from.
     """
-    for sink in plugins.sinks.values():
-        yield _row("sink", sink, settings.sinks)
-    for plates in plugins.plates.values():
-        yield _row("plates", plates, (settings.plates,))
-
-
-def _row(kind: str, found: Found[Any], used: tuple[str, ...]) -> Row:
-    offer, origin = found.offer, found.origin
-    return Row(
-        name=offer.name,
-        kind=kind,
-        plugin=found.plugin,
-        version=origin.version,
-        source=origin.source,
-        distribution=origin.distribution,
-        in_use=offer.name in used,
-        help=offer.help,
-    )
+    used = {(kind, found.offer.name) for kind in KINDS for found in plugins.in_use(settings, (kind,))}
+    return [
+        {
+            "name": found.offer.name,
+            "kind": kind.removesuffix("s") if kind == "sinks" else kind,
+            "plugin": found.plugin,
+            **asdict(found.origin),
+            "in_use": (kind, found.offer.name) in used,
+            "help": found.offer.help,
+        }
+        for kind in KINDS
+        for found in getattr(plugins, kind).values()
+    ]
 
 
 @click.command(
@@ -91,15 +61,16 @@ def plugins(settings: Settings, as_json: bool) -> None:
     with exit status 2.
     """
     found = Plugins(settings.plugins, lenient=True)
-    listed = list(rows(found, settings))
+    listed = rows(found, settings)
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in listed], indent=2))
+        click.echo(json.dumps(listed, indent=2))
     else:
         _print_table(listed)
-    raise_all([*found.broken, *found.unknown(settings)])
+    if wrong := [*found.broken, *found.unknown(settings)]:
+        raise together(wrong)
 
 
-def _print_table(listed: list[Row]) -> None:
+def _print_table(listed: list[dict[str, Any]]) -> None:
     from rich.console import Console  # only this needs it, and every command imports this module
     from rich.table import Table
     from rich.text import Text
@@ -113,9 +84,9 @@ def _print_table(listed: list[Row]) -> None:
     table.add_column("from", overflow="fold", max_width=15 if console.width < _WIDE else None)
     table.add_column("what it does", overflow="fold")
     for row in listed:
-        origin = str(Origin(row.source, row.version, Path(row.distribution).name))  # of a module, the file alone
-        cells = (row.name, row.kind, "yes" if row.in_use else "", row.version, origin, row.help)
-        table.add_row(*map(Text, cells), style="bold" if row.in_use else "")
+        origin = str(Origin(row["source"], row["version"], Path(row["distribution"]).name))  # of a module, the file
+        cells = (row["name"], row["kind"], "yes" if row["in_use"] else "", row["version"], origin, row["help"])
+        table.add_row(*map(Text, cells), style="bold" if row["in_use"] else "")
     with console.capture() as printed:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

@@ -3,32 +3,88 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 
-from carpark.errors import ConfigurationError
-from carpark.plugins.manager import KINDS, Plugins, own_settings, raise_all
-from carpark.settings import Settings, load_settings
-from carpark.settings.fields import PREFIX, Given, Option, given_texts, is_service_link, options_of, read
+from carpark.errors import ConfigurationError, InvalidSetting
+from carpark.plugins.manager import KINDS, Plugins, own_settings
+from carpark.settings import Settings
+from carpark.settings.fields import PREFIX, Option, is_service_link, options_of, read_right, together, with_flags
 from carpark.settings.values import names as names_in
 
 _PLUGINS = options_of(Settings)["plugins"]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is given, as far as it can be read.
+
+    Args:
+        settings: The process's settings; the default where the given one is wrong.
+        wrong: Those of them that are wrong: name to what is wrong with it.
+        own: What is wrong with the settings of the offers in use.
+    """
+
+    settings: Settings
+    wrong: Mapping[str, InvalidSetting]
+    own: list[ConfigurationError]
+
+
+def plugins_of(environ: Mapping[str, str]) -> Plugins:
+    """Load the plugins that the variables name.
+
+    Args:
+        environ: The variables.
+
+    Returns:
+        The plugins, without those that are broken.
+    """
+    modules: Iterable[str] = ()
+    with suppress(ValueError):  # which is said with all else that is wrong
+        modules = names_in(environ.get(_PLUGINS.variable, ""))
+    return Plugins(modules, lenient=True)
+
+
+def read_all(
+    plugins: Plugins, environ: Mapping[str, str], flags: Mapping[str, str], kinds: Sequence[str] = KINDS
+) -> Reading:
+    """Read the settings of a process and those of the offers that it has in use.
+
+    Args:
+        plugins: The plugins, whose variables these become.
+        environ: The variables.
+        flags: Argument, an offer's included, to the text given on the command line.
+        kinds: The kinds of offers that the process works with.
+
+    Returns:
+        What is right, and what is wrong.
+    """
+    options = [*options_of(Settings).values(), *own_options(plugins).values()]
+    plugins.environ = with_flags(environ, flags, options)
+    settings, wrong = read_right(Settings, plugins.environ)
+    own: list[ConfigurationError] = []
+    for found in plugins.in_use(settings, kinds):
+        try:
+            own_settings(found.offer, plugins.environ)
+        except ConfigurationError as error:
+            own += error.findings
+    return Reading(settings, wrong, own)
+
+
 def load(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, str] | None = None,
-    kinds: Iterable[str] = KINDS,
-    called: Mapping[str, str] | None = None,
+    kinds: Sequence[str] = KINDS,
     plugins: Plugins | None = None,
 ) -> tuple[Settings, Plugins]:
     """Read the settings of a process that works with plugins: which these are, then its own, then those of the offers.
 
     Args:
         environ: The variables; the process's own by default.
-        flags: Name of a setting, an offer's included, to the text given on the command line.
+        flags: Argument, an offer's included, to the text given on the command line.
         kinds: The kinds of offers that the process works with.
-        called: Name of a setting to what an error calls it, where that is not the variable.
         plugins: The plugins, if they are loaded already.
 
     Returns:
@@ -37,65 +93,16 @@ def load(
     Raises:
         ConfigurationError: A setting is wrong, a plugin is broken or not there; it holds all that is wrong.
     """
-    environ, flags, called = os.environ if environ is None else environ, flags or {}, called or {}
-    if plugins is None:
-        plugins = Plugins(names_in(flags.get("plugins", environ.get(_PLUGINS.variable, ""))), lenient=True)
-    plugins.environ = environ = with_flags(environ, flags, plugins)
-    wrong = list(plugins.broken)
-    texts = given_texts(Settings, environ, {name: flags.get(name) for name in Settings.model_fields})
-    try:
-        settings = read(Settings, texts, called=called)
-    except ConfigurationError as error:
-        wrong += error.findings
-        settings = named_in(texts)
-    wrong += plugins.unknown(settings, kinds)
-    for found in plugins.in_use(settings, kinds):
-        try:
-            own_settings(found.offer, environ, flags, called)
-        except ConfigurationError as error:
-            wrong += error.findings
-    raise_all(wrong)
-    return settings, plugins
+    environ = os.environ if environ is None else environ
+    plugins = plugins or plugins_of(with_flags(environ, flags or {}, ()))
+    found = read_all(plugins, environ, flags or {}, kinds)
+    wrong = [*plugins.broken, *found.wrong.values(), *plugins.unknown(found.settings, kinds), *found.own]
+    if wrong:
+        raise together(wrong)
+    return found.settings, plugins
 
 
-def with_flags(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Plugins) -> dict[str, str]:
-    """Write flags down as variables, for who reads nothing else.
-
-    Args:
-        environ: The variables.
-        flags: Name of a setting, an offer's included, to the text given on the command line.
-        plugins: The plugins.
-
-    Returns:
-        The variables with these, and without those that name files for the same settings.
-    """
-    options = {**options_of(Settings), **own_options(plugins)}
-    files = {options[name].file_variable for name in flags if name in options}
-    kept = {name: text for name, text in environ.items() if name not in files}
-    return {**kept, **{PREFIX + name.upper(): text for name, text in flags.items()}}
-
-
-def named_in(texts: Given) -> Settings:
-    """Find out which offers are in use although other settings are wrong.
-
-    Args:
-        texts: Field to text.
-
-    Returns:
-        Settings of which `KINDS` alone say what was given, as far as that can be read.
-    """
-    settings = load_settings({})
-    for kind in KINDS:
-        try:
-            settings = settings.model_copy(
-                update={kind: getattr(read(Settings, {kind: texts[kind]} if kind in texts else {}), kind)}
-            )
-        except ConfigurationError:
-            continue
-    return settings
-
-
-def slips(environ: Mapping[str, str], plugins: Plugins | None = None) -> list[tuple[str, str]]:
+def unknown_variables(environ: Mapping[str, str], plugins: Plugins | None = None) -> list[tuple[str, str]]:
     """Find the variables that begin as ours do and are no setting.
 
     Left out are those that begin with an installed plugin's name, those of the tests, and those that Kubernetes sets.
@@ -111,11 +118,11 @@ def slips(environ: Mapping[str, str], plugins: Plugins | None = None) -> list[tu
     found = [
         name
         for name in sorted(environ)
-        if name.upper().startswith(PREFIX) and name not in known and not is_service_link(name, environ)
+        if name.upper().startswith(PREFIX)
+        and not (name in known or name.startswith(f"{PREFIX}TEST_") or is_service_link(name, environ))
     ]
-    found = [name for name in found if not name.startswith(f"{PREFIX}TEST_")]
     if found:
-        plugins = plugins or Plugins(names_in(environ.get(_PLUGINS.variable, "")), lenient=True)
+        plugins = plugins or plugins_of(environ)
         known |= _variables(own_options(plugins).values())
         theirs = tuple(f"{PREFIX}{each.name.upper().replace('-', '_')}_" for each in plugins.installed)
         found = [name for name in found if name not in known and not name.startswith(theirs)]

@@ -8,8 +8,8 @@ import os
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -21,11 +21,11 @@ import pluggy
 from pydantic import BaseModel
 
 from carpark import __version__
-from carpark.errors import BrokenPlugin, CarparkError, ConfigurationError, SeveralMistakes, UnknownPlugin
+from carpark.errors import BrokenPlugin, CarparkError, ConfigurationError, UnknownPlugin
 from carpark.plugins import spec
 from carpark.plugins.base import NAME, Offer, PlateGenerator, PlatesType, PluginContext, ReadBack, Sink, SinkType
 from carpark.settings import Settings
-from carpark.settings.fields import PREFIX, given_texts, options_of, read
+from carpark.settings.fields import PREFIX, options_of, read, together
 
 ENTRY_POINT_GROUP = "carpark"
 
@@ -122,8 +122,8 @@ class Plugins:
             self._add(name, partial(_import, name), Origin("CARPARK_PLUGINS"))
         self.sinks: dict[str, Found[SinkType]] = self._collect("carpark_register_sinks", SinkType)
         self.plates: dict[str, Found[PlatesType]] = self._collect("carpark_register_plates", PlatesType)
-        if not lenient:
-            raise_all(self.broken)
+        if self.broken and not lenient:
+            raise together(self.broken)
 
     def make_sinks(self, context: PluginContext) -> dict[str, Sink]:
         """Make the sinks that the settings name.
@@ -139,18 +139,17 @@ class Plugins:
             BrokenPlugin: A sink cannot be made.
             ConfigurationError: A sink says that a setting of its own is wrong.
         """
-        found = {name: _find("CARPARK_SINKS", name, self.sinks) for name in context.settings.sinks}
+        self._require(context.settings, "sinks")
         sinks: dict[str, Sink] = {}
         try:
-            for name, one in found.items():
-                sinks[name] = _make(one, Sink, context)
-                if sinks[name].batch not in range(1, Sink.batch + 1):
-                    wanted = f"batch is {sinks[name].batch!r}; wanted a whole number from 1 to {Sink.batch:,}"
-                    raise BrokenPlugin(one.plugin, f"sink {name!r}: its {wanted}")
+            for found in self.in_use(context.settings, ("sinks",)):
+                name = found.offer.name
+                sinks[name] = sink = _call(found, found.offer.make, Sink, "made", context)
+                if sink.batch not in range(1, Sink.batch + 1):
+                    wanted = f"batch is {sink.batch!r}; wanted a whole number from 1 to {Sink.batch:,}"
+                    raise BrokenPlugin(found.plugin, f"sink {name!r}: its {wanted}")
         except BaseException:
-            for sink in sinks.values():
-                with suppress(Exception):
-                    sink.close()
+            _close(sinks.values())
             raise
         return sinks
 
@@ -167,9 +166,8 @@ class Plugins:
         context = self.context(settings)
         if "plates" in kinds:
             self.make_plates(context, random.Random(0))
-        for sink in self.make_sinks(context).values() if "sinks" in kinds else ():
-            with suppress(Exception):
-                sink.close()
+        if "sinks" in kinds:
+            _close(self.make_sinks(context).values())
 
     def make_plates(self, context: PluginContext, chance: random.Random) -> PlateGenerator:
         """Make the plate generator that the settings name.
@@ -186,8 +184,9 @@ class Plugins:
             BrokenPlugin: The generator cannot be made.
             ConfigurationError: The generator says that a setting of its own is wrong.
         """
-        found = _find("CARPARK_PLATES", context.settings.plates, self.plates)
-        generator: PlateGenerator = _make(found, PlateGenerator, context, chance)
+        self._require(context.settings, "plates")
+        [found] = self.in_use(context.settings, ("plates",))
+        generator: PlateGenerator = _call(found, found.offer.make, PlateGenerator, "made", context, chance)
         return generator
 
     def context(self, settings: Settings) -> PluginContext:
@@ -201,36 +200,33 @@ class Plugins:
         """
         return PluginContext(settings, self.environ)
 
-    def in_use(self, settings: Settings, kinds: Iterable[str] = KINDS) -> Iterator[Found[Any]]:
+    def in_use(self, settings: Settings, kinds: Iterable[str] = KINDS) -> list[Found[Any]]:
         """Find what the settings name.
 
         Args:
             settings: The process's settings.
             kinds: Which kinds of offers: ``sinks``, ``plates``.
 
-        Yields:
+        Returns:
             Each, as far as it is on offer.
         """
-        for kind in kinds:
-            named = getattr(settings, kind)
-            on_offer: dict[str, Found[Any]] = getattr(self, kind)
-            yield from (on_offer[name] for name in ([named] if isinstance(named, str) else named) if name in on_offer)
+        return [on_offer[name] for kind, name in _named(settings, kinds) if name in (on_offer := getattr(self, kind))]
 
-    def unknown(self, settings: Settings, kinds: Iterable[str] = KINDS) -> Iterator[UnknownPlugin]:
+    def unknown(self, settings: Settings, kinds: Iterable[str] = KINDS) -> list[UnknownPlugin]:
         """Find what the settings name and nobody offers.
 
         Args:
             settings: The process's settings.
             kinds: Which kinds of offers.
 
-        Yields:
+        Returns:
             An error for each.
         """
-        for kind in kinds:
-            named, on_offer = getattr(settings, kind), getattr(self, kind)
-            for name in [named] if isinstance(named, str) else named:
-                if name not in on_offer:
-                    yield UnknownPlugin(PREFIX + kind.upper(), name, sorted(on_offer))
+        return [
+            UnknownPlugin(PREFIX + kind.upper(), name, sorted(on_offer))
+            for kind, name in _named(settings, kinds)
+            if name not in (on_offer := getattr(self, kind))
+        ]
 
     def read_back(self, settings: Settings) -> dict[str, ReadBack]:
         """Say what the sinks in use keep.
@@ -246,8 +242,15 @@ class Plugins:
             ConfigurationError: A setting of a sink is wrong.
         """
         context = self.context(settings)
-        used = [found for found in self.in_use(settings, ("sinks",)) if found.offer.read_back]
-        return {found.offer.name: _read_back(found, context) for found in used}
+        return {
+            found.offer.name: _call(found, found.offer.read_back, ReadBack, "read back", context)
+            for found in self.in_use(settings, ("sinks",))
+            if found.offer.read_back
+        }
+
+    def _require(self, settings: Settings, kind: str) -> None:
+        for error in self.unknown(settings, (kind,)):
+            raise error
 
     def _add(self, name: str, load: Callable[[], object], origin: Origin) -> None:
         try:
@@ -267,28 +270,25 @@ class Plugins:
             raise BrokenPlugin(name, f"{origin}, is the plugin {other!r} again, {self._origins[other]}; name it once")
         try:
             self._manager.register(plugin, name)
-        except (ValueError, pluggy.PluginValidationError) as error:
-            if self._manager.has_plugin(name):  # older pluggys keep what they refuse
+            self._check_hooks(name, plugin)
+        except (ValueError, pluggy.PluginValidationError, BrokenPlugin) as error:
+            if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
+            if isinstance(error, BrokenPlugin):
+                raise
             wrong = " ".join(str(error).partition("\n")[2].split()) or _one_line(error)
             raise BrokenPlugin(name, f"{wrong}; write it as docs/hooks.md has it") from None
-        try:
-            self._check_hooks(name, plugin)
-        except BrokenPlugin:
-            self._manager.unregister(plugin)
-            raise
         self._origins[name] = origin
 
     def _check_hooks(self, name: str, plugin: object) -> None:
+        """Look for what pluggy does not mind: hooks that are misspelt, not marked, or none."""
         implemented = [caller.name for caller in self._manager.get_hookcallers(plugin) or ()]
         known = ", ".join(HOOKS)
-        try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError:
-            wrong = next(hook for hook in implemented if hook not in HOOKS)
-            close = get_close_matches(wrong, HOOKS, n=1)
-            hint = f"did you mean {close[0]}? The" if close else "the"
-            raise BrokenPlugin(name, f"there is no hook {wrong}; {hint} hooks are {known}") from None
+        for hook in implemented:
+            if hook not in HOOKS:
+                close = get_close_matches(hook, HOOKS, n=1)
+                hint = f"did you mean {close[0]}? The" if close else "the"
+                raise BrokenPlugin(name, f"there is no hook {hook}; {hint} hooks are {known}")
         for hook in HOOKS:
             if hook not in implemented and inspect.isroutine(getattr(plugin, hook, None)):
                 raise BrokenPlugin(name, f"its {hook} is not marked; put @carpark.hookimpl above it")
@@ -340,19 +340,12 @@ def _problem(offer: Any, hook: str, wanted: type[OfferT], found: Mapping[str, Fo
     return ""
 
 
-def own_settings(
-    offer: Offer,
-    environ: Mapping[str, str],
-    flags: Mapping[str, str] | None = None,
-    called: Mapping[str, str] | None = None,
-) -> Any:
+def own_settings(offer: Offer, environ: Mapping[str, str]) -> Any:
     """Read an offer's own settings.
 
     Args:
         offer: The offer.
-        environ: The variables.
-        flags: Name of a flag's argument to the text given on the command line.
-        called: Name of a flag's argument to what an error calls it, where that is not the variable.
+        environ: The variables, flags among them.
 
     Returns:
         An object of its model.
@@ -360,11 +353,7 @@ def own_settings(
     Raises:
         ConfigurationError: A value is wrong; it holds all that is wrong.
     """
-    model, prefix, flags, called = offer.settings, offer.variables, flags or {}, called or {}
-    arguments = {name: option.argument for name, option in options_of(model, prefix).items()}
-    given = {name: flags.get(argument) for name, argument in arguments.items()}
-    calls = {name: called[argument] for name, argument in arguments.items() if argument in called}
-    return read(model, given_texts(model, environ, given, prefix), prefix, calls)
+    return read(offer.settings, environ, offer.variables)
 
 
 def with_own(offer: Offer, context: PluginContext) -> PluginContext:
@@ -383,24 +372,17 @@ def with_own(offer: Offer, context: PluginContext) -> PluginContext:
     return replace(context, own=own_settings(offer, context.environ))
 
 
-def raise_all(found: Sequence[ConfigurationError]) -> None:
-    """Say all that is wrong.
-
-    Args:
-        found: What that is, perhaps nothing.
-
-    Raises:
-        ConfigurationError: There is something; it holds all of it.
-    """
-    once = list({str(each): each for each in found}.values())  # two offers may have a variable in common
-    if once:
-        raise once[0] if len(once) == 1 else SeveralMistakes(once)
+def _named(settings: Settings, kinds: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Give each offer that the settings name: its kind and its name."""
+    for kind in kinds:
+        named = getattr(settings, kind)
+        yield from ((kind, name) for name in ([named] if isinstance(named, str) else named))
 
 
-def _find(setting: str, name: str, found: dict[str, Found[OfferT]]) -> Found[OfferT]:
-    if name not in found:
-        raise UnknownPlugin(setting, name, sorted(found))
-    return found[name]
+def _close(sinks: Iterable[Sink]) -> None:
+    for sink in sinks:
+        with suppress(Exception):
+            sink.close()
 
 
 def _origin(entry_point: metadata.EntryPoint) -> Origin:
@@ -409,70 +391,54 @@ def _origin(entry_point: metadata.EntryPoint) -> Origin:
 
 
 def _load(entry_point: metadata.EntryPoint) -> object:
-    try:
+    origin = _origin(entry_point)
+    remedy = f"fix it, or uninstall {origin.distribution}" if origin.distribution else "fix or uninstall it"
+    with _blaming(entry_point.name, f"{entry_point.value} cannot be loaded", remedy):
         return entry_point.load()
-    except (Exception, SystemExit) as error:
-        origin = _origin(entry_point)
-        remedy = f"fix it, or uninstall {origin.distribution}" if origin.distribution else "fix or uninstall it"
-        raise BrokenPlugin(
-            entry_point.name, f"{entry_point.value} cannot be loaded: {_one_line(error)}; {remedy}"
-        ) from error
 
 
 def _import(name: str) -> object:
     here = str(Path.cwd())
     if here not in sys.path:  # a script's path is where the script lies, and people write `CARPARK_PLUGINS=my_file`
         sys.path.append(here)
+    named = "named in CARPARK_PLUGINS"
     try:
-        return importlib.import_module(name)
+        with _blaming(name, f"{named}: cannot be imported", "fix it, or take it out", but=ModuleNotFoundError):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            reason = f"cannot be imported: {_one_line(error)}; install what it needs"
-        else:
-            reason = (
-                "there is no such module, neither installed nor in this folder nor on PYTHONPATH; install or rename it"
-            )
-        raise BrokenPlugin(name, f"named in CARPARK_PLUGINS: {reason}") from error
-    except (Exception, SystemExit) as error:
-        raise BrokenPlugin(
-            name, f"named in CARPARK_PLUGINS: cannot be imported: {_one_line(error)}; fix it, or take it out"
-        ) from error
+        reason = f"cannot be imported: {_one_line(error)}; install what it needs"
+        if f"{name}.".startswith(f"{error.name}."):
+            where = "neither installed nor in this folder nor on PYTHONPATH"
+            reason = f"there is no such module, {where}; install or rename it"
+        raise BrokenPlugin(name, f"{named}: {reason}") from error
 
 
 def _offers(plugin: str, hook: str, function: Callable[[], Iterable[Any]]) -> list[Any]:
-    try:
+    with _blaming(plugin, f"{hook} failed", "fix it, or remove the plugin"):
         returned = function()
         if isinstance(returned, Iterable):
             return list(returned)
-    except (Exception, SystemExit) as error:
-        raise BrokenPlugin(plugin, f"{hook} failed: {_one_line(error)}; fix it, or remove the plugin") from error
     raise BrokenPlugin(plugin, f"{hook} returned {returned!r}; wanted a list")
 
 
-def _make(found: Found[Any], wanted: Any, context: PluginContext, *further: object) -> Any:
-    made = _call(found, found.offer.make, "made", context, *further)
-    if not isinstance(made, wanted):
-        raise BrokenPlugin(found.plugin, f"{found.offer.name!r} made {made!r}; wanted a {wanted.__name__}")
-    return made
-
-
-def _read_back(found: Found[Any], context: PluginContext) -> ReadBack:
-    back = _call(found, found.offer.read_back, "read back", context)
-    if not isinstance(back, ReadBack):
-        raise BrokenPlugin(found.plugin, f"{found.offer.name!r} read back {type(back).__name__}; wanted a ReadBack")
-    return back
-
-
-def _call(found: Found[Any], function: Any, done: str, context: PluginContext, *further: object) -> Any:
+def _call(found: Found[Any], function: Any, wanted: type, done: str, context: PluginContext, *more: object) -> Any:
     context = with_own(found.offer, context)
+    name = found.offer.name
+    with _blaming(found.plugin, f"{name!r} cannot be {done}", "fix it, or use another one", but=CarparkError):
+        if isinstance(given := function(context, *more), wanted):
+            return given
+    raise BrokenPlugin(found.plugin, f"{name!r} {done} {given!r}; wanted a {wanted.__name__}")
+
+
+@contextmanager
+def _blaming(plugin: str, what: str, remedy: str, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Make of whatever the code of a plugin raises, SystemExit too, an error that names it."""
     try:
-        return function(context, *further)
-    except CarparkError:
+        yield
+    except but:
         raise
     except (Exception, SystemExit) as error:
-        raise BrokenPlugin(
-            found.plugin, f"{found.offer.name!r} cannot be {done}: {_one_line(error)}; fix it, or use another one"
-        ) from error
+        raise BrokenPlugin(plugin, f"{what}: {_one_line(error)}; {remedy}") from error
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import functools
+import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from carpark.errors import one_line
-from carpark.plugins.loading import load, own_options, slips
-from carpark.plugins.manager import KINDS, Plugins, raise_all
+from carpark.plugins.loading import load, own_options, plugins_of, unknown_variables
+from carpark.plugins.manager import KINDS, Plugins
 from carpark.settings import Settings
-from carpark.settings.fields import options_of
-from carpark.settings.options import add_flags
-from carpark.settings.values import names as names_in
+from carpark.settings.fields import OfFlag, options_of, together
+from carpark.settings.options import SettingFlag, settings_options
 
 _PLUGINS = options_of(Settings)["plugins"]
 _LOADED = f"{__name__}.loaded"
 
 
 class PluginCommand(click.Command):
-    """A command that has a flag for each setting of the offers that there are, also where a plugin is broken."""
+    """A command that has a flag for each setting of the offers that there are, also where a plugin is broken.
+
+    The kinds of offers that it works with are those whose settings it has flags of: ``sinks``, ``plates``.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Load the plugins that flags or variables name, then read the flags.
@@ -34,11 +36,15 @@ class PluginCommand(click.Command):
         Returns:
             What is left of it.
         """
-        ctx.meta[_LOADED] = plugins = Plugins(names_in(_modules(args)), lenient=True)
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument(_PLUGINS.flag, nargs="?", dest=_PLUGINS.variable)
+        named = {name: text for name, text in vars(parser.parse_known_args(args)[0]).items() if text is not None}
+        ctx.meta[_LOADED] = plugins = plugins_of({**os.environ, **named})
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption:
-            raise_all(plugins.broken)  # it may be one of theirs
+            if plugins.broken:  # it may be one of theirs
+                raise together(plugins.broken) from None
             raise
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -50,52 +56,39 @@ class PluginCommand(click.Command):
         Returns:
             Those of the command, then those of the offers, then help.
         """
-        params = super().get_params(ctx)
+        params, ours = super().get_params(ctx), len(self.params)
         if _LOADED not in ctx.meta:
             return params
-        ours = len(self.params)
-        return [*params[:ours], *_flags(ctx.meta[_LOADED], getattr(self.callback, "kinds", KINDS)), *params[ours:]]
+        own = own_options(ctx.meta[_LOADED], [kind for kind in KINDS if any(each.name == kind for each in params)])
+        return [*params[:ours], *(SettingFlag([each.flag], each) for each in own.values()), *params[ours:]]
 
 
-def plugin_options(
-    *names: str, kinds: Sequence[str] = KINDS, flags: Mapping[str, str] | None = None
-) -> Callable[[Callable[..., Any]], Any]:
+def plugin_options(*names: str, flags: Mapping[str, str] | None = None) -> Callable[[Callable[..., Any]], Any]:
     """Give a `PluginCommand` the flags of some settings; the command takes the arguments ``settings`` and ``plugins``.
 
     Args:
         names: Fields of the settings, in the order in which ``--help`` shows them; ``plugins`` among them.
-        kinds: The kinds of offers that it works with.
         flags: Field to flag, where it is not the ordinary one.
 
     Returns:
         A decorator.
     """
-    options = [options_of(Settings)[name] for name in names]
-    flag = {each.name: each.flag for each in options} | dict(flags or {})
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
-        def run(**arguments: Any) -> Any:
-            every = {each.name: each for each in options} | own_options(loaded(), kinds)
-            given = {name: text for name in every if (text := arguments.pop(name, None)) is not None}
-            called = {name: f"{flag.get(name, every[name].flag)} ({every[name].variable})" for name in given}
-            warn_of_slips(loaded())
-            settings, plugins = load(os.environ, given, kinds, called, loaded())
-            return command(settings=settings, plugins=plugins, **arguments)
+    def reader(given: Mapping[str, OfFlag]) -> dict[str, Any]:
+        warn_of_unknown_variables(loaded())
+        settings, plugins = load(os.environ, given, [kind for kind in KINDS if kind in names], loaded())
+        return {"settings": settings, "plugins": plugins}
 
-        run.kinds = kinds  # type: ignore[attr-defined] # for `PluginCommand`
-        return add_flags(run, options, flag)
-
-    return decorate
+    return settings_options(*names, flags=flags, reader=reader)
 
 
-def warn_of_slips(plugins: Plugins | None = None) -> None:
+def warn_of_unknown_variables(plugins: Plugins | None = None) -> None:
     """Say on stderr which variables begin as ours do and are no setting, a line each.
 
     Args:
         plugins: The plugins, if they are loaded already.
     """
-    for found, advice in slips(os.environ, plugins):
+    for found, advice in unknown_variables(os.environ, plugins):
         click.echo(one_line(f"carpark: warning: {found}; {advice}"), err=True)
 
 
@@ -107,19 +100,3 @@ def loaded() -> Plugins:
     """
     plugins: Plugins = click.get_current_context().meta[_LOADED]
     return plugins
-
-
-def _flags(plugins: Plugins, kinds: Sequence[str]) -> list[click.Parameter]:
-    holder: Any = add_flags(lambda: None, own_options(plugins, kinds).values())
-    return list(reversed(getattr(holder, "__click_params__", [])))
-
-
-def _modules(args: Sequence[str]) -> str:
-    """Find out which modules are to be loaded, before the rest of the command line can be read."""
-    modules = os.environ.get(_PLUGINS.variable, "")
-    for place, each in enumerate(args):  # the last one counts
-        if each == _PLUGINS.flag and place + 1 < len(args):
-            modules = args[place + 1]
-        elif each.startswith(f"{_PLUGINS.flag}="):
-            modules = each.partition("=")[2]
-    return modules

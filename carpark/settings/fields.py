@@ -13,17 +13,17 @@ import re
 import select
 import time
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from carpark.errors import InvalidSetting, SeveralMistakes
+from carpark.errors import ConfigurationError, InvalidSetting, SeveralMistakes
 from carpark.settings.values import MASK, Text, as_text, wrapping
 from carpark.settings.values import path as parse_path
 
@@ -126,21 +126,52 @@ def is_service_link(name: str, environ: Mapping[str, str]) -> bool:
     return bool(_LINK.fullmatch(name)) or (bool(repeated) and environ.get(repeated) == environ[name])
 
 
+class OfFlag(str):
+    """The text of a flag: it counts though it is empty, and an error calls it by the flag.
+
+    Args:
+        text: The text.
+        flag: The flag, if that is known.
+    """
+
+    flag: str
+
+    def __new__(cls, text: str, flag: str = "") -> Self:
+        """Make one."""
+        made = super().__new__(cls, text)
+        made.flag = flag
+        return made
+
+
 class OfFile(str):
     """The text of a file: of a wrong one nothing is shown, as it may be another secret than was wanted."""
 
     __slots__ = ()
 
 
-def given_texts(
-    model: type[BaseModel], environ: Mapping[str, str], flags: Mapping[str, str | None], prefix: str = PREFIX
-) -> dict[str, str | InvalidSetting]:
+def with_flags(environ: Mapping[str, str], flags: Mapping[str, str], options: Iterable[Option]) -> dict[str, str]:
+    """Write flags down as variables.
+
+    Args:
+        environ: The variables.
+        flags: Argument to the text given on the command line.
+        options: What the flags may be of.
+
+    Returns:
+        The variables with these, and without those that name files for the same settings.
+    """
+    files = {option.file_variable for option in options if option.argument in flags}
+    kept = {name: text for name, text in environ.items() if name not in files}
+    given = {name: text if isinstance(text, OfFlag) else OfFlag(text) for name, text in flags.items()}
+    return {**kept, **{PREFIX + name.upper(): text for name, text in given.items()}}
+
+
+def given_texts(model: type[BaseModel], environ: Mapping[str, str], prefix: str = PREFIX) -> Given:
     """Find out what is given.
 
     Args:
         model: The model.
-        environ: The variables. An empty one counts as not set.
-        flags: Field to the text given on the command line; None for one that was not given.
+        environ: The variables, flags among them. An empty one counts as not set, unless it is a flag's.
         prefix: What the model's variables begin with.
 
     Returns:
@@ -160,13 +191,11 @@ def given_texts(
         if option.variable in marked:
             wanted = "the env file without the byte order mark (U+FEFF), which became a part of this name"
             found[name] = InvalidSetting(option.variable, MASK, wanted)
-        elif (flag := flags.get(name)) is not None:
-            found[name] = flag
+        elif path and text:
+            found[name] = InvalidSetting(file, path, f"that or {option.variable}, not both")
         elif path:
-            found[name] = (
-                InvalidSetting(file, path, f"that or {option.variable}, not both") if text else _in(file, path)
-            )
-        elif text:
+            found[name] = _in(file, path)
+        elif text or isinstance(text, OfFlag):
             found[name] = text
     return found
 
@@ -203,14 +232,13 @@ def _bytes_in(path: Path) -> bytes:
     return found
 
 
-def read(model: type[M], texts: Given, prefix: str = PREFIX, called: Mapping[str, str] | None = None) -> M:
-    """Make a model of text.
+def read(model: type[M], environ: Mapping[str, str], prefix: str = PREFIX) -> M:
+    """Make a model of what is given.
 
     Args:
         model: The model.
-        texts: Field to text, as `given_texts` finds it.
-        prefix: What its variables begin with.
-        called: Field to what an error calls it, where that is not the variable.
+        environ: The variables, flags among them.
+        prefix: What the model's variables begin with.
 
     Returns:
         The model with its values.
@@ -218,30 +246,70 @@ def read(model: type[M], texts: Given, prefix: str = PREFIX, called: Mapping[str
     Raises:
         ConfigurationError: A value is wrong, or two do not fit each other; it holds all that is wrong.
     """
-    unread = {name: text for name, text in texts.items() if isinstance(text, InvalidSetting)}
+    made, wrong = _made(model, given_texts(model, environ, prefix), prefix)
+    if made is None:
+        raise together(wrong.values())
+    return made
+
+
+def read_right(model: type[M], environ: Mapping[str, str]) -> tuple[M, dict[str, InvalidSetting]]:
+    """Make a model of what is right in what is given.
+
+    Args:
+        model: The model, in which all fields have defaults.
+        environ: The variables, flags among them.
+
+    Returns:
+        The model, with the default of what is wrong, and field to what is wrong with it.
+    """
+    texts = given_texts(model, environ)
+    made, wrong = _made(model, texts)
+    if made is None:  # what is left may not fit the default of what was taken out
+        left = {name: text for name, text in texts.items() if name not in wrong}
+        made, _ = _made(model, {name: text for name, text in left.items() if not _made(model, {name: text})[1]})
+    return made or model(), wrong
+
+
+def _made(model: type[M], texts: Given, prefix: str = PREFIX) -> tuple[M | None, dict[str, InvalidSetting]]:
+    """Make a model of text, or find out which fields are wrong; ``*`` is a rule between several."""
+    wrong = {name: text for name, text in texts.items() if isinstance(text, InvalidSetting)}
     given = {name: text for name, text in texts.items() if isinstance(text, str)}
     details: list[Any] = []
     try:
         made = model.model_validate(given)
-        if not unread:
-            return made
+        if not wrong:
+            return made, {}
     except ValidationError as error:
         details = error.errors()
-    found = list(unread.values())
     for each in details:
-        name = str(each["loc"][0]) if each["loc"] else "*"  # a rule between fields
-        if name in unread:
+        name = str(each["loc"][0]) if each["loc"] else "*"
+        if name in wrong:
             continue
         option = options_of(model, prefix).get(name) or Option(name, prefix + name.upper(), "", "", _PLAIN)
         words = str(each["ctx"]["error"]) if each["type"] == "value_error" else ""  # of a Text, or of a rule of ours
         said = _SAID.get(each["type"]) or each["msg"].removeprefix("Input should be ")
-        value = given.get(name, option.default)
-        wanted = wrapping(value) or words or option.text.wanted or said
-        if isinstance(value, OfFile):
+        text = given.get(name, option.default)
+        wanted = wrapping(text) or words or option.text.wanted or said
+        called, value = option.variable, option.text.shown(text)
+        if isinstance(text, OfFile):
             value, wanted = MASK, f"{wanted}, in the file that {option.file_variable} names"
-        value = option.text.shown(value)
-        found.append(InvalidSetting((called or {}).get(name, option.variable), value, wanted))
-    raise found[0] if len(found) == 1 else SeveralMistakes(found)
+        elif isinstance(text, OfFlag) and text.flag:
+            called = f"{text.flag} ({option.variable})"
+        wrong[name] = InvalidSetting(called, value, wanted)
+    return None, wrong
+
+
+def together(found: Iterable[ConfigurationError]) -> ConfigurationError:
+    """Make one error of all that is wrong.
+
+    Args:
+        found: What that is.
+
+    Returns:
+        The only one, or all of them; what two say in the same words, once.
+    """
+    once = list({str(each): each for each in found}.values())
+    return once[0] if len(once) == 1 else SeveralMistakes(once)
 
 
 def shown(settings: BaseModel, prefix: str = PREFIX) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import urls, values
-from carpark.settings.fields import given_texts, read, shown
+from carpark.settings.fields import options_of, read, shown, with_flags
 from carpark.settings.values import File, OptionalPort, Port, Text, as_text, integer, number, one_of, url
 
 MOST_PARTITIONS = 64
@@ -158,4 +158,6 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
     Raises:
         ConfigurationError: A value is wrong, or two do not fit each other; it holds all that is wrong.
     """
-    return read(Settings, given_texts(Settings, os.environ if environ is None else environ, flags or {}))
+    given = {name: text for name, text in (flags or {}).items() if text is not None}
+    options = options_of(Settings).values()
+    return read(Settings, with_flags(os.environ if environ is None else environ, given, options))

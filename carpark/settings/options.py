@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from carpark.errors import CarparkError, ConfigurationError, one_line
 from carpark.services import METRICS_FOLDER
-from carpark.settings.fields import PREFIX, Option, given_texts, options_of, read
+from carpark.settings.fields import PREFIX, OfFlag, Option, options_of, read, with_flags
 from carpark.settings.model import Settings
 from carpark.settings.values import number
 
@@ -40,11 +40,43 @@ SINK_SETTINGS = (
 _MARKS = {"✓": "ok", "✗": "x", "…": "...", "·": "-"}
 """What our texts have beyond ASCII, for terminals that lack it."""
 
+_GIVEN = f"{__name__}.given"
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class SettingFlag(click.Option):
+    """The flag of a setting. What it says is not handed to the command, but to what reads the settings.
+
+    Args:
+        declarations: The flag.
+        setting: What it is of.
+        attributes: What else click may know of it.
+    """
+
+    def __init__(self, declarations: Sequence[str], setting: Option, **attributes: Any) -> None:
+        default = f"; default {setting.text.shown(setting.default)}" if setting.default else ""
+        text = setting.help.replace("`", "")
+        super().__init__(
+            [*declarations, setting.argument],
+            metavar=setting.text.metavar,
+            help=f"{text[:1].upper()}{text[1:]}  [{setting.variable}{default}]",
+            expose_value=False,
+            callback=self._note,
+            **attributes,
+        )
+
+    def _note(self, ctx: click.Context, parameter: click.Parameter, text: str | None) -> None:
+        if text is not None:
+            ctx.meta.setdefault(_GIVEN, {})[self.name] = OfFlag(text, self.opts[0])
+
+
 def settings_options(
-    *names: str, model: type[BaseModel] = Settings, prefix: str = PREFIX, flags: Mapping[str, str] | None = None
+    *names: str,
+    model: type[BaseModel] = Settings,
+    prefix: str = PREFIX,
+    flags: Mapping[str, str] | None = None,
+    reader: Callable[[Mapping[str, OfFlag]], dict[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Give a click command the flags of some settings; the command then takes the argument ``settings``.
 
@@ -53,51 +85,27 @@ def settings_options(
         model: The settings.
         prefix: What their variables begin with.
         flags: Field to flag, where it is not the ordinary one (``{"writer_port": "--port"}``).
+        reader: From what flags say, argument to text, makes what the command takes in the place of ``settings``.
 
     Returns:
         A decorator. The command's ``settings`` is the model, read from flags and environment.
     """
     options = [options_of(model, prefix)[name] for name in names]
-    flag = {each.name: each.flag for each in options} | dict(flags or {})
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**arguments: Any) -> Any:
-            given = {each.name: arguments.pop(each.argument) for each in options}
-            called = {
-                each.name: f"{flag[each.name]} ({each.variable})" for each in options if given[each.name] is not None
-            }
-            settings = read(model, given_texts(model, os.environ, given, prefix), prefix, called)
-            return command(settings=settings, **arguments)
+            given = click.get_current_context().meta.get(_GIVEN, {})
+            if reader is not None:
+                return command(**reader(given), **arguments)
+            return command(settings=read(model, with_flags(os.environ, given, options), prefix), **arguments)
 
-        return add_flags(run, options, flag)
+        for each in reversed(options):
+            flag = (flags or {}).get(each.name, each.flag)
+            run = click.option(flag, cls=SettingFlag, setting=each)(run)
+        return run
 
     return decorate
-
-
-def add_flags(
-    command: Callable[..., Any], options: Iterable[Option], flags: Mapping[str, str] | None = None
-) -> Callable[..., Any]:
-    """Give a click command flags that are text.
-
-    Args:
-        command: The command; it takes an argument for each, None where it is not given.
-        options: What the flags are of, in the order in which ``--help`` shows them.
-        flags: Field to flag, where it is not the ordinary one.
-
-    Returns:
-        The command with the flags.
-    """
-    for each in reversed(list(options)):
-        default = f"; default {each.text.shown(each.default)}" if each.default else ""
-        text = each.help.replace("`", "")
-        command = click.option(
-            (flags or {}).get(each.name, each.flag),
-            each.argument,
-            metavar=each.text.metavar,
-            help=f"{text[:1].upper()}{text[1:]}  [{each.variable}{default}]",
-        )(command)
-    return command
 
 
 def seconds(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, str | None], float | None]:

@@ -74,7 +74,7 @@ class _Url(click.ParamType[str]):
     help="A generator's journal, or any file with an event per line; all that was published since the records and the "
     "sinks were empty. Without any, the last `carpark run` with this CSV is audited",
 )  # fmt: skip
-@plugin_options("csv", "sinks", "plugins", "retention", "management_url", "partitions", kinds=("sinks",))
+@plugin_options("csv", "sinks", "plugins", "retention", "management_url", "partitions")
 @click.option("--redis-url", metavar="URL", type=_Url("redis_url"), help="Look at the records, too")
 @click.option("--broker-url", metavar="URL", type=_Url("broker_url"), help="Look into the queues, too")
 @click.option("--since", metavar="TIME", help="Leave out stays that ended before this RFC 3339 time")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -25,8 +25,7 @@ from carpark.plugins import Plugins
 from carpark.plugins.base import Offer
 from carpark.plugins.options import PluginCommand, loaded
 from carpark.settings import Settings
-from carpark.settings.fields import options_of
-from carpark.settings.options import CONTEXT, add_flags, examples
+from carpark.settings.options import CONTEXT, examples, settings_options
 
 SECONDS = 4.0
 """How long all checks together may take."""
@@ -78,9 +77,10 @@ def checks_of(plugins: Plugins, given: Given) -> list[Check]:
     return [*CHECKS, ours, *used]
 
 
-def _setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    # Not `plugin_options`, which takes no value that is wrong.
-    return add_flags(command, options_of(Settings).values())
+def _reader(flags: Mapping[str, str]) -> dict[str, Any]:
+    """Read what is right of the settings; `plugin_options` would take no value that is wrong."""
+    plugins = loaded()
+    return {"plugins": plugins, "given": read_given(os.environ, flags, plugins)}
 
 
 @click.command(
@@ -93,16 +93,14 @@ def _setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         "carpark doctor --broker-url amqp://user:password@rabbit --redis-url redis://redis/0",
     ),
 )
-@_setting_flags
+@settings_options(*Settings.model_fields, reader=_reader)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON")
-def doctor(as_json: bool, **flags: str | None) -> int:
+def doctor(plugins: Plugins, given: Given, as_json: bool) -> int:
     """Check each setting and server, and say what is wrong and what to do.
 
     Changes nothing. Ends with status 0 when all is well or worth no more than a warning, 1 when a server has a
     problem, 2 when a setting is wrong.
     """
-    plugins = loaded()
-    given = read_given(os.environ, {name: text for name, text in flags.items() if text is not None}, plugins)
     findings = run_checks(checks_of(plugins, given), given.settings, given.unusable, SECONDS)
     # Python first, then the settings: the order in which one would mend things.
     findings = [*findings[:1], *given.findings, *findings[1:]]

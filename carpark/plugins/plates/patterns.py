@@ -81,7 +81,15 @@ class AlphanumericPlates(PatternPlates):
 
 
 class UkPlates(PatternPlates):
-    """Two letters, the age identifier and three letters, such as ``LB07 XYZ``; never younger than the clock's day."""
+    """Two letters, the age identifier and three letters, such as ``LB07 XYZ``; never younger than the clock's day.
+
+    Args:
+        context: Its clock says which day it is.
+        chance: Where the letters and ages come from.
+
+    Raises:
+        InvalidSetting: The clock runs before there were any.
+    """
 
     _area, _last = _without("IQZ"), _without("IQ")
     pattern = re.compile(f"[{_area}]{{2}}([0-9]{{2}})[{_last}]{{3}}")

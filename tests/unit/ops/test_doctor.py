@@ -51,7 +51,7 @@ def test_all_wrong_settings_are_named_at_once_each_as_it_was_given() -> None:
     given = read_all({"CARPARK_RATE": "fast", "CARPARK_SINK_RETRIES": "-1"}, {"redis_url": "ftp://me:hidden@host"})
     assert given.unusable == {"rate", "sink_retries", "redis_url"}
     found = " ".join(finding.found for finding in given.findings)
-    for text in ("CARPARK_RATE='fast'", "CARPARK_SINK_RETRIES='-1'", "--redis-url='ftp://me:***@host'"):
+    for text in ("CARPARK_RATE='fast'", "CARPARK_SINK_RETRIES='-1'", "CARPARK_REDIS_URL='ftp://me:***@host'"):
         assert text in found
     assert all(finding.setting and finding.advice.startswith("wanted ") for finding in given.findings)
     assert "hidden" not in found
@@ -346,11 +346,11 @@ def test_plugins_that_cannot_be_used_are_named(
         ),
         (
             {}, {"sinks": "webhook", "webhook_url": "ftp://me:hidden@host"},
-            "--webhook-url='ftp://me:***@host'", "wanted http://host/path, because CARPARK_SINKS names webhook",
+            "CARPARK_WEBHOOK_URL='ftp://me:***@host'", "wanted http://host/path, because CARPARK_SINKS names webhook",
         ),
         (
             {"CARPARK_SINKS": "csv"}, {"sink_csv": ""},
-            "--sink-csv=''", "wanted a file name",
+            "CARPARK_SINK_CSV=''", "wanted a file name",
         ),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from carpark.plugins import Plugins
 from carpark.plugins.loading import load, own_options
 from carpark.plugins.manager import own_settings
 from carpark.settings import load_settings
+from carpark.settings.fields import OfFlag
 
 Module = Callable[[str, str], str]
 
@@ -79,7 +80,7 @@ def horn(module: Module) -> dict[str, str]:
     return {"CARPARK_PLUGINS": module("horn_plugin", HORN)}
 
 
-def lines_of(environ: dict[str, str], flags: dict[str, str] | None = None, **more: object) -> list[str]:
+def lines_of(environ: dict[str, str], flags: Mapping[str, str] | None = None, **more: object) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
         load(environ, flags, **more)  # type: ignore[arg-type]
     return [str(each) for each in caught.value.findings]
@@ -148,11 +149,10 @@ def test_a_wrong_flag_is_called_as_it_is_said_and_a_wrong_variable_under_a_right
     horn: dict[str, str],
 ) -> None:
     environ = {**horn, "CARPARK_SINKS": "air-horn", "CARPARK_AIR_HORN_VOLUME": "7", "CARPARK_RATE": "fast"}
-    flags = {"air_horn_volume": "loud", "rate": "faster"}
-    called = {"air_horn_volume": "--air-horn-volume", "rate": "--pace"}
-    assert lines_of(environ, flags, called=called) == [
-        "--pace='faster': wanted a number from 0.000001 to 100000",
-        f"--air-horn-volume='loud': wanted {NO_INTEGER}",
+    flags = {"air_horn_volume": OfFlag("loud", "--air-horn-volume"), "rate": OfFlag("faster", "--pace")}
+    assert lines_of(environ, flags) == [
+        "--pace (CARPARK_RATE)='faster': wanted a number from 0.000001 to 100000",
+        f"--air-horn-volume (CARPARK_AIR_HORN_VOLUME)='loud': wanted {NO_INTEGER}",
     ]
     settings, _ = load({**environ, "CARPARK_AIR_HORN_VOLUME": "loud"}, {"air_horn_volume": "7", "rate": "1"})
     assert settings.rate == 1

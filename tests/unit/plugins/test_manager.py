@@ -144,7 +144,10 @@ def test_an_object_can_be_a_plugin(folder: Path, install: Callable[..., None]) -
         ),
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError: No module named"),
         ("def :", "cannot be imported: SyntaxError"),
-        ("raise SystemExit('no\\nway')", "cannot be imported: SystemExit: no way; fix it, or take it out"),
+        (
+            "raise SystemExit('no\\nway')",
+            "cannot be imported: SystemExit: no way; fix it, or take it out",
+        ),
     ],
 )
 def test_a_broken_plugin_is_an_error_that_says_which_and_what_to_do(

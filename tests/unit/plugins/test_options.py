@@ -106,7 +106,7 @@ def ring() -> tuple[click.Command, list[tuple[Settings, Mapping[str, str]]]]:
     seen: list[tuple[Settings, Mapping[str, str]]] = []
 
     @click.command("ring", cls=PluginCommand, context_settings=CONTEXT)
-    @plugin_options("rate", "sinks", "plugins", kinds=("sinks",), flags={"rate": "--pace"})
+    @plugin_options("rate", "sinks", "plugins", flags={"rate": "--pace"})
     @click.option("--json", "as_json", is_flag=True, help="Print JSON")
     def ring(settings: Settings, plugins: Plugins, as_json: bool) -> None:
         own = {name: plugins.environ.get(option.variable, "") for name, option in own_options(plugins).items()}
@@ -202,6 +202,14 @@ def test_all_that_is_wrong_is_a_line_each_named_as_it_was_given(run: Run, bell: 
     assert "hunter2" not in err
 
 
+@pytest.mark.parametrize("words", ["worker", "run --events 1", "verify", "plugins"])
+def test_modules_in_quotes_are_one_line_and_no_traceback(run: Run, words: str) -> None:
+    status, out, err = run(words, **AWAY, CARPARK_PLUGINS="'mine'")
+    assert (status, out) == (2, "")
+    assert err.startswith("""carpark: CARPARK_PLUGINS="'mine'": wanted it without the quotes around it""")
+    assert err.count("\n") == 1
+
+
 def test_an_empty_flag_is_a_value_which_may_be_wrong(run: Run, bell: str, ring: Any) -> None:
     command, seen = ring
     words = [*f"--plugins {bell} --sinks door-bell".split(), "--pace", "", "--door-bell-tone", ""]
@@ -262,7 +270,7 @@ def test_doctor_names_a_broken_plugin_and_looks_at_all_the_rest(
     assert complaint in f"{found['plugins']['found']}; {found['plugins']['advice']}"
     assert [each["found"] for each in report["checks"] if each["check"] == "settings"] == [
         "CARPARK_DOOR_BELL_TONE=''",
-        "--webhook-url='nowhere'",
+        "--webhook-url (CARPARK_WEBHOOK_URL)='nowhere'",
     ]
     assert found["sinks"]["level"] == "ok"
     assert {"python", "rabbitmq", "redis", "plates"} <= set(found)

@@ -16,7 +16,7 @@ from carpark.plugins.base import Offer
 from carpark.plugins.loading import own_options
 from carpark.plugins.manager import KINDS, own_settings
 from carpark.settings import Settings
-from carpark.settings.fields import Option, options_of, shown
+from carpark.settings.fields import OfFlag, Option, options_of, shown, with_flags
 from carpark.settings.values import MASK, as_text
 from tests.support.texts import ANY_TEXT, DAMAGES, FILES, NO_FILES, NO_HTTP, SECRET, damaged, rows
 
@@ -53,12 +53,13 @@ def offer_of(name: str) -> Offer:
 
 def read_one(name: str, environ: dict[str, str], flags: dict[str, str] | None = None) -> Any:
     """Read the settings of the offer that has one of this name; what has no default is right if it is not given."""
-    return getattr(own_settings(offer_of(name), {**RIGHT, **environ}, flags), OPTIONS[name].name)
+    given = with_flags({**RIGHT, **environ}, flags or {}, OPTIONS.values())
+    return getattr(own_settings(offer_of(name), given), OPTIONS[name].name)
 
 
 def told(name: str, flags: dict[str, str]) -> dict[str, str]:
     offer = offer_of(name)
-    return shown(own_settings(offer, RIGHT, flags), offer.variables)
+    return shown(own_settings(offer, with_flags(RIGHT, flags, OPTIONS.values())), offer.variables)
 
 
 def test_every_setting_is_tested_and_none_is_also_the_cores() -> None:
@@ -158,8 +159,8 @@ def test_variables_and_flags_of_others_are_not_looked_at(name: str) -> None:
 def test_an_error_calls_a_setting_as_it_was_given(name: str) -> None:
     text = BAD[name][-1]
     with pytest.raises(InvalidSetting) as caught:
-        own_settings(offer_of(name), RIGHT, {name: text}, {name: f"--this ({name})", "other": "--other"})
-    assert caught.value.name == f"--this ({name})"
+        read_one(name, {}, {name: OfFlag(text, "--this")})
+    assert caught.value.name == f"--this ({OPTIONS[name].variable})"
 
 
 def test_two_wrong_values_of_one_offer_are_said_together() -> None:

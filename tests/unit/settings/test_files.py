@@ -14,10 +14,10 @@ from pydantic import BaseModel, SecretStr
 from carpark.errors import ConfigurationError
 from carpark.ops.doctor.given import read_given
 from carpark.plugins import Plugins
-from carpark.plugins.loading import load, with_flags
+from carpark.plugins.loading import load
 from carpark.plugins.manager import own_settings
 from carpark.settings import Settings, fields, load_settings
-from carpark.settings.fields import Option, given_texts, options_of, read, shown
+from carpark.settings.fields import Option, options_of, read, shown
 from tests.support.processes import Processes, RunHere
 
 PLUGINS = Plugins(environ={})
@@ -148,7 +148,7 @@ def test_a_flag_counts_more_than_a_file_and_is_handed_on_without_it() -> None:
     assert settings.redis_url == "redis://there"
     assert own_settings(plugins.sinks["webhook"].offer, plugins.environ).secret == "s"
     assert plugins.environ["CARPARK_PLATES_FILE"] == "p", "which is a setting of its own"
-    assert "CARPARK_REDIS_URL_FILE" not in with_flags(environ, flags, plugins)
+    assert "CARPARK_REDIS_URL_FILE" not in plugins.environ
 
 
 class Siren(BaseModel, frozen=True):
@@ -164,7 +164,7 @@ def test_a_plugins_secret_has_a_file_without_further_ado(tmp_path: Path) -> None
     file = tmp_path / "key"
     file.write_text("s3cret\n")
     environ = {f"SIREN_{name}_FILE": str(file) for name in ("KEY", "COLOUR", "TONE")}
-    siren = read(Siren, given_texts(Siren, environ, {}, "SIREN_"), "SIREN_")
+    siren = read(Siren, environ, "SIREN_")
     assert siren.key.get_secret_value() == "s3cret"
     assert (siren.colour, siren.tone.get_secret_value(), siren.tone_file) == ("red", "", str(file))
     assert "s3cret" not in str(shown(siren, "SIREN_"))
