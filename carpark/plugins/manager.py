@@ -427,7 +427,7 @@ def _call(found: Found[Any], function: Any, wanted: type, done: str, context: Pl
     with _blaming(found.plugin, f"{name!r} cannot be {done}", "fix it, or use another one", but=CarparkError):
         if isinstance(given := function(context, *more), wanted):
             return given
-    raise BrokenPlugin(found.plugin, f"{name!r} {done} {given!r}; wanted a {wanted.__name__}")
+    raise BrokenPlugin(found.plugin, f"{name!r} {done} {type(given).__name__}; wanted a {wanted.__name__}")
 
 
 @contextmanager

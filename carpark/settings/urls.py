@@ -8,6 +8,7 @@ import re
 import socket
 from ast import literal_eval
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,11 @@ def _check_options(text: str, known: Mapping[str, Text], open_: Callable[[str], 
     for name, value in pairs:
         if name not in known:
             raise Unfit(_unknown(name, known))
-        _check(name, value, known[name])
+        with suppress(Exception):  # literal_eval raises what it likes, too
+            known[name].parse(value)
+            if value:
+                continue
+        raise Unfit(_fit(known[name], name))
     if open_ is not None and (reason := _reason(open_, text)) is not None:
         alone = {
             name
@@ -191,15 +196,6 @@ def _check_options(text: str, known: Mapping[str, Text], open_: Callable[[str], 
         }
         raise Unfit(" and ".join(_fit(known[name], name) for name in options if name in (alone or options)) + reason)
     return options
-
-
-def _check(name: str, value: str, text: Text) -> None:
-    try:
-        if not value:
-            raise ValueError
-        text.parse(value)
-    except Exception:  # literal_eval raises what it likes, too
-        raise Unfit(_fit(text, name)) from None
 
 
 def _fit(text: Text, name: str) -> str:

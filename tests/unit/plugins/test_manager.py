@@ -227,7 +227,7 @@ def test_a_sink_that_is_not_in_use_is_not_made(module: Callable[[str, str], str]
     ("make", "error", "complaint"),
     [
         ("lambda context: 1 / 0", BrokenPlugin, "'mine' cannot be made: ZeroDivisionError: division by zero"),
-        ("lambda context: 'sink'", BrokenPlugin, "'mine' made 'sink'; wanted a Sink"),
+        ("lambda context: 'sink'", BrokenPlugin, "'mine' made str; wanted a Sink"),
         ("refuse", InvalidSetting, "MY_SETTING='5': wanted six"),
     ],
 )
