@@ -16,8 +16,8 @@ import click
 from rich.console import Console
 
 from carpark.domain.events import format_time
-from carpark.embedded.system import GRACE, Embedded, check
-from carpark.embedded.view import View
+from carpark.embedded.system import Embedded, check
+from carpark.embedded.view import View, say
 from carpark.errors import CarparkError, ConfigurationError
 from carpark.ops.audit import LastRun, Verdict, audit, run_folder, run_folder_of
 from carpark.ops.audit.command import progress_bar
@@ -33,8 +33,6 @@ from carpark.web.signals import on_signal
 from generators.build import Plan
 
 _SHOW = 10
-_TICK = 0.1
-_SILENT = 1.0
 
 
 @click.command(
@@ -107,11 +105,11 @@ def _run(
         Embedded(settings, replace(plan, journals=last.journals), plugins) as park,
         _dashboard(park) as where,
     ):
-        console.print(f"{_headline(park)}\nmetrics at {park.metrics.url}\n{where}", highlight=False, soft_wrap=True)
+        say(console, f"{_headline(park)}\nmetrics at {park.metrics.url}\n{where}")
         # The second signal stops the waiting, too. The audit, behind it, can be ended as any other program.
         with View(console, park.snapshot) as view, on_signal(stop.set, lambda *_: abort.set()):
             park.run(stop, duration, view)
-            done = _finish(park, abort, view)
+            done = park.finish(abort, view)
         report = park.report()
         last = replace(last, counts=report.to_dict())
         last.save()
@@ -123,28 +121,25 @@ def _run(
     else:
         console.print(report.table())
         for text, right in report.sums():
-            mark, style = ("✓", "green") if right else ("✗ does not add up", "bold red")
-            console.print(f"{text} {mark}", style=style, highlight=False, soft_wrap=True)
+            say(console, f"{text} {'✓' if right else '✗ does not add up'}", "green" if right else "bold red")
     if isinstance(verdict, CarparkError):
-        console.print(f"carpark run: not audited: {verdict}", style="bold red", markup=False, soft_wrap=True)
+        say(console, f"carpark run: not audited: {verdict}", "bold red")
+    elif verdict and verdict.ok:
+        say(console, f"audit: {verdict.sentence()}", None if verdict.undelivered else "green")
     elif verdict:
-        console.print(
-            f"audit: {verdict.sentence()}" if verdict.ok else verdict.table(),
-            style="green" if verdict.ok and not verdict.undelivered else None,
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(verdict.table(), highlight=False, soft_wrap=True)
     if kept:
-        console.print(kept, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(console, kept, "yellow")
     if held_back:
-        said = f"{held_back:,} events less than the rate would make: a camera waited, for room or for somebody to leave"
-        console.print(said, style="yellow", highlight=False, soft_wrap=True)
+        said = "events less than the rate would make: a camera waited, for room or for somebody to leave"
+        say(console, f"{held_back:,} {said}", "yellow")
     if not_made:
         said = f"events were due and not made: this machine is too slow for {settings.rate:g} of each a second"
-        console.print(f"carpark run: {not_made:,} {said}", style="bold red", markup=False, soft_wrap=True)
+        say(console, f"carpark run: {not_made:,} {said}", "bold red")
     if not done:
-        why = "stopped before everything was done" if abort.is_set() else _unfinished(report.undelivered)
-        console.print(f"carpark run: {why}", style="bold red", markup=False, soft_wrap=True)
+        undone = f"{report.undelivered} summaries are undelivered: a sink fails; see the warnings above"
+        undone = "stopped before everything was done" if abort.is_set() else undone
+        say(console, f"carpark run: {undone}", "bold red")
     is_right = verdict is None or getattr(verdict, "ok", False)
     return EXIT_OK if done and report.adds_up and not not_made and is_right else EXIT_FAILED
 
@@ -177,17 +172,6 @@ def _audit(park: Embedded, last: LastRun, plugins: Plugins, console: Console) ->
             return error
 
 
-def _finish(park: Embedded, abort: threading.Event, view: View) -> bool:
-    waiter = _Waiter(park, abort)
-    waiter.join(_SILENT)
-    if waiter.is_alive():
-        view.say(f"finishing what was published; a sink that fails gets {GRACE:.0f} s; Ctrl-C ends it at once")
-    while waiter.is_alive():
-        view.tick()
-        waiter.join(_TICK)
-    return waiter.done
-
-
 def _headline(park: Embedded) -> str:
     settings = park.settings
     where = f"{park.writer.url} appends to {settings.csv}" if park.writer else f"sinks: {', '.join(settings.sinks)}"
@@ -199,34 +183,13 @@ def _dashboard(park: Embedded) -> Iterator[str]:
     """Serve the dashboard while the run lasts, where that is possible: a run is not worth less without it."""
     writer = [("Writer", park.writer.url)] if park.writer else []
     links = links_of(park.settings) if park.settings.dashboard_links else writer
+    server: DashboardServer | None = None
     try:
         server = DashboardServer(park.settings, StubInterface(park.broker), park.backend.records, links)
+        where = f"dashboard at {server.url}"
     except ConfigurationError as error:
-        _link_to_dashboard(park, 0)
-        yield f"no dashboard: {error}"
-        return
-    _link_to_dashboard(park, server.port)
-    with server:
-        yield f"dashboard at {server.url}"
-
-
-def _link_to_dashboard(park: Embedded, port: int) -> None:
+        where = f"no dashboard: {error}"
     if park.writer:
-        park.writer.app.config["DASHBOARD_PORT"] = port
-
-
-def _unfinished(undelivered: int) -> str:
-    return f"{undelivered} summaries are undelivered: a sink fails; see the warnings above"
-
-
-class _Waiter(threading.Thread):
-    """Waits for the end of the work, so that the main thread can go on showing it."""
-
-    def __init__(self, park: Embedded, abort: threading.Event) -> None:
-        super().__init__(name="finish", daemon=True)
-        self._park, self._abort = park, abort
-        self.done = False
-        self.start()
-
-    def run(self) -> None:
-        self.done = self._park.finish(self._abort)
+        park.writer.app.config["DASHBOARD_PORT"] = server.port if server else 0
+    with server or contextlib.nullcontext():
+        yield where

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import dramatiq
 from dramatiq.common import xq_name
-from dramatiq.errors import QueueNotFound
+from prometheus_client import CollectorRegistry, ProcessCollector
 
+from carpark.backend.page import RecordsNow
 from carpark.backend.processing import Backend
 from carpark.backend.relay import letter
 from carpark.broker import STUB, StubBroker
@@ -23,10 +26,12 @@ from carpark.broker.stub import Letter
 from carpark.domain.events import Event, StaySummary, VehicleExited
 from carpark.domain.report import Report
 from carpark.domain.routing import WORK, event_queues, queue_for
-from carpark.embedded.metrics import EmbeddedMetrics
+from carpark.embedded.metrics import QueuesNow
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
+from carpark.services import SERVICES
 from carpark.settings import Settings
+from carpark.telemetry.page import MetricsPage
 from generators.build import Plan, local_lanes
 from generators.clock import Clock
 from generators.lane import Lane
@@ -46,7 +51,7 @@ LATEST = 8
 _THREADS = 4
 _WAKE_MILLIS = 100
 _OVERTAKING = 5.0  # seconds; an exit that is not processed by then was dead-lettered
-_GLANCE = 0.05
+_GLANCE, _SILENT = 0.05, 1.0
 _STOP_MILLIS, _ABORT_MILLIS = 60_000, 1_000
 
 
@@ -157,39 +162,48 @@ class Embedded:
     """
 
     def __init__(self, settings: Settings, plan: Plan, plugins: Plugins | None = None) -> None:
-        self._memory = f"memory://{uuid.uuid4()}"
-        plugins = plugins or Plugins(settings.plugins)
+        memory = f"memory://{uuid.uuid4()}"
+        self._plugins = plugins or Plugins(settings.plugins)
         of_its_own = {
             "broker_url": STUB,
-            "redis_url": self._memory,
+            "redis_url": memory,
             "sink_retry_min": min(settings.sink_retry_min, RETRY_MAX),
             "sink_retry_max": min(settings.sink_retry_max, RETRY_MAX),
         }
-        settings = settings.model_copy(update=of_its_own)
-        numbers = EmbeddedMetrics()
-        self.writer: WriterServer | None = None
-        if _needs_writer(settings, plugins):
-            self.writer = WriterServer(settings, numbers.writer, inside=self._inside)
-            settings = settings.model_copy(update={"writer_url": self.writer.url})
-        self.settings, self._plan, self._plugins = settings, plan, plugins
+        self.settings = settings.model_copy(update=of_its_own)
         self._latest: deque[StaySummary] = deque(maxlen=LATEST)
         self._clock = Clock()
-        try:
-            self.backend = Backend(settings, plugins, self._note)
-            self.broker = self._stub(self.backend)
+        self.writer: WriterServer | None = None
+        with ExitStack() as stack:
+            stack.callback(forget_memory, memory)
+            registry = self._open_writer(stack)
+            self.backend = Backend(self.settings, self._plugins, self._note)
+            self.broker = cast(StubBroker, self.backend.broker)  # which STUB is
             self._publisher = StubPublisher(self.broker, settings.partitions)
             self._lanes: list[Lane] = local_lanes(
-                settings, plan, plugins=plugins, clock=self._clock, registry=numbers.registry
+                self.settings, plan, plugins=self._plugins, clock=self._clock, registry=registry
             )
-            numbers.watch(self.backend, self.broker)
-            self.metrics = numbers.show(settings)
-        except BaseException:
-            if self.writer:
-                self.writer.stop()
-            raise
+            self.backend.prometheus.start(self.broker, registry)
+            registry.register(RecordsNow(lambda: self.backend.records))
+            QueuesNow(registry, self.broker)
+            port = SERVICES["run"].port_or(settings.metrics_port)
+            self.metrics = MetricsPage(registry, settings.bind, port).start()
+            stack.callback(self.metrics.stop)
+            self._stack = stack.pop_all()
         self._worker = dramatiq.Worker(self.broker, worker_timeout=_WAKE_MILLIS, worker_threads=_THREADS)
         self._stop_millis = _STOP_MILLIS
         self._started = time.monotonic()
+
+    def _open_writer(self, stack: ExitStack) -> CollectorRegistry:
+        """Open the writer, if a sink in use posts to it, and give the registry of all that the run counts."""
+        registry, of_the_writer = CollectorRegistry(), CollectorRegistry()
+        registry.register(of_the_writer)
+        ProcessCollector(registry=registry)
+        if _needs_writer(self.settings, self._plugins):
+            self.writer = WriterServer(self.settings, of_the_writer, inside=lambda: self.backend.records.inside())
+            stack.callback(self.writer.stop)
+            self.settings = self.settings.model_copy(update={"writer_url": self.writer.url})
+        return registry
 
     def __enter__(self) -> Self:
         if self.writer:
@@ -199,10 +213,7 @@ class Embedded:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._worker.stop(self._stop_millis)
-        self.metrics.stop()
-        if self.writer:
-            self.writer.stop()
-        forget_memory(self._memory)
+        self._stack.close()
 
     def run(self, stop: threading.Event, duration: float | None = None, watcher: Watcher | None = None) -> None:
         """Let the cameras work until they are done, the time is up, or a stop is requested.
@@ -218,16 +229,18 @@ class Embedded:
         until = None if duration is None else self._lanes[0].schedule.due + duration
         Run(self._lanes, self._publisher, clock=self._clock, stop=stop, watcher=watcher, until=until).run()
 
-    def finish(self, abort: threading.Event) -> bool:
+    def finish(self, abort: threading.Event, watcher: Watcher | None = None) -> bool:
         """Wait until everything that was published is processed and every sink has its summaries.
 
         Args:
             abort: Set when this shall not be waited for any more.
+            watcher: Hears that time passes.
 
         Returns:
             Whether all is done; False after `abort`, or when a sink still fails `GRACE` seconds after the last event.
         """
-        deadline = None
+        watcher = watcher or Watcher()
+        deadline, silent_until = None, time.monotonic() + _SILENT
         while not abort.is_set():
             if self._is_idle():
                 backlogs = self.backend.records.backlogs()
@@ -236,6 +249,12 @@ class Embedded:
                 deadline = deadline or time.monotonic() + GRACE
                 if time.monotonic() > deadline:
                     return False
+            if time.monotonic() > silent_until:
+                silent_until = math.inf
+                watcher.say(
+                    f"finishing what was published; a sink that fails gets {GRACE:.0f} s; Ctrl-C ends it at once"
+                )
+            watcher.progress(self._lanes)
             abort.wait(_GLANCE)
         self._stop_millis = _ABORT_MILLIS
         return False
@@ -303,12 +322,3 @@ class Embedded:
         self._publisher.processed(effect.key)
         if (summary := effect.summary) is not None:
             self._latest.appendleft(summary)
-
-    def _inside(self) -> int:
-        return self.backend.records.inside()
-
-    @staticmethod
-    def _stub(backend: Backend) -> StubBroker:
-        if not isinstance(backend.broker, StubBroker):
-            raise QueueNotFound("the embedded run has a broker of its own")
-        return backend.broker

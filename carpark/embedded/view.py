@@ -24,6 +24,7 @@ from generators.service import Watcher
 LINE_SECONDS = 2.0
 """Seconds between two lines, where there is no terminal."""
 
+_SHOWN = ("inside", "published", "matched", "unmatched")
 _RATE_SECONDS = 3.0
 _FRAMES = 5
 _WIDTH = 88
@@ -64,23 +65,17 @@ class View(Watcher):
         Args:
             line: What people should know.
         """
-        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(self._console, line, "yellow")
 
     def progress(self, lanes: Sequence[Lane]) -> None:
-        """Hear that time has passed.
+        """Print a line if it is time for one; a live view draws itself.
 
         Args:
             lanes: The cameras; the view looks at the whole run instead.
         """
-        self.tick()
-
-    def tick(self) -> None:
-        """Print a line if it is time for one; a live view draws itself."""
-        if self._live or time.monotonic() - self._last < LINE_SECONDS:
-            return
-        self._last = time.monotonic()
-        snapshot = self._look()
-        self._console.print(self._line(snapshot), markup=False, highlight=False, soft_wrap=True)
+        if not self._live and time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            say(self._console, self._line(self._look()))
 
     def _line(self, snapshot: Snapshot) -> str:
         report, rates = snapshot.report, self._rates.of(snapshot)
@@ -93,58 +88,59 @@ class View(Watcher):
 
     def _draw(self) -> RenderableType:
         snapshot = self._look()
-        report, rates = snapshot.report, self._rates.of(snapshot)
-        numbers = Table.grid(padding=(0, 3))
-        for _ in range(4):
-            numbers.add_column(justify="right", min_width=10)
-        numbers.add_row(*(Text(name, style="dim") for name in ("inside", "published", "matched", "unmatched")))
-        numbers.add_row(
-            Text(f"{report.inside:,}", style="bold green"),
-            Text(f"{report.published:,}", style="bold"),
-            Text(f"{report.matched:,}", style="bold"),
-            Text(f"{report.unmatched:,}", style="bold"),
-        )
-        numbers.add_row("", *(f"{rates[name]:.1f}/s" for name in ("published", "matched", "unmatched")))
+        notes = [*snapshot.waiting, *([f"dead letters: {dead}"] if (dead := snapshot.report.dead) else [])]
+        parts = (self._numbers(snapshot), Text(), self._queues(snapshot), Text(), self._stays(snapshot))
         return Panel(
-            Group(numbers, Text(), self._queues(snapshot), Text(), self._stays(snapshot), *self._notes(snapshot)),
+            Group(*parts, *(Text(note, style="yellow") for note in notes)),
             title=f"car park · {snapshot.seconds:.0f} s",
             subtitle="Ctrl-C: stop the cameras and finish",
             border_style="blue",
             width=min(_WIDTH, self._console.width - _MARGIN),
         )
 
-    @staticmethod
-    def _queues(snapshot: Snapshot) -> RenderableType:
+    def _numbers(self, snapshot: Snapshot) -> Table:
+        numbers, rates, shown = snapshot.report.to_dict(), self._rates.of(snapshot), _SHOWN
         table = Table.grid(padding=(0, 3))
-        for queue, ready in snapshot.ready.items():
-            table.add_row(Text(queue, style="dim"), f"{ready:,} waiting")
-        for sink, waiting in snapshot.undelivered.items():
-            table.add_row(Text(sink, style="dim"), f"{waiting:,} not yet delivered")
+        for _ in shown:
+            table.add_column(justify="right", min_width=10)
+        table.add_row(*shown, style="dim")
+        table.add_row(*(f"{numbers[name]:,}" for name in shown), style="bold")
+        table.add_row("", *(f"{rates[name]:.1f}/s" for name in shown[1:]))
         return table
 
     @staticmethod
-    def _stays(snapshot: Snapshot) -> RenderableType:
+    def _queues(snapshot: Snapshot) -> Table:
+        table = Table.grid(padding=(0, 3))
+        for name, count, what in (
+            *((queue, count, "waiting") for queue, count in snapshot.ready.items()),
+            *((sink, count, "not yet delivered") for sink, count in snapshot.undelivered.items()),
+        ):
+            table.add_row(Text(name, style="dim"), f"{count:,} {what}")
+        return table
+
+    @staticmethod
+    def _stays(snapshot: Snapshot) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("plate", "in (UTC)", "out (UTC)"):
             table.add_column(name)
         table.add_column("seconds", justify="right")
         for stay in snapshot.latest:
-            table.add_row(
-                Text(stay.vehicle_plate, style="bold"),
-                stay.entry_date_time[11:23],
-                stay.exit_date_time[11:23],
-                format_duration(round(stay.duration, 3)),
-            )
+            times = (stay.entry_date_time[11:23], stay.exit_date_time[11:23])
+            table.add_row(Text(stay.vehicle_plate, style="bold"), *times, format_duration(round(stay.duration, 3)))
         for _ in range(LATEST - len(snapshot.latest)):
-            table.add_row("", "", "", "")
+            table.add_row()
         return table
 
-    @staticmethod
-    def _notes(snapshot: Snapshot) -> list[RenderableType]:
-        notes = [*snapshot.waiting]
-        if snapshot.report.dead:
-            notes.append(f"dead letters: {snapshot.report.dead}")
-        return [Text(note, style="yellow") for note in notes]
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """Print text as it is, in lines as long as they are.
+
+    Args:
+        console: Where to.
+        line: The text.
+        style: Its style.
+    """
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Rates:
@@ -175,7 +171,5 @@ class _LogLines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("dramatiq."):
-            return
-        line = f"{record.levelname.lower()}: {record.getMessage()}"
-        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        if not record.name.startswith("dramatiq."):
+            say(self._console, f"{record.levelname.lower()}: {record.getMessage()}", "yellow")

@@ -61,8 +61,8 @@ def test_elsewhere_there_are_lines_and_warnings_among_them() -> None:
     stream = io.StringIO()
     with View(Console(file=stream, width=80), snapshot) as view:
         view._last -= 10
-        view.tick()
-        view.tick()
+        view.progress([])
+        view.progress([])
         view.say("entry camera waits: [full]")
         logging.getLogger("carpark.test").warning("sink %s fails", "[x]")
         logging.getLogger("carpark.test").info("nothing to see")
