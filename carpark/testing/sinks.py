@@ -7,6 +7,7 @@ import threading
 import unittest
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -74,73 +75,52 @@ class SinkConformance:
 
     def setup_method(self) -> None:
         """Prepare a test; called by pytest. An override calls this one first."""
-        self._made: list[Sink] = []
-        self._temporary = tempfile.TemporaryDirectory(prefix="carpark-sink-")
-        self.folder = Path(self._temporary.name)
+        self._left = ExitStack()
+        self.folder = Path(self._left.enter_context(tempfile.TemporaryDirectory(prefix="carpark-sink-")))
 
     def teardown_method(self) -> None:
         """Clean up after a test; called by pytest. An override calls this one last."""
-        with ExitStack() as left:
-            left.callback(self._temporary.cleanup)
-            for sink in self._made:
-                left.callback(sink.close)
+        self._left.close()
 
     def test_a_delivered_summary_is_stored(self) -> None:
         """The ordinary case: a list of one."""
-        summary = make_summary()
-        self._new().deliver([summary])
-        self._holds([summary])
+        self._stores([make_summary()])
 
     def test_a_list_is_stored_whole(self) -> None:
         """Deliveries come in lists where many stays end at once."""
-        summaries = make_summaries(100)
-        self._new().deliver(summaries)
-        self._holds(summaries)
+        self._stores(make_summaries(100))
 
     def test_an_empty_list_changes_nothing(self) -> None:
         """An empty list is no error."""
-        self._new().deliver([])
-        self._holds([])
+        self._stores([])
 
     def test_the_same_summary_twice_is_stored_once(self) -> None:
         """Delivery is at least once, so repeats are ordinary."""
-        sink, summary = self._new(), make_summary()
-        sink.deliver([summary])
-        sink.deliver([summary])
-        self._holds([summary])
+        summary = make_summary()
+        self._stores([summary], [summary])
 
     def test_a_repeat_within_a_list_is_stored_once(self) -> None:
         """A repeat may stand beside its original."""
         one, other = make_summaries(2)
-        self._new().deliver([one, other, one])
-        self._holds([one, other])
+        self._stores([one, other, one])
 
     def test_of_a_list_only_what_is_new_is_stored(self) -> None:
         """A list that was stored in part is delivered again as a whole."""
-        sink, summaries = self._new(), make_summaries(6)
-        sink.deliver(summaries[:4])
-        sink.deliver(summaries[2:])
-        self._holds(summaries)
+        summaries = make_summaries(6)
+        self._stores(summaries[:4], summaries[2:])
 
     def test_two_stays_of_one_plate_are_two(self) -> None:
         """The id says which stay it is, the plate does not."""
-        summaries = [make_summary(), make_summary()]
-        self._new().deliver(summaries)
-        self._holds(summaries)
+        self._stores([make_summary(), make_summary()])
 
     def test_ids_that_differ_only_in_case_or_by_a_space_are_two(self) -> None:
         """Collations and file names like to make one of them."""
-        summaries = [make_summary(id_) for id_ in ("exit-1", "EXIT-1", "exit-1 ")]
-        self._new().deliver(summaries)
-        self._holds(summaries)
+        self._stores([make_summary(id_) for id_ in ("exit-1", "EXIT-1", "exit-1 ")])
 
     def test_any_id_and_plate_is_stored_as_it_is(self) -> None:
         """An id is up to 128 characters of any kind but control characters."""
         summaries = [make_summary(id_, "ÄÖ京都123") for id_ in (*_ODD_IDS, _LONGEST_ID)]
-        sink = self._new()
-        sink.deliver(summaries)
-        sink.deliver(summaries)
-        self._holds(summaries)
+        self._stores(summaries, summaries)
 
     def test_concurrent_calls_store_each_summary_once(self) -> None:
         """A worker's threads share one sink."""
@@ -203,9 +183,16 @@ class SinkConformance:
             sink.deliver([summary])
         self._holds(summaries)
 
+    def _stores(self, *deliveries: list[StaySummary]) -> None:
+        """Deliver lists to one sink; what is in them is stored, each once."""
+        sink = self._new()
+        for summaries in deliveries:
+            sink.deliver(summaries)
+        self._holds([summary for summaries in deliveries for summary in summaries])
+
     def _new(self) -> Sink:
         sink = self.make_sink()
-        self._made.append(sink)
+        self._left.callback(sink.close)
         return sink
 
     @contextmanager
@@ -226,34 +213,25 @@ class SinkConformance:
         raise AssertionError("deliver() returned although the sink was broken: the summaries would be lost")
 
     def _holds(self, summaries: Collection[StaySummary]) -> None:
-        wanted = {summary.id for summary in summaries}
-        stored = Counter(self.stored_ids())
+        wanted, stored = {summary.id for summary in summaries}, Counter(self.stored_ids())
         problems = {
             "not stored": sorted(wanted - set(stored)),
             "stored though never delivered": sorted(set(stored) - wanted),
             "stored more than once": sorted(id_ for id_, times in stored.items() if times > 1),
         }
-        found = [f"{what}: {ids}" for what, ids in problems.items() if ids]
-        if found:
+        if found := [f"{what}: {ids}" for what, ids in problems.items() if ids]:
             raise AssertionError("; ".join(found))
 
     def _at_once(self, calls: Sequence[Callable[[], None]]) -> None:
         barrier = threading.Barrier(len(calls))
-        errors: list[BaseException] = []
 
         def run(call: Callable[[], None]) -> None:
-            try:
-                barrier.wait()
-                call()
-            except BaseException as error:
-                errors.append(error)
+            barrier.wait()
+            call()
 
-        threads = [threading.Thread(target=run, args=(call,)) for call in calls]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
+        with ThreadPoolExecutor(len(calls)) as threads:
+            done = [threads.submit(run, call) for call in calls]
+        if errors := [error for each in done if (error := each.exception())]:
             raise AssertionError(f"{len(errors)} of {len(calls)} concurrent calls failed") from errors[0]
 
 
