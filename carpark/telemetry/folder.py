@@ -1,8 +1,8 @@
 """The folder in which the numbers of all processes of one Dramatiq master come together.
 
-Each master has its own, named after its process id. Every process that uses it holds a shared lock on a file in it for
-as long as it lives, so a folder that nobody holds belongs to a dead master and is removed, and one that a dead master
-of the same id left behind is emptied before it is used.
+Each master has its own, named after its process id. Every process that uses it holds a shared lock on it for as long
+as it lives, so a folder that nobody holds belongs to a dead master and is removed, and one that a dead master of the
+same id left behind is emptied before it is used.
 
 Whatever else removes files of it, as programs do that clean up temporary folders: `keep`, called now and then by each
 process that counts, makes them again.
@@ -10,7 +10,6 @@ process that counts, makes them again.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import inspect
 import multiprocessing
@@ -30,9 +29,8 @@ PAGE = "page"
 REFUSED = "refused"
 """The file that says that a worker process has already complained about the port."""
 
-_LOCK = "lock"
 _TRIES, _TRY_AGAIN = 5, 0.05
-_held: dict[Path, tuple[IO[str], bool]] = {}
+_held: dict[Path, tuple[int, bool]] = {}
 
 
 def master_pid() -> int | None:
@@ -81,11 +79,11 @@ def enter(master: int) -> tuple[Path, bool]:
         folder = base / str(master)
         if folder not in _held:
             for other in base.iterdir():
-                if other != folder:
+                if other != folder and other.is_dir() and not other.is_symlink():
                     _remove_dead(other)
             _held[folder] = _hold(folder)
-        elif not _is_at(folder / _LOCK, _held[folder][0]):
-            _held.pop(folder)[0].close()
+        elif not _is_at(folder, _held[folder][0]):
+            os.close(_held.pop(folder)[0])
             _held[folder] = _hold(folder)
         return folder, _held[folder][1]
     except OSError as error:
@@ -110,7 +108,7 @@ def keep(master: int) -> None:
         mine: list[Any] = list(inner["values"])
         for file in {id(each._file): each._file for each in mine}.values():
             path = Path(file._fname)
-            if _is_at(path, file._f):
+            if _is_at(path, file._f.fileno()):
                 continue
             unfinished = path.with_suffix(".new")  # renamed when it is whole: the page adds up what it finds
             unfinished.unlink(missing_ok=True)
@@ -135,18 +133,22 @@ def _unusable(reason: str) -> InvalidSetting:
     return InvalidSetting("TMPDIR", tempfile.gettempdir(), f"a folder in which metrics can be kept ({reason})")
 
 
-def _hold(folder: Path) -> tuple[IO[str], bool]:
+def _hold(folder: Path) -> tuple[int, bool]:
     """Lock a folder against its removal; tell whether nobody else had."""
     while True:
         folder.mkdir(exist_ok=True)
         lock = _open(folder)
+        if lock is None:
+            continue
         # Before it was locked, another master may have removed the folder as a dead one's: then once more.
-        first = lock is not None and _is_alone(lock) and _is_at(folder / _LOCK, lock)
-        if lock is not None and first:
+        first = _is_alone(lock) and _is_at(folder, lock)
+        if first:
             _empty(folder)
         # From alone to shared there is a moment without a lock, in which the folder may be removed: then once more.
-        if lock is not None and _share(folder, lock):
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if _is_at(folder, lock):
             return lock, first
+        os.close(lock)
 
 
 def hold_page(folder: Path) -> IO[str] | None:
@@ -184,14 +186,14 @@ def is_held(page: IO[str]) -> bool:
     return False
 
 
-def _open(folder: Path) -> IO[str] | None:
+def _open(folder: Path) -> int | None:
     try:
-        return (folder / _LOCK).open("a", encoding="ascii")
-    except (FileNotFoundError, NotADirectoryError):
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
         return None
 
 
-def _is_alone(lock: IO[str]) -> bool:
+def _is_alone(lock: int | IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -199,17 +201,9 @@ def _is_alone(lock: IO[str]) -> bool:
     return True
 
 
-def _share(folder: Path, lock: IO[str]) -> bool:
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    if _is_at(folder / _LOCK, lock):
-        return True
-    lock.close()
-    return False
-
-
-def _is_at(path: Path, file: IO[Any]) -> bool:
+def _is_at(path: Path, file: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file), path.stat())
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -218,18 +212,15 @@ def _remove_dead(folder: Path) -> None:
     lock = _open(folder)
     if lock is None:
         return
-    with lock:
-        if _is_alone(lock) and _is_at(folder / _LOCK, lock):
-            _empty(folder)
-            (folder / _LOCK).unlink()
-            with contextlib.suppress(OSError):  # a master that has got the same process id is entering it
-                folder.rmdir()
+    try:
+        if _is_alone(lock) and _is_at(folder, lock):
+            shutil.rmtree(folder)
+    finally:
+        os.close(lock)
 
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.name == _LOCK:
-            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -247,9 +247,7 @@ def test_a_torn_file_of_nobody_is_said_once_and_gone(
     assert counted_page(url, 5)().series().keys() == before
 
 
-@pytest.mark.parametrize(
-    "harm", ["the folder", "the lock", "a file", "garbage in a file", "zeros in a file", "another file"]
-)
+@pytest.mark.parametrize("harm", ["the folder", "a file", "garbage in a file", "zeros in a file", "another file"])
 def test_numbers_that_somebody_removed_or_spoiled_are_there_again_and_none_is_lost(
     processes: Processes, environ: dict[str, str], channel: Any, harm: str
 ) -> None:
@@ -260,8 +258,6 @@ def test_numbers_that_somebody_removed_or_spoiled_are_there_again_and_none_is_lo
     counters = min(here.glob("counter_*.db"))
     if harm == "the folder":
         shutil.rmtree(here)
-    elif harm == "the lock":
-        (here / "lock").unlink()
     elif harm == "a file":
         counters.unlink()
     elif harm == "garbage in a file":
