@@ -107,31 +107,24 @@ def check_file(variable: str, path: Path) -> Finding:
     Returns:
         What was found.
     """
+    check, rename, change = f"file {path.name}", f"name another file in {variable}", "change its owner or mode"
     try:
-        return _look_at(variable, path)
+        is_there = path.exists()
+        folder = next(each for each in path.absolute().parents if each.exists())
+        free = shutil.disk_usage(folder).free
+        if is_there and not path.is_file():
+            found, advice = f"{variable}={path} is not a file", rename
+        elif is_there and not os.access(path, os.R_OK | os.W_OK):
+            found, advice = f"{path} cannot be read and written by this user", f"{change}, or {variable}"
+        elif not folder.is_dir():
+            found, advice = f"{folder}, on the way to {path}, is not a folder", rename
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            found, advice = f"{folder} cannot be written by this user", f"{change}, or {variable}"
+        elif free < LITTLE_SPACE:
+            found = f"{folder} has only {free // 1024 // 1024} MB left"
+            return Finding.warning(check, found, f"make room, or change {variable}")
+        else:
+            return Finding.ok(check, f"{path}, {free / 1024**3:.1f} GB free")
     except OSError as error:  # the name is too long, or a folder on the way is closed
-        return Finding.wrong(
-            f"file {path.name}", f"{variable}={path}: {why(error)}", f"name another file in {variable}"
-        )
-
-
-def _look_at(variable: str, path: Path) -> Finding:
-    check = f"file {path.name}"
-    if path.exists():
-        if not path.is_file():
-            return Finding.wrong(check, f"{variable}={path} is not a file", f"name a file in {variable}")
-        if not os.access(path, os.R_OK | os.W_OK):
-            advice = f"change its owner or mode, or {variable}"
-            return Finding.wrong(check, f"{path} cannot be read and written by this user", advice)
-    folder = next(each for each in path.absolute().parents if each.exists())
-    if not folder.is_dir():
-        found = f"{folder}, on the way to {path}, is not a folder"
-        return Finding.wrong(check, found, f"name another file in {variable}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        found = f"{folder} cannot be written by this user"
-        return Finding.wrong(check, found, f"change its owner or mode, or {variable}")
-    free = shutil.disk_usage(folder).free
-    if free < LITTLE_SPACE:
-        found = f"{folder} has only {free // 1024 // 1024} MB left"
-        return Finding.warning(check, found, f"make room, or change {variable}")
-    return Finding.ok(check, f"{path}, {free / 1024**3:.1f} GB free")
+        found, advice = f"{variable}={path}: {why(error)}", rename
+    return Finding.wrong(check, found, advice)

@@ -45,22 +45,19 @@ def listen(host: str, port: int, setting: str, backlog: int = _BACKLOG) -> socke
         InvalidSetting: The address is not one of this machine, or this user may not open the port.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise InvalidSetting("CARPARK_BIND", host, f"an address of this machine ({why(error)})") from error
-    listener = socket.socket(family, kind, protocol)
+    is_ipv6 = family == socket.AF_INET6
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(backlog)
+        return socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=is_ipv6)
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(setting, f"{in_url(host)}:{port}") from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise InvalidSetting("CARPARK_BIND", host, "an address of this machine") from error
-        raise InvalidSetting(setting, str(port), f"a port that this user may open ({why(error)})") from error
-    return listener
+        said = os.strerror(error.errno or 0).lower()
+        raise InvalidSetting(setting, str(port), f"a port that this user may open ({said})") from error
 
 
 def in_url(host: str) -> str:
