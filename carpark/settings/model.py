@@ -1,9 +1,7 @@
 """The settings: one frozen model, whose fields are also the flags, the variables, and the docs' table.
 
 They are read once, at the start of a process, and passed down; nothing else in the project looks at the environment for
-them. A new setting is one more field. (In an annotation a name that is a field's too means the field: hence
-``values.secret``, with its module.)
-"""
+them. A new setting is one more field."""
 
 from __future__ import annotations
 
@@ -18,13 +16,14 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import urls, values
 from carpark.settings.fields import options_of, read, shown, with_flags
-from carpark.settings.values import File, OptionalPort, Port, Text, as_text, integer, number, one_of, url
+from carpark.settings.values import File, OptionalPort, Port, Text, as_text, integer, number, one_of, secret, url
 
 MOST_PARTITIONS = 64
 """How many there may be: each costs a worker process four connections to RabbitMQ, and at its start eight."""
 
 _BROKER = "amqp://user:password@host:port/vhost (several separated by ;), or stub://"
 _REDIS = "redis://host:port/0, redis+sentinel://host:port,host:port/name/0, or memory://"
+_LOGIN = secret("([ -9;-~]+:[ -~]+)?", "user:password in printable ASCII characters", "USER:PASSWORD")
 _seconds = partial(number, what="a number of seconds", metavar="SECONDS")
 
 
@@ -56,9 +55,9 @@ class Settings(BaseModel, frozen=True, extra="forbid", validate_default=True, hi
     writer_url: Annotated[str, url("http://host:port", "http", "https")] = Field(
         default=f"http://localhost:{SERVICES['writer'].port}", description="where the default sink posts summaries"
     )
-    writer_token: Annotated[
-        str, Text(values.token, "printable ASCII characters without spaces", "TOKEN", mask="all")
-    ] = Field(default="", description="if set, the writer wants it as a bearer token on POST and the sink sends it")
+    writer_token: Annotated[str, secret("[!-~]*", "printable ASCII characters without spaces", "TOKEN")] = Field(
+        default="", description="if set, the writer wants it as a bearer token on POST and the sink sends it"
+    )
     csv: File = Field(default=Path("data/summaries.csv"), description="the writer's file")
     sinks: Annotated[
         tuple[str, ...],
@@ -108,9 +107,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", validate_default=True, hi
     dashboard_port: Port = Field(
         default=SERVICES["dashboard"].port, description="the dashboard's port; 0 for a free one"
     )
-    dashboard_login: Annotated[
-        str, Text(values.login, "user:password in printable ASCII characters", "USER:PASSWORD", mask="all")
-    ] = Field(
+    dashboard_login: Annotated[str, _LOGIN] = Field(
         default="",
         description="user:password that the pages of dashboard and writer ask for; needed where other machines can "
         "reach them, but the writer's token will do for its own",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
@@ -87,6 +88,11 @@ class Text:
             raise ValueError(self.wanted) from None
 
 
+def _require(is_right: object) -> None:
+    if not is_right:
+        raise ValueError
+
+
 def number(low: float, high: float = float("inf"), what: str = "a number", metavar: str = "N") -> Text:
     """Say how a number is written.
 
@@ -99,18 +105,9 @@ def number(low: float, high: float = float("inf"), what: str = "a number", metav
     Returns:
         Text that is a float: ``2``, ``0.5``, ``1e3``.
     """
-
-    def parse(text: str) -> float:
-        text = text.strip()
-        if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
-            raise ValueError
-        value = float(text)
-        if not low <= value <= high or value == float("inf"):
-            raise ValueError
-        return value + 0.0  # no negative zero
-
     least, most = (f"{each:f}".rstrip("0").rstrip(".") for each in (low, high))
-    return Text(parse, f"{what} from {least}" + (f" to {most}" if high < float("inf") else ""), metavar)
+    wanted = f"{what} from {least}" + (f" to {most}" if high < float("inf") else "")
+    return Text(partial(_within, float, _NUMBER, low, high), wanted, metavar)
 
 
 def integer(low: int, high: int, what: str = "a whole number", note: str = "", metavar: str = "N") -> Text:
@@ -126,16 +123,15 @@ def integer(low: int, high: int, what: str = "a whole number", note: str = "", m
     Returns:
         Text that is an int.
     """
+    return Text(partial(_within, int, _INTEGER, low, high), f"{what} from {low} to {high}{note}", metavar)
 
-    def parse(text: str) -> int:
-        if not _INTEGER.fullmatch(text.strip()):
-            raise ValueError
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError
-        return value
 
-    return Text(parse, f"{what} from {low} to {high}{note}", metavar)
+def _within(kind: Callable[[str], float], written: re.Pattern[str], low: float, high: float, text: str) -> float:
+    text = text.strip()
+    _require(len(text) <= _LONGEST_NUMBER and written.fullmatch(text))
+    value = kind(text)
+    _require(low <= value <= high and value < float("inf"))
+    return value + 0  # no negative zero
 
 
 def url(wanted: str, *schemes: str, several: bool = False) -> Text:
@@ -155,8 +151,7 @@ def url(wanted: str, *schemes: str, several: bool = False) -> Text:
         parts = [part.strip() for part in text.split(";")] if several else [text]
         for part in parts:
             split = split_url(part)
-            if split.scheme not in schemes or (split.scheme in _NO_HOST and len(parts) > 1):
-                raise ValueError
+            _require(split.scheme in schemes and (split.scheme not in _NO_HOST or len(parts) == 1))
         return ";".join(parts)
 
     return Text(parse, wanted, "URL", "url")
@@ -175,21 +170,16 @@ def split_url(text: str) -> SplitResult:
         ValueError: It is none: a character, host, port or path that cannot be right.
     """
     # urlsplit drops line breaks and tabs without a word, so that what is checked is not what is used.
-    if not text.isprintable() or any(c.isspace() for c in text):
-        raise ValueError
+    _require(text.isprintable() and not any(c.isspace() for c in text))
     rest = text.partition("://")[2]
     authority = re.split(r"[/?#]", rest)[0]
     _refuse_unencoded(text, authority, rest[len(authority) :])
     split = urlsplit(text)
-    if split.port == 0:  # raises ValueError itself for what is not a number up to 65535
-        raise ValueError
-    if split.scheme not in _NO_HOST and not _HOST.fullmatch(split.hostname or ""):
-        raise ValueError
+    _require(split.port != 0)  # raises ValueError itself for what is not a number up to 65535
+    _require(split.scheme in _NO_HOST or _HOST.fullmatch(split.hostname or ""))
     (split.hostname or "").encode("idna")  # a name that cannot be looked up: sockets raise UnicodeError at it
-    if split.scheme == "unix" and split.path in ("", "/"):
-        raise ValueError
-    if split.scheme in ("redis", "rediss") and not re.fullmatch(r"/?[0-9]{0,4}", split.path):
-        raise ValueError
+    _require(split.scheme != "unix" or split.path not in ("", "/"))
+    _require(split.scheme not in ("redis", "rediss") or re.fullmatch(r"/?[0-9]{0,4}", split.path))
     return split
 
 
@@ -222,8 +212,7 @@ def wrapping(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    if wrapping(text):
-        raise ValueError
+    _require(not wrapping(text))
     return text.strip()
 
 
@@ -255,8 +244,7 @@ def some_names(text: str) -> tuple[str, ...]:
         ValueError: There is none.
     """
     found = names(text)
-    if not found:
-        raise ValueError
+    _require(found)
     return found
 
 
@@ -273,8 +261,7 @@ def word(text: str) -> str:
         ValueError: It is empty, in quotes, or has a space or an unprintable character in it.
     """
     text = _bare(text)
-    if not text or not text.isprintable() or " " in text:
-        raise ValueError
+    _require(text and text.isprintable() and " " not in text)
     return text
 
 
@@ -289,13 +276,26 @@ def one_of(*words: str, metavar: str) -> Text:
         Text in which upper case is as good as lower case.
     """
 
-    def parse(text: str) -> str:
-        found = text.strip().lower()
-        if found not in words:
-            raise ValueError
-        return found
+    return Text(lambda text: words[words.index(text.strip().lower())], " or ".join(words), metavar)
 
-    return Text(parse, " or ".join(words), metavar)
+
+def secret(pattern: str = "[ -~]*", wanted: str = "printable ASCII characters", metavar: str = "SECRET") -> Text:
+    """Say how a secret is written that is shared with a program in any language; it is kept as it is, never shown.
+
+    Args:
+        pattern: A regular expression that all of it matches.
+        wanted: What that is in words.
+        metavar: What the help shows for it.
+
+    Returns:
+        Text that is a str, with the spaces around it.
+    """
+
+    def parse(text: str) -> str:
+        _require(re.fullmatch(pattern, text))
+        return text
+
+    return Text(parse, wanted, metavar, mask="all")
 
 
 def path(text: str) -> Path:
@@ -311,33 +311,13 @@ def path(text: str) -> Path:
         ValueError: It is empty, a folder's or in quotes, has a NUL in it, or names the home of a user who is not there.
     """
     text = _bare(text)
-    if not text or "\0" in text:
-        raise ValueError
+    _require(text and "\0" not in text)
     try:
         found = Path(text).expanduser()
     except RuntimeError:
         raise ValueError from None
-    if not found.name:
-        raise ValueError
+    _require(found.name)
     return found
-
-
-def login(text: str) -> str:
-    """Read a user and a password, as HTTP's basic authentication can send them.
-
-    Args:
-        text: ``user:password``, or nothing.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: One of the two is empty, or has a character that is not printable ASCII.
-    """
-    user, _, password = secret(text).partition(":")
-    if text and not (user and password):
-        raise ValueError
-    return text
 
 
 def links(text: str) -> tuple[str, ...]:
@@ -356,44 +336,9 @@ def links(text: str) -> tuple[str, ...]:
     found = []
     for part in names(text):
         name, equals, address = part.partition("=")
-        if not equals or not name.strip() or not name.isprintable():
-            raise ValueError
+        _require(equals and name.strip() and name.isprintable())
         found.append(f"{name.strip()}={parse(address)}")
     return tuple(found)
-
-
-def token(text: str) -> str:
-    """Read a bearer token, which has to fit into an HTTP header.
-
-    Args:
-        text: The token, or nothing.
-
-    Returns:
-        The token as it is.
-
-    Raises:
-        ValueError: It has a character that is not printable ASCII, or a space.
-    """
-    if " " in text:
-        raise ValueError
-    return secret(text)
-
-
-def secret(text: str) -> str:
-    """Read a secret that is shared with a program in any language.
-
-    Args:
-        text: The secret, or nothing.
-
-    Returns:
-        The secret as it is, spaces included.
-
-    Raises:
-        ValueError: It has a character that is not printable ASCII.
-    """
-    if not text.isascii() or not text.isprintable():
-        raise ValueError
-    return text
 
 
 def mask_urls(text: str) -> str:

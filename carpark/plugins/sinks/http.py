@@ -21,7 +21,7 @@ from carpark.plugins.findings import Finding
 from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings import Settings, values
-from carpark.settings.values import Text, mask_url
+from carpark.settings.values import mask_url
 from carpark.web.ports import client, why
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
     url: Annotated[str, values.url("http://host/path, because CARPARK_SINKS names webhook", "http", "https")] = Field(
         description="where the sink `webhook` posts each summary"
     )
-    secret: Annotated[str, Text(values.secret, "printable ASCII characters", "SECRET", mask="all")] = Field(
+    secret: Annotated[str, values.secret()] = Field(
         default="", description="if set, the sink `webhook` signs what it posts with it (HMAC-SHA256)"
     )
 

@@ -30,12 +30,10 @@ CREATE TABLE IF NOT EXISTS stays (
 CREATE INDEX IF NOT EXISTS stays_by_plate ON stays (vehicle_plate, entry_date_time);
 CREATE INDEX IF NOT EXISTS stays_by_entry ON stays (entry_date_time);
 """
-_PROBE = "SELECT id, vehicle_plate, entry_date_time, exit_date_time, duration FROM stays LIMIT 0"
-_INSERT = """
-INSERT INTO stays (id, vehicle_plate, entry_date_time, exit_date_time, duration)
-VALUES (:id, :vehicle_plate, :entry_date_time, :exit_date_time, :duration)
-ON CONFLICT (id) DO NOTHING
-"""
+_NAMES = ", ".join(StaySummary.model_fields)
+_VALUES = ", ".join(f":{name}" for name in StaySummary.model_fields)
+_PROBE = f"SELECT {_NAMES} FROM stays LIMIT 0"  # noqa: S608 - our own names
+_INSERT = f"INSERT INTO stays ({_NAMES}) VALUES ({_VALUES}) ON CONFLICT (id) DO NOTHING"  # noqa: S608 - the same
 
 
 class SqliteSink(Sink):

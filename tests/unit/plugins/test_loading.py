@@ -25,7 +25,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from carpark import PlateGenerator, PlatesType, ReadBack, Sink, SinkType, hookimpl
-from carpark.settings.values import Text, secret
+from carpark.settings.values import secret
 
 made = []
 
@@ -33,7 +33,7 @@ made = []
 class Horn(BaseModel, frozen=True):
     volume: int = Field(description="how loud")
     tape: Path = Field(Path("horn.tape"), description="where it `records`")
-    key: Annotated[str, Text(secret, "printable ASCII characters", "KEY", "all")] = Field("", description="its key")
+    key: Annotated[str, secret(metavar="KEY")] = Field("", description="its key")
 
 
 class HornSink(Sink):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 from carpark.errors import ConfigurationError, InvalidSetting
 from carpark.settings.fields import OfFlag, given_texts, options_of, read, shown, with_flags
 from carpark.settings.options import EXIT_OK, EXIT_USAGE, run_command, settings_options
-from carpark.settings.values import MASK, File, OptionalPort, Text, number, secret, url
+from carpark.settings.values import MASK, File, OptionalPort, number, secret, url
 
 PREFIX = "CARPARK_SIREN_"
 
@@ -22,7 +22,7 @@ class Siren(BaseModel, frozen=True, extra="forbid", validate_default=True):
     """A plugin's settings; `colour` and `floor` have no text of their own, `post` has no default."""
 
     post: Annotated[str, url("https://host", "https")] = Field(description="where it `howls`")
-    key: Annotated[str, Text(secret, "printable ASCII characters", "KEY", "all")] = Field("", description="its key")
+    key: Annotated[str, secret(metavar="KEY")] = Field("", description="its key")
     quietest: Annotated[float, number(0, 130, "a number of decibels", "DB")] = 40
     loudest: Annotated[float, number(0, 130, "a number of decibels", "DB")] = 90
     log: File = Field(Path("siren.log"), description="its log")
