@@ -18,7 +18,7 @@ from carpark.domain.schemas import MODELS, schema_of
 from carpark.errors import CarparkError
 from carpark.plugins import Plugins
 from carpark.plugins.manager import BUILT_IN, KINDS
-from carpark.plugins.reference import reference
+from carpark.plugins.reference import hooks, offers
 from carpark.settings import Settings
 from carpark.settings.fields import Option, options_of
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, run_command
@@ -137,7 +137,8 @@ def _schema(name: str) -> Generated:
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/settings.md", settings_table, "settings"),
     Generated("docs/settings.md", built_in_table, "built-in"),
-    Generated("docs/hooks.md", reference),
+    Generated("docs/hooks.md", hooks, "hooks"),
+    Generated("docs/hooks.md", offers, "offers"),
     *(_schema(name) for name in MODELS),
 )
 """All that is generated."""

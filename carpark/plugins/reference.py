@@ -1,4 +1,4 @@
-"""Makes docs/hooks.md from the docstrings."""
+"""Makes the reference of hooks and offers in docs/hooks.md from the docstrings."""
 
 from __future__ import annotations
 
@@ -12,25 +12,6 @@ from carpark.plugins import spec
 from carpark.plugins.base import Offer, PlateGenerator, PlatesType, PluginContext, ReadBack, Sink, SinkType
 from carpark.plugins.findings import Finding
 from carpark.plugins.manager import HOOKS
-
-_HEAD = """\
-# The hooks
-
-<!-- Made from the docstrings by `python -m carpark.ops.docs`. -->
-
-A plugin is a module, or any object, with functions that are named as the hooks below and marked with
-`carpark.hookimpl`. It is found in one of two ways: through an entry point of the group `carpark` of an
-installed package, or by its name in `CARPARK_PLUGINS`. [Write a plugin in ten minutes](plugins.md) shows both.
-`carpark plugins` lists what was found. A plugin that cannot be loaded, misspells a hook or raises ends the start with
-exit status 2 and one line that names it; two offers of one name do so too. A sink that fails later is retried on its
-own, and no other sink waits for it.
-"""
-
-_MIDDLE = """\
-# What the hooks offer
-
-All of these are in `carpark`: `from carpark import Sink, SinkType, hookimpl`.
-"""
 
 _CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (
     (Offer, ()),
@@ -47,23 +28,32 @@ _CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (
 )
 
 
-def reference() -> str:
-    """Write the reference of the hooks and of what they offer.
+def hooks() -> str:
+    """Write the reference of the hooks.
 
     Returns:
         Markdown, with a heading per hook that is its exact signature.
     """
-    blocks = [_HEAD]
-    for name in HOOKS:
-        hook = getattr(spec, name)
-        blocks += [f"## `{name}{signature(hook)}`\n", *_docstring(hook)]
-    blocks.append(_MIDDLE)
+    return "".join(_section(2, name, signature(getattr(spec, name)), getattr(spec, name)) for name in HOOKS)
+
+
+def offers() -> str:
+    """Write the reference of what the hooks offer.
+
+    Returns:
+        Markdown, with a heading per class and per method.
+    """
+    sections = []
     for kind, methods in _CLASSES:
-        blocks += [f"## `{kind.__name__}{_fields(kind)}`\n", *_docstring(kind)]
+        sections.append(_section(2, kind.__name__, _fields(kind), kind))
         for name in methods:
             method = getattr(kind, name)
-            blocks += [f"### `{kind.__name__}.{name}{signature(method)}`\n", *_docstring(method)]
-    return "\n".join(blocks)
+            sections.append(_section(3, f"{kind.__name__}.{name}", signature(method), method))
+    return "".join(sections)
+
+
+def _section(level: int, name: str, arguments: str, thing: object) -> str:
+    return "\n".join([f"\n{'#' * level} `{name}{arguments}`\n", *_docstring(thing)])
 
 
 def signature(function: Callable[..., object]) -> str:
