@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 from rich.console import Console
@@ -84,27 +83,13 @@ def run(
     logging.getLogger().setLevel(logging.WARNING)
     console = Console(stderr=as_json)
     check(settings, plugins)
-    with run_folder(settings.csv) as folder:
-        return _run(settings, plugins, Plan(events=events, seed=seed), duration, folder, console, as_json=as_json)
-
-
-def _run(
-    settings: Settings,
-    plugins: Plugins,
-    plan: Plan,
-    duration: float | None,
-    folder: Path,
-    console: Console,
-    *,
-    as_json: bool,
-) -> int:
-    last = LastRun.begin(folder, format_time(datetime.now(UTC)), settings, plugins)
-    last.save()
     stop, abort = threading.Event(), threading.Event()
-    with (
-        Embedded(settings, replace(plan, journals=last.journals), plugins) as park,
-        _dashboard(park) as where,
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(run_folder(settings.csv))
+        last = LastRun.begin(folder, format_time(datetime.now(UTC)), settings, plugins)
+        last.save()
+        park = stack.enter_context(Embedded(settings, Plan(events, seed, last.journals), plugins))
+        where = stack.enter_context(_dashboard(park))
         say(console, f"{_headline(park)}\nmetrics at {park.metrics.url}\n{where}")
         # The second signal stops the waiting, too. The audit, behind it, can be ended as any other program.
         with View(console, park.snapshot) as view, on_signal(stop.set, lambda *_: abort.set()):

@@ -253,11 +253,16 @@ class Plugins:
             raise error
 
     def _add(self, name: str, load: Callable[[], object], origin: Origin) -> None:
-        try:
+        with self._keeping_what_is_broken():
             plugin = load()
             if origin.source == "CARPARK_PLUGINS":
                 origin = replace(origin, distribution=getattr(plugin, "__file__", None) or "")
             self._register(name, plugin, origin)
+
+    @contextmanager
+    def _keeping_what_is_broken(self) -> Iterator[None]:
+        try:
+            yield
         except BrokenPlugin as error:
             self.broken.append(error)
 
@@ -299,20 +304,12 @@ class Plugins:
         found: dict[str, Found[OfferT]] = {}
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             name = implementation.plugin_name
-            try:
-                offers = _offers(name, hook, implementation.function)
-            except BrokenPlugin as error:
-                self.broken.append(error)
-                continue
-            for offer in offers:
-                try:
-                    problem = _problem(offer, hook, wanted, found)
-                except Exception as error:  # whatever its model is
-                    problem = f"{hook}: {_one_line(error)}"
-                if problem:
-                    self.broken.append(BrokenPlugin(name, problem))
-                else:
-                    found[offer.name] = Found(offer, name, self._origins[name])
+            with self._keeping_what_is_broken():
+                for offer in _offers(name, hook, implementation.function):
+                    with self._keeping_what_is_broken(), _blaming(name, hook, "fix it", but=BrokenPlugin):
+                        if problem := _problem(offer, hook, wanted, found):
+                            raise BrokenPlugin(name, problem)
+                        found[offer.name] = Found(offer, name, self._origins[name])
         return found
 
 
@@ -327,12 +324,9 @@ def _problem(offer: Any, hook: str, wanted: type[OfferT], found: Mapping[str, Fo
     offer.settings.model_rebuild()
     if alias := next((name for name, each in offer.settings.model_fields.items() if each.validation_alias), ""):
         return f"{offer.name!r}: its setting {alias} has an alias; wanted none, the variable is made of the name"
-    core, theirs = (
-        {each.variable for each in options.values()}
-        for options in (options_of(Settings), options_of(offer.settings, offer.variables))
-    )
-    if core & theirs:
-        said = f"{offer.name!r} has the setting {min(core & theirs)}, which is carpark's own"
+    core = {each.variable for each in options_of(Settings).values()}
+    if taken := sorted(core & {each.variable for each in options_of(offer.settings, offer.variables).values()}):
+        said = f"{offer.name!r} has the setting {taken[0]}, which is carpark's own"
         return f"{said}; rename the field, or give the offer a prefix"
     if other := found.get(offer.name):
         said = f"offers {offer.name!r}, as does the plugin {other.plugin!r}, {other.origin}"

@@ -56,18 +56,15 @@ def look(settings: Settings) -> list[Found]:
 
 
 def _ask(service: str, url: str) -> Found:
-    import requests  # takes a tenth of a second, which `--help` need not wait for
-
     started = time.perf_counter()
     try:
         with client() as session:
             answer = session.get(url, timeout=_TIMEOUT)
-        answer.raise_for_status()
-    except requests.HTTPError as error:
-        return Found(service, url, False, f"HTTP status {error.response.status_code}")
-    except requests.RequestException as error:
+    except OSError as error:  # every error of requests is one
         return Found(service, url, False, why(error))
     took = (time.perf_counter() - started) * 1000
+    if not answer.ok:
+        return Found(service, url, False, f"HTTP status {answer.status_code}")
     if service in SERVERS:
         return Found(service, url, True, "answers")
     count = sum(1 for line in answer.text.splitlines() if line and not line.startswith("#"))

@@ -189,18 +189,19 @@ def _check_writer(context: PluginContext) -> list[Finding]:
 
 
 def _judge_writer(where: str, with_token: bool, health: requests.Response, posted: requests.Response) -> Finding:
+    advice = "correct CARPARK_WRITER_URL"
     if posted.status_code == 401:
-        word = "the token" if with_token else "a request without a token"
-        return Finding.problem("writer", f"{where} refuses {word}", "give both sides the same CARPARK_WRITER_TOKEN")
-    if posted.status_code == 403:
-        advice = "correct CARPARK_WRITER_URL or CARPARK_WRITER_TOKEN"
-        return Finding.problem("writer", f"{where}: {_error_of(posted)}", advice)
-    if health.status_code == 503:
-        return Finding.problem("writer", f"{where} is not well: {_error_of(health)}", "look into its log")
-    if health.status_code != 200 or posted.status_code != 201:
+        found = f"{where} refuses {'the token' if with_token else 'a request without a token'}"
+        advice = "give both sides the same CARPARK_WRITER_TOKEN"
+    elif posted.status_code == 403:
+        found, advice = f"{where}: {_error_of(posted)}", f"{advice} or CARPARK_WRITER_TOKEN"
+    elif health.status_code == 503:
+        found, advice = f"{where} is not well: {_error_of(health)}", "look into its log"
+    elif health.status_code != 200 or posted.status_code != 201:
         found = f"{where} answers {health.status_code} and {posted.status_code}, as the writer does not"
-        return Finding.problem("writer", found, "correct CARPARK_WRITER_URL")
-    return Finding.ok("writer", f"{where}, takes summaries")
+    else:
+        return Finding.ok("writer", f"{where}, takes summaries")
+    return Finding.problem("writer", found, advice)
 
 
 def _error_of(response: requests.Response) -> str:
