@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from carpark.domain.events import PRIVATE, Event, VehicleEntered, VehicleExited, load_json
 from carpark.errors import FileInUse, InvalidSetting, MessageError, ServiceError
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 FLAG = "--journal"
 _TOP = '{"confirmed": 0}\n'
@@ -50,7 +50,7 @@ class Journal:
             path.touch(PRIVATE)
             self._file: BinaryIO = path.open("a+b")
         except OSError as error:
-            raise InvalidSetting(FLAG, str(path), f"a file that can be read and written ({why(error)})") from None
+            raise InvalidSetting(FLAG, str(path), f"a file that can be read and written ({cause_of(error)})") from None
         try:
             self._lock()
             self.count, self.confirmed, self._tail, end = self._read()
@@ -118,7 +118,7 @@ class Journal:
             self._file.write(text.encode())
             self._file.flush()
         except OSError as error:
-            raise ServiceError(f"{FLAG}={str(self.path)!r}: cannot be written: {why(error)}") from None
+            raise ServiceError(f"{FLAG}={str(self.path)!r}: cannot be written: {cause_of(error)}") from None
 
     def _lock(self) -> None:
         try:

@@ -17,7 +17,7 @@ from carpark.errors import BrokerUnavailable
 from carpark.rabbitmq.connection import NO_AMQP_ERRORS, explain, resolvable
 from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, declare_queues
 from carpark.settings.values import mask_url
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 from generators.link import Letter, Link, connection_parameters
 from generators.wire import message_body
 
@@ -183,13 +183,13 @@ class RabbitmqPublisher(Publisher):
             # Waiting for a password to become right helps nobody; later on it may be a broker that is starting.
             if isinstance(cause, refused) and not self._connected_once:
                 raise BrokerUnavailable(
-                    f"RabbitMQ at {self._shown} refuses user, password or virtual host ({why(cause)}); "
+                    f"RabbitMQ at {self._shown} refuses user, password or virtual host ({cause_of(cause)}); "
                     "check CARPARK_BROKER_URL",
                     refuses=True,
                 )
         if link.reason is not None and _is_answer(link.reason, spec.ACCESS_REFUSED):
             return f"{_REFUSES} ({explain(link.reason)[0]})"
-        return _away(why(causes[-1]) if causes[-1] else "connection lost")
+        return _away(cause_of(causes[-1]) if causes[-1] else "connection lost")
 
     def _declare(self, queues: set[str]) -> str:
         names = f"queue {', '.join(sorted(queues))}"
@@ -200,7 +200,7 @@ class RabbitmqPublisher(Publisher):
         except (pika.exceptions.AMQPError, *NO_AMQP_ERRORS) as error:
             if _is_answer(error, spec.ACCESS_REFUSED):
                 return f"has no {names} behind {EXCHANGE}, and this user may not declare it: start `carpark queues`"
-            return _away(f"{names} is missing and cannot be declared: {why(error)}")
+            return _away(f"{names} is missing and cannot be declared: {cause_of(error)}")
         self._say(f"{names} was missing, or not bound to {EXCHANGE}; declared it")
         return ""
 

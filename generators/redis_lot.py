@@ -12,7 +12,7 @@ from carpark.domain.events import Event, format_time
 from carpark.errors import RecordsUnavailable
 from carpark.records.connection import address, connect, is_refusal, words
 from carpark.records.outbox import lua
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 from generators import claims
 from generators.clock import Clock
 from generators.lot import Crowd, Lot, Refusal
@@ -197,7 +197,7 @@ class RedisLot(Lot):
             return script(args=arguments)
         except Exception as error:  # whatever the client raises, it is no plate's fault
             refuses = is_refusal(error)
-            what = f" refuses ({words(error)})" if refuses else f" is away ({why(error)})"
+            what = f" refuses ({words(error)})" if refuses else f" is away ({cause_of(error)})"
             if not isinstance(error, (redis.RedisError, OSError)):
                 what = f": {words(error)}"
             raise RecordsUnavailable(f"Redis at {self._where}{what}", refuses=refuses) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from carpark.domain.events import PRIVATE
 from carpark.errors import CarparkError, FileInUse, InvalidSetting, ServiceError
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 from writer.rows import HEADER, is_whole
 
 SETTING = "CARPARK_CSV"
@@ -230,8 +230,8 @@ def unusable(path: Path, error: OSError | sqlite3.Error, index: Path | None = No
     beside = f", and its index {str(index)!r} beside it" if index else ""
     fails = error.errno in _DISK if isinstance(error, OSError) else _code(error) not in _PLACE
     if fails:
-        return ServiceError(f"{SETTING}={str(path)!r}{beside}: {why(error)}")
-    return InvalidSetting(SETTING, str(path), f"a file that can be read and written{beside} ({why(error)})")
+        return ServiceError(f"{SETTING}={str(path)!r}{beside}: {cause_of(error)}")
+    return InvalidSetting(SETTING, str(path), f"a file that can be read and written{beside} ({cause_of(error)})")
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from carpark.errors import one_line
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 LITTLE_SPACE = 200 * 1024 * 1024
 """Bytes of free disk below which it is worth a word."""
@@ -126,5 +126,5 @@ def check_file(variable: str, path: Path) -> Finding:
         else:
             return Finding.ok(check, f"{path}, {free / 1024**3:.1f} GB free")
     except OSError as error:  # the name is too long, or a folder on the way is closed
-        found, advice = f"{variable}={path}: {why(error)}", rename
+        found, advice = f"{variable}={path}: {cause_of(error)}", rename
     return Finding.wrong(check, found, advice)

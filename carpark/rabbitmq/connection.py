@@ -17,7 +17,7 @@ from pika.channel import ContentFrameAssembler
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.rabbitmq.headers import survive_odd_headers
 from carpark.settings.values import mask_urls
-from carpark.web.ports import is_tls_refusal, why
+from carpark.web.ports import cause_of, is_tls_refusal
 
 TIMEOUT = 5.0
 """Seconds that connecting to one URL may take."""
@@ -270,6 +270,6 @@ def _words(error: BaseException) -> str:
     elif isinstance(inner, exceptions.AMQPError):
         text = str(inner)
     else:
-        return why(inner)
+        return cause_of(inner)
     said = re.search(r"(['\"]?)\b[A-Z_]+ - (.+?)\1$", " ".join(text.split()))
     return said[2] if said else " ".join(text.split()) or type(inner).__name__

@@ -18,7 +18,7 @@ from requests.auth import HTTPBasicAuth
 from carpark.errors import BrokerUnavailable
 from carpark.settings import Settings
 from carpark.settings.values import mask_url
-from carpark.web.ports import client, why
+from carpark.web.ports import cause_of, client
 
 TIMEOUT = 5.0
 """Seconds that an answer may take."""
@@ -369,7 +369,7 @@ class ManagementApi:
                 method, url, json=json, timeout=timeout or self._timeout, allow_redirects=False
             )
         except OSError as error:  # every error of requests is one
-            raise self._error(why(error), _ENABLE) from error
+            raise self._error(cause_of(error), _ENABLE) from error
         self._said_at = response.headers.get("Date", "")
         if response.status_code == 401:
             raise self._error(*_refused(response))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from carpark.errors import InvalidSetting, RecordsUnavailable, named
 from carpark.settings.urls import is_sentinel_url, sentinels_of
 from carpark.settings.values import mask_url
-from carpark.web.ports import is_tls_refusal, why
+from carpark.web.ports import cause_of, is_tls_refusal
 
 if TYPE_CHECKING:
     import fakeredis
@@ -149,7 +149,7 @@ def words(error: BaseException) -> str:
     from redis import RedisError
 
     if is_tls_refusal(error):
-        return why(error)
+        return cause_of(error)
     said = " ".join(str(error).split())
     if isinstance(error, RedisError):
         return said

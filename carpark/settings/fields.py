@@ -106,7 +106,7 @@ def _plain(field: FieldInfo) -> Text:
     return _SECRET if SecretStr in kinds or SecretBytes in kinds else _PLAIN
 
 
-Given = Mapping[str, str | InvalidSetting]
+Texts = Mapping[str, str | InvalidSetting]
 """Field to its text, or to what is wrong with the file that should have it."""
 
 
@@ -166,7 +166,7 @@ def with_flags(environ: Mapping[str, str], flags: Mapping[str, str], options: It
     return {**kept, **{PREFIX + name.upper(): text for name, text in given.items()}}
 
 
-def given_texts(model: type[BaseModel], environ: Mapping[str, str], prefix: str = PREFIX) -> Given:
+def given_texts(model: type[BaseModel], environ: Mapping[str, str], prefix: str = PREFIX) -> Texts:
     """Find out what is given.
 
     Args:
@@ -270,7 +270,7 @@ def read_right(model: type[M], environ: Mapping[str, str]) -> tuple[M, dict[str,
     return made or model(), wrong
 
 
-def _made(model: type[M], texts: Given, prefix: str = PREFIX) -> tuple[M | None, dict[str, InvalidSetting]]:
+def _made(model: type[M], texts: Texts, prefix: str = PREFIX) -> tuple[M | None, dict[str, InvalidSetting]]:
     """Make a model of text, or find out which fields are wrong; ``*`` is a rule between several."""
     wrong = {name: text for name, text in texts.items() if isinstance(text, InvalidSetting)}
     given = {name: text for name, text in texts.items() if isinstance(text, str)}

@@ -11,7 +11,7 @@ import click
 from carpark.services import ON_METRICS_PORT, SERVICES
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
-from carpark.web.ports import ANY_ADDRESS, client, in_url, why
+from carpark.web.ports import ANY_ADDRESS, cause_of, client, in_url
 
 SERVERS = {"Prometheus": "http://127.0.0.1:9090", "Grafana": "http://127.0.0.1:3000"}
 """What draws the numbers, in deploy/compose and by default."""
@@ -22,7 +22,7 @@ _TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
-class Found:
+class Answer:
     """A page, and whether it answers.
 
     Args:
@@ -38,7 +38,7 @@ class Found:
     said: str
 
 
-def look(settings: Settings) -> list[Found]:
+def look(settings: Settings) -> list[Answer]:
     """Ask every page once.
 
     Args:
@@ -55,20 +55,20 @@ def look(settings: Settings) -> list[Found]:
     return [_ask(name, url) for name, url in {**pages, **SERVERS}.items()]
 
 
-def _ask(service: str, url: str) -> Found:
+def _ask(service: str, url: str) -> Answer:
     started = time.perf_counter()
     try:
         with client() as session:
             answer = session.get(url, timeout=_TIMEOUT)
     except OSError as error:  # every error of requests is one
-        return Found(service, url, False, why(error))
+        return Answer(service, url, False, cause_of(error))
     took = (time.perf_counter() - started) * 1000
     if not answer.ok:
-        return Found(service, url, False, f"HTTP status {answer.status_code}")
+        return Answer(service, url, False, f"HTTP status {answer.status_code}")
     if service in SERVERS:
-        return Found(service, url, True, "answers")
+        return Answer(service, url, True, "answers")
     count = sum(1 for line in answer.text.splitlines() if line and not line.startswith("#"))
-    return Found(service, url, True, f"{count} series in {took:.0f} ms")
+    return Answer(service, url, True, f"{count} series in {took:.0f} ms")
 
 
 @click.command(

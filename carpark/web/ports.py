@@ -47,7 +47,7 @@ def listen(host: str, port: int, setting: str, backlog: int = _BACKLOG) -> socke
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise InvalidSetting("CARPARK_BIND", host, f"an address of this machine ({why(error)})") from error
+        raise InvalidSetting("CARPARK_BIND", host, f"an address of this machine ({cause_of(error)})") from error
     is_ipv6 = family == socket.AF_INET6
     try:
         return socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=is_ipv6)
@@ -150,7 +150,7 @@ def client() -> requests.Session:
     return session
 
 
-def why(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """Say in a few words why a server cannot be reached, whatever layers of libraries the error came through.
 
     Args:

@@ -32,7 +32,7 @@ from carpark.settings import Settings, load_settings
 from carpark.settings.fields import options_of
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples
 from carpark.settings.values import management_url_of
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 PATIENCE = 1.0
 """Seconds after which a progress bar is shown."""
@@ -175,7 +175,7 @@ def _writing(path: Path | None) -> Iterator[Each | None]:
         with path.open("w", encoding="utf-8") as file:
             yield _writer(file)
     except OSError as error:
-        raise InvalidSetting("--each", str(path), f"a file that can be written ({why(error)})") from error
+        raise InvalidSetting("--each", str(path), f"a file that can be written ({cause_of(error)})") from error
 
 
 def _writer(file: TextIO) -> Each:

@@ -14,7 +14,7 @@ from carpark.domain.events import VehicleEntered, VehicleExited, load_json
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.errors import InvalidSetting, MessageError
 from carpark.ops.audit.facts import DOUBTFUL, SURE, Fact, Facts
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 # A line as the generators write it, which need not be decoded as JSON. What it lets through, the calendar apart, is
 # what `VehicleEntered.parse` would leave as it is.
@@ -84,7 +84,7 @@ def read_journal(path: Path, facts: Facts, published: Published, most: int, adva
                     if len(tail) > _LONGEST_TAIL:
                         facts.add(tail.popleft() for _ in range(len(tail) - _LONGEST_TAIL // 2))
     except OSError as error:
-        raise InvalidSetting("--journal", str(path), f"a file that can be read ({why(error)})") from error
+        raise InvalidSetting("--journal", str(path), f"a file that can be read ({cause_of(error)})") from error
     facts.add((*fact[:5], DOUBTFUL if is_journal else SURE) for fact in tail)
 
 

@@ -22,7 +22,7 @@ from carpark.plugins.manager import own_settings
 from carpark.settings import Settings
 from carpark.settings.fields import PREFIX, options_of
 from carpark.settings.values import as_text
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 _NOTE = "run.json"
 _LOCK = "lock"
@@ -107,7 +107,7 @@ class LastRun:
         except FileNotFoundError:
             wanted = "the CSV of an earlier `carpark run`; or name what was published with --journal"
         except (OSError, ValueError, KeyError, TypeError) as error:
-            wanted = f"a run that can be read ({why(error)}); or name what was published with --journal"
+            wanted = f"a run that can be read ({cause_of(error)}); or name what was published with --journal"
         raise InvalidSetting("CARPARK_CSV", str(csv), wanted)
 
     def keep(self, letters: Iterable[tuple[str, Letter]]) -> int:

@@ -29,7 +29,7 @@ from carpark.records.connection import remedy
 from carpark.records.store import SEEN_EXITS
 from carpark.settings import Settings
 from carpark.settings.values import management_url_of, mask_url, mask_urls
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 TIMEOUT = 2.5
 """Seconds that one server may take to answer."""
@@ -402,4 +402,4 @@ def _config(client: Redis, name: str) -> str:
 def _words(error: RedisError) -> str:
     if isinstance(error, (AuthenticationError, ResponseError)):
         return " ".join(str(error).split())
-    return why(error)
+    return cause_of(error)

@@ -22,7 +22,7 @@ from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings import Settings, values
 from carpark.settings.values import mask_url
-from carpark.web.ports import client, why
+from carpark.web.ports import cause_of, client
 
 if TYPE_CHECKING:
     import requests
@@ -139,7 +139,7 @@ class HttpSink(Sink):
                 status = response.status_code
                 text = b"".join(_read(response, deadline)).decode("utf-8", "replace")
         except OSError as error:  # every error of requests is one
-            raise SinkUnavailable(f"{self._shown}: {why(error)}") from error
+            raise SinkUnavailable(f"{self._shown}: {cause_of(error)}") from error
         if 200 <= status < 300:
             return None
         answer = " ".join(text.split())[:_SHOWN_CHARACTERS]
@@ -184,7 +184,7 @@ def _check_writer(context: PluginContext) -> list[Finding]:
             posted = session.post(f"{url}/summaries", json=[], headers=_token(settings), **_LOOK)
         except OSError as error:  # every error of requests is one
             advice = "start `carpark writer`, or correct CARPARK_WRITER_URL"
-            return [Finding.problem("writer", f"{where}: {why(error)}", advice)]
+            return [Finding.problem("writer", f"{where}: {cause_of(error)}", advice)]
     return [_judge_writer(where, bool(settings.writer_token), health, posted)]
 
 

@@ -27,7 +27,7 @@ from carpark.plugins.findings import check_file
 from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings.values import File
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 _LOCK_POLL = 0.005  # seconds; the kernel waits for a lock for ever or not at all
 _READ_BYTES = 1024 * 1024
@@ -345,7 +345,9 @@ def _make_file(context: PluginContext, variable: str, path: Path, lines: LineFor
     try:
         return LineFileSink(path, lines, context.settings.sink_timeout)
     except (OSError, ValueError) as error:
-        raise InvalidSetting(variable, str(path), f"a file that lines can be appended to ({why(error)})") from error
+        raise InvalidSetting(
+            variable, str(path), f"a file that lines can be appended to ({cause_of(error)})"
+        ) from error
 
 
 def _make_csv(context: PluginContext) -> Sink:

@@ -17,7 +17,7 @@ from carpark.plugins.findings import check_file
 from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings.values import File
-from carpark.web.ports import why
+from carpark.web.ports import cause_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stays (
@@ -127,7 +127,7 @@ def _make(context: PluginContext) -> SqliteSink:
         return SqliteSink(path, context.settings.sink_timeout)
     except (OSError, sqlite3.Error) as error:
         raise InvalidSetting(
-            "CARPARK_SINK_SQLITE", str(path), f"a database that can be written ({why(error)})"
+            "CARPARK_SINK_SQLITE", str(path), f"a database that can be written ({cause_of(error)})"
         ) from error
 
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from carpark.errors import InvalidSetting, PortTaken
-from carpark.web.ports import client, in_url, listen, why
+from carpark.web.ports import cause_of, client, in_url, listen
 from carpark.web.server import HttpServer
 from tests.support.helpers import is_listening
 from tests.support.processes import ROOT
@@ -61,13 +61,13 @@ def chained(*errors: BaseException) -> BaseException:
     ],
 )
 def test_the_innermost_error_says_why(error: BaseException, words: str) -> None:
-    assert why(error).startswith(words)
+    assert cause_of(error).startswith(words)
 
 
 def test_a_refused_request_says_so_in_two_words(free_port: int) -> None:
     with pytest.raises(requests.ConnectionError) as caught:
         requests.get(f"http://user:hidden@127.0.0.1:{free_port}/", timeout=5)
-    assert why(caught.value) == "connection refused"
+    assert cause_of(caught.value) == "connection refused"
 
 
 def test_a_client_takes_neither_a_proxy_nor_a_password_of_the_environment(
