@@ -362,29 +362,22 @@ def mask_url(text: str) -> str:
     Returns:
         The URL with ``***`` in place of what may be secret.
     """
-    head, at, rest = text.rpartition("@")
-    if "?" in head:  # a password has either of them, before the host or in an option
-        before = head.partition("?")[0]
-        scheme, slashes, host = before.partition("//")
-        if not slashes or ":" in host or "@" in host:
-            return f"{scheme}//{host.partition(':')[0]}:{MASK}" if slashes else MASK
-        return f"{before}?{MASK}"
+    before, mark, query = text.partition("?")
+    hidden = mark and f"?{MASK}"
+    scheme, slashes, place = before.partition("//")
+    if "@" in query and (not slashes or set(":@") & set(place)):  # a password has the ?, before the host
+        return f"{scheme}//{place.partition(':')[0]}:{MASK}" if slashes else MASK
+    head, at, host = before.rpartition("@")
     if at:
         scheme, slashes, userinfo = head.partition("//")
         if not slashes or not _SCHEME.fullmatch(scheme):
-            return f"{MASK}@{_mask_query(rest)}"
+            return f"{MASK}@{host}{hidden}"
         user, colon, _ = userinfo.partition(":")
-        return f"{scheme}//{user}{colon and ':' + MASK}@{_mask_query(rest)}"
-    scheme, slashes, rest = text.partition("//")
-    host, colon, tail = rest.partition(":")
-    if colon and not set("[?") & set(host) and not re.match(r"[0-9]{1,5}([/?#,]|$)", tail):
+        return f"{scheme}//{user}{colon and ':' + MASK}@{host}{hidden}"
+    host, colon, port = place.partition(":")
+    if colon and "[" not in host and not re.match(r"[0-9]{1,5}([/#,]|$)", port):
         return f"{scheme}//{host}:{MASK}"  # a port that is none may be the password of a URL whose host was forgotten
-    return scheme + slashes + _mask_query(rest)
-
-
-def _mask_query(text: str) -> str:
-    before, mark, _ = text.partition("?")
-    return f"{before}?{MASK}" if mark else text
+    return before + hidden
 
 
 def management_url_of(broker_url: str) -> str:

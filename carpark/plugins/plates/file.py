@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +22,14 @@ class FilePlates(PlateGenerator):
     """Gives the plates of a list in a random order, all of them before any comes again, and then in another order.
 
     Args:
-        plates: The plates as people write them, each once.
+        plates: The plates: canonical form to what people write.
         chance: Where the order comes from.
     """
 
-    def __init__(self, plates: Sequence[str], chance: random.Random) -> None:
-        self._plates, self._chance = tuple(plates), chance
-        self._canonical = frozenset(canonical_plate(plate) for plate in plates)
+    def __init__(self, plates: Mapping[str, str], chance: random.Random) -> None:
+        self._plates, self._chance = plates, chance
         self._waiting: list[str] = []
-        self.population = len(self._canonical)
+        self.population = len(plates)
 
     def sample(self) -> str:
         """Give the next plate.
@@ -38,7 +38,7 @@ class FilePlates(PlateGenerator):
             A plate as the file has it.
         """
         if not self._waiting:
-            self._waiting = self._chance.sample(self._plates, len(self._plates))
+            self._waiting = self._chance.sample([*self._plates.values()], len(self._plates))
         return self._waiting.pop()
 
     def is_valid(self, plate: str) -> bool:
@@ -50,39 +50,38 @@ class FilePlates(PlateGenerator):
         Returns:
             True when it is.
         """
-        try:
-            return canonical_plate(plate) in self._canonical
-        except ValueError:
-            return False
+        with suppress(ValueError):
+            return canonical_plate(plate) in self._plates
+        return False
 
 
-def parse_plates(lines: Iterable[str]) -> list[str]:
+def parse_plates(lines: Iterable[str]) -> dict[str, str]:
     """Read a list of plates.
 
     Args:
         lines: A plate each; what follows a ``#`` is a comment, empty lines are skipped.
 
     Returns:
-        The plates as they are written.
+        Canonical form to what is written, in the order of the lines.
 
     Raises:
         ValueError: A line is not a plate, a plate comes twice, or there is none. The line's number is said.
     """
-    plates: dict[str, tuple[int, str]] = {}
+    plates: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
+        if not (text := line.partition("#")[0].strip()):
             continue
         try:
             canonical = canonical_plate(text)
         except ValueError as error:
             raise ValueError(f"line {number}, {text!r}: {error}") from None
         if canonical in plates:
-            raise ValueError(f"line {number}, {text!r}, is the plate of line {plates[canonical][0]} again")
-        plates[canonical] = (number, text)
+            raise ValueError(f"line {number}, {text!r}, is the plate of line {numbers[canonical]} again")
+        plates[canonical], numbers[canonical] = text, number
     if not plates:
         raise ValueError("there is no plate in it")
-    return [text for _, text in plates.values()]
+    return plates
 
 
 class FileSettings(BaseModel, frozen=True, extra="forbid"):
