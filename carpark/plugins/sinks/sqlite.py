@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -30,10 +29,12 @@ CREATE TABLE IF NOT EXISTS stays (
 CREATE INDEX IF NOT EXISTS stays_by_plate ON stays (vehicle_plate, entry_date_time);
 CREATE INDEX IF NOT EXISTS stays_by_entry ON stays (entry_date_time);
 """
-_NAMES = ", ".join(StaySummary.model_fields)
-_VALUES = ", ".join(f":{name}" for name in StaySummary.model_fields)
-_PROBE = f"SELECT {_NAMES} FROM stays LIMIT 0"  # noqa: S608 - our own names
-_INSERT = f"INSERT INTO stays ({_NAMES}) VALUES ({_VALUES}) ON CONFLICT (id) DO NOTHING"  # noqa: S608 - the same
+_PROBE = "SELECT id, vehicle_plate, entry_date_time, exit_date_time, duration FROM stays LIMIT 0"
+_INSERT = """
+INSERT INTO stays (id, vehicle_plate, entry_date_time, exit_date_time, duration)
+VALUES (:id, :vehicle_plate, :entry_date_time, :exit_date_time, :duration)
+ON CONFLICT (id) DO NOTHING
+"""
 
 
 class SqliteSink(Sink):
@@ -50,14 +51,13 @@ class SqliteSink(Sink):
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path, self._timeout = path, timeout
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._opened_as: tuple[int, int] | None = None
-        # Opened for a look only: what make gives may be carried over a fork, which a connection does not survive.
         self._open().close()
 
     def deliver(self, summaries: Sequence[StaySummary]) -> None:
         """Insert the rows that are not there yet.
+
+        It is opened each time: a connection survives no fork, and one to a file that was removed or replaced would go
+        on taking rows that nobody sees.
 
         Args:
             summaries: What becomes rows.
@@ -65,45 +65,17 @@ class SqliteSink(Sink):
         Raises:
             SinkUnavailable: The database is locked for too long, its disk is full, or the like.
         """
-        with self._lock:
-            try:
-                connection = self._connected()
-                with connection:
-                    connection.executemany(_INSERT, [summary.to_dict() for summary in summaries])
-            except (sqlite3.Error, OSError) as error:
-                self._disconnect()
-                raise SinkUnavailable(f"{self._path}: {error}") from error
-
-    def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._disconnect()
-
-    def _connected(self) -> sqlite3.Connection:
-        # A file that was removed or replaced would go on taking rows that nobody sees.
-        if self._connection is None or self._opened_as != self._identity():
-            self._disconnect()
-            self._connection = self._open()
-            self._opened_as = self._identity()
-        return self._connection
-
-    def _identity(self) -> tuple[int, int] | None:
         try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+            with closing(self._open()) as connection, connection:
+                connection.executemany(_INSERT, [summary.to_dict() for summary in summaries])
+        except (sqlite3.Error, OSError) as error:
+            raise SinkUnavailable(f"{self._path}: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # SQLite says it better
             self._path.touch(PRIVATE)
-        connection = sqlite3.connect(self._path, timeout=self._timeout, check_same_thread=False)
+        connection = sqlite3.connect(self._path, timeout=self._timeout)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # with WAL, NORMAL may lose the last rows with the power
