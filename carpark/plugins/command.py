@@ -32,7 +32,7 @@ def rows(plugins: Plugins, settings: Settings) -> list[dict[str, Any]]:
     return [
         {
             "name": found.offer.name,
-            "kind": kind.removesuffix("s") if kind == "sinks" else kind,
+            "kind": {"sinks": "sink"}.get(kind, kind),
             "plugin": found.plugin,
             **asdict(found.origin),
             "in_use": (kind, found.offer.name) in used,
