@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
-from pydantic import BaseModel
 
 from carpark.errors import CarparkError, ConfigurationError, one_line
 from carpark.services import METRICS_FOLDER
-from carpark.settings.fields import PREFIX, OfFlag, Option, options_of, read, with_flags
-from carpark.settings.model import Settings
+from carpark.settings.fields import OfFlag, Option, options_of
+from carpark.settings.model import Settings, load_settings
 from carpark.settings.values import number
 
 EXIT_OK = 0
@@ -73,32 +72,27 @@ class SettingFlag(click.Option):
 
 def settings_options(
     *names: str,
-    model: type[BaseModel] = Settings,
-    prefix: str = PREFIX,
     flags: Mapping[str, str] | None = None,
     reader: Callable[[Mapping[str, OfFlag]], dict[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Give a click command the flags of some settings; the command then takes the argument ``settings``.
 
     Args:
-        names: Fields of the model, in the order in which ``--help`` shows them.
-        model: The settings.
-        prefix: What their variables begin with.
+        names: Fields of the settings, in the order in which ``--help`` shows them.
         flags: Field to flag, where it is not the ordinary one (``{"writer_port": "--port"}``).
         reader: From what flags say, argument to text, makes what the command takes in the place of ``settings``.
 
     Returns:
-        A decorator. The command's ``settings`` is the model, read from flags and environment.
+        A decorator. The command's ``settings`` are read from flags and environment.
     """
-    options = [options_of(model, prefix)[name] for name in names]
+    options = [options_of(Settings)[name] for name in names]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**arguments: Any) -> Any:
             given = click.get_current_context().meta.get(_GIVEN, {})
-            if reader is not None:
-                return command(**reader(given), **arguments)
-            return command(settings=read(model, with_flags(os.environ, given, options), prefix), **arguments)
+            read = reader(given) if reader else {"settings": load_settings(flags=given)}
+            return command(**read, **arguments)
 
         for each in reversed(options):
             flag = (flags or {}).get(each.name, each.flag)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import click
 import pytest
-from click.testing import CliRunner
 from pydantic import BaseModel, Field, model_validator
 
 from carpark.errors import ConfigurationError, InvalidSetting
 from carpark.settings.fields import OfFlag, given_texts, options_of, read, shown, with_flags
-from carpark.settings.options import EXIT_OK, EXIT_USAGE, run_command, settings_options
 from carpark.settings.values import MASK, File, OptionalPort, number, secret, url
 
 PREFIX = "CARPARK_SIREN_"
@@ -125,35 +122,3 @@ def test_what_is_wrong_alone_is_the_error_itself() -> None:
     assert caught.value.findings == (caught.value,)
     assert (caught.value.name, caught.value.value) == ("CARPARK_SIREN_PORT", "x")
     assert caught.value.__cause__ is caught.value.__context__ is None, "pydantic's own error would show the values"
-
-
-@pytest.fixture
-def howl(monkeypatch: pytest.MonkeyPatch) -> click.Command:
-    monkeypatch.setenv("CARPARK_SIREN_POST", "https://u:hunter2@h")
-
-    @click.command()
-    @settings_options("post", "loudest", "key", model=Siren, prefix=PREFIX, flags={"key": "--secret-key"})
-    def howl(settings: Siren) -> None:
-        click.echo(f"{settings.post} {settings.loudest} {settings.key}")
-
-    return howl
-
-
-def test_a_command_has_its_flags(
-    howl: click.Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = " ".join(CliRunner().invoke(howl, ["--help"]).output.split())
-    assert "--siren-post URL Where it howls [CARPARK_SIREN_POST]" in text
-    assert "--siren-loudest DB [CARPARK_SIREN_LOUDEST; default 90]" in text
-    assert "--secret-key KEY Its key [CARPARK_SIREN_KEY]" in text
-    for arguments in (["--siren-loudest", "95", "--secret-key", "k"], []):
-        with pytest.raises(SystemExit, match=str(EXIT_OK)):
-            run_command(howl, arguments)
-    assert capsys.readouterr().out == "https://u:hunter2@h 95.0 k\nhttps://u:hunter2@h 90.0 \n"
-    monkeypatch.setenv("CARPARK_SIREN_LOG", " ")
-    with pytest.raises(SystemExit, match=str(EXIT_USAGE)):
-        run_command(howl, ["--secret-key", "ü"], "siren")
-    assert capsys.readouterr().err.splitlines() == [
-        f"siren: --secret-key (CARPARK_SIREN_KEY)='{MASK}': wanted printable ASCII characters",
-        "siren: CARPARK_SIREN_LOG=' ': wanted a file name",
-    ]
