@@ -415,9 +415,7 @@ def as_text(value: object) -> str:
 
 
 _PORT = integer(0, 65535, "a port", " (0 for a free one)", "PORT")
-_FILE = Text(path, "a file name", "FILE")
 
 Port = Annotated[int, _PORT]
 OptionalPort = Annotated[int | None, _PORT.optional()]
-File = Annotated[Path, _FILE]
-OptionalFile = Annotated[Path | None, _FILE.optional()]
+File = Annotated[Path, Text(path, "a file name", "FILE")]
