@@ -72,14 +72,11 @@ def signature(function: Callable[..., object]) -> str:
 
 def _fields(kind: type) -> str:
     if issubclass(kind, StaySummary):
-        return f"({', '.join(f'{name}: {_plain(one)}' for name, one in inspect.get_annotations(kind).items())})"
+        types = {name: getattr(each.annotation, "__name__", "") for name, each in kind.model_fields.items()}
+        return f"({', '.join(f'{name}: {type_}' for name, type_ in types.items())})"
     if "__init__" not in vars(kind):
         return ""
     return re.sub(r" = <.*?>(?=[,)])| -> None$", "", signature(kind))  # such a default is an object of no name
-
-
-def _plain(annotation: object) -> str:
-    return "float" if "float" in str(annotation) else "str"
 
 
 def _docstring(thing: object) -> Iterator[str]:
