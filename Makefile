@@ -37,7 +37,7 @@ $(foreach target,queues entry exit worker writer logs ps clean-data dashboard me
 define MEANT
 import difflib, re, sys
 given, taken = (each.split() for each in sys.argv[1:])
-settings = re.findall("`CARPARK_([A-Z_]+)`", open("docs/settings.md", encoding="utf-8").read())
+settings = re.findall("`CARPARK_([A-Z_]+)`", open("docs/reference/settings.md", encoding="utf-8").read())
 known = dict([(each, "CARPARK_" + each) for each in settings] + [(each, each) for each in taken])
 for name in given:
     ours, plain = name.startswith("CARPARK_"), re.sub("^CARPARK_|_FILE$$", "", name.upper())

@@ -73,7 +73,7 @@ def _declare_celery(channel: Any) -> None:
 
 
 def carpark_worker(site: Site) -> list[Process]:
-    """Start the backend as docs/performance.md says.
+    """Start the backend as docs/explanation/performance.md says.
 
     Args:
         site: Where.

@@ -1,4 +1,4 @@
-"""The backend: actors on the queues, thin over the records. docs/design.md has an event's whole way, file by file."""
+"""The backend: actors on the queues, thin over the records. docs/explanation/architecture.md has the whole way."""
 
 from __future__ import annotations
 

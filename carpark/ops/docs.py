@@ -131,14 +131,14 @@ def schema_text(name: str) -> str:
 
 
 def _schema(name: str) -> Generated:
-    return Generated(f"docs/schemas/{name}.json", lambda: schema_text(name))
+    return Generated(f"docs/reference/schemas/{name}.json", lambda: schema_text(name))
 
 
 GENERATED: tuple[Generated, ...] = (
-    Generated("docs/settings.md", settings_table, "settings"),
-    Generated("docs/settings.md", built_in_table, "built-in"),
-    Generated("docs/hooks.md", hooks, "hooks"),
-    Generated("docs/hooks.md", offers, "offers"),
+    Generated("docs/reference/settings.md", settings_table, "settings"),
+    Generated("docs/reference/settings.md", built_in_table, "built-in"),
+    Generated("docs/reference/hooks.md", hooks, "hooks"),
+    Generated("docs/reference/hooks.md", offers, "offers"),
     *(_schema(name) for name in MODELS),
 )
 """All that is generated."""

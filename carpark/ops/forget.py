@@ -50,7 +50,7 @@ def forget(settings: Settings, plugins: Plugins, plate: str, as_json: bool) -> i
     if as_json:
         click.echo(json.dumps({"plate": plate, **vars(done), "elsewhere": elsewhere}))
     else:
-        click.echo(f"{plate}: {_said(done)}\nwhere else it stands, or may stand (docs/privacy.md):")
+        click.echo(f"{plate}: {_said(done)}\nwhere else it stands, or may stand (docs/how-to/privacy.md):")
         for each in elsewhere:
             click.echo(f"  {each}")
     return EXIT_OK

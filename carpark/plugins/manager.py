@@ -282,7 +282,7 @@ class Plugins:
             if isinstance(error, BrokenPlugin):
                 raise
             wrong = " ".join(str(error).partition("\n")[2].split()) or _one_line(error)
-            raise BrokenPlugin(name, f"{wrong}; write it as docs/hooks.md has it") from None
+            raise BrokenPlugin(name, f"{wrong}; write it as docs/reference/hooks.md has it") from None
         self._origins[name] = origin
 
     def _check_hooks(self, name: str, plugin: object) -> None:

@@ -1,4 +1,4 @@
-"""Makes the reference of hooks and offers in docs/hooks.md from the docstrings."""
+"""Makes the reference of hooks and offers in docs/reference/hooks.md from the docstrings."""
 
 from __future__ import annotations
 

@@ -227,9 +227,9 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, exceptions.NackError):
         return "it refuses a message", "`carpark doctor` says whether a policy bounds the queue"
     if isinstance(error, exceptions.ChannelClosedByBroker):
-        return _words(error), "give the user of CARPARK_BROKER_URL its permissions (docs/rights.md)"
+        return _words(error), "give the user of CARPARK_BROKER_URL its permissions (docs/reference/rights.md)"
     if is_tls_refusal(_innermost(error)):
-        return _words(error), "name its port for TLS, or its CA, in CARPARK_BROKER_URL (docs/settings.md)"
+        return _words(error), "name its port for TLS, or its CA, in CARPARK_BROKER_URL (docs/how-to/tls.md)"
     return _words(error), "start RabbitMQ, or name another one in CARPARK_BROKER_URL"
 
 

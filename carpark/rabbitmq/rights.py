@@ -50,7 +50,7 @@ class Right(NamedTuple):
 
 
 def rights_of(partitions: int) -> Mapping[str, Sequence[Right]]:
-    """Say who needs which rights; docs/rights.md says why.
+    """Say who needs which rights; docs/reference/rights.md says why.
 
     Args:
         partitions: How many there are.
@@ -154,7 +154,7 @@ def require(
         raise_refusal(urls, error)
         return
     if missing:
-        wanted = f"a user with the right to {named(missing)} (docs/rights.md)"
+        wanted = f"a user with the right to {named(missing)} (docs/reference/rights.md)"
         raise InvalidSetting("CARPARK_BROKER_URL", mask_urls(urls), wanted)
 
 

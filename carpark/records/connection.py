@@ -133,7 +133,7 @@ def require(url: str, ask: Callable[[], Sequence[str] | None]) -> None:
             ) from error
         return
     if missing:
-        wanted = f"a user with the right to run {named(missing)} (docs/rights.md)"
+        wanted = f"a user with the right to run {named(missing)} (docs/reference/rights.md)"
         raise InvalidSetting("CARPARK_REDIS_URL", mask_url(url), wanted)
 
 

@@ -89,4 +89,4 @@ def metrics(settings: Settings, as_json: bool) -> None:
         said = click.style(each.said, fg="green") if each.answers else click.style(f"no answer: {each.said}", dim=True)
         click.echo(f"{each.service:<18}  {each.url:<{wide}}  {said}")
     click.echo(f"\nGraphs and alerts on this machine: {LOCAL}")
-    click.echo("With Grafana and all dashboards: make up. What each number means: docs/metrics.md")
+    click.echo("With Grafana and all dashboards: make up. What each number means: docs/reference/metrics.md")

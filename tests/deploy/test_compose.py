@@ -210,7 +210,7 @@ RIGHTS = {
     "exit": (set(), {EXCHANGE}, set()),
     "dashboard": (set(), {"amq.default"}, set(QUEUES)),
 }
-"""What docs/rights.md says: to configure, to write, to read."""
+"""What docs/reference/rights.md says: to configure, to write, to read."""
 
 
 def test_each_service_has_a_user_that_may_do_what_it_does_and_no_more() -> None:
@@ -287,5 +287,5 @@ def test_every_redis_keeps_every_write_and_throws_no_record_away() -> None:
 def test_rabbitmq_takes_no_message_that_is_longer_than_a_worker_reads() -> None:
     conf = (COMPOSE / "rabbitmq" / "rabbitmq.conf").read_text(encoding="utf-8")
     assert f"\nmax_message_size = {MAX_MESSAGE_BYTES}\n" in conf
-    for page in ("deploy.md", "messages.md", "scaling.md"):
+    for page in ("how-to/deploy.md", "reference/messages.md"):
         assert f"max_message_size = {MAX_MESSAGE_BYTES}" in (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ ITSELF = 5_000_000
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes of Redis, as docs/records.md has them."""
+    """Bytes of Redis, as docs/reference/records.md has them."""
 
     inside: float
     finished: float
@@ -31,7 +31,7 @@ class Cost:
 
 
 def measured(column: str) -> Cost:
-    text = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/records.md").read_text(encoding="utf-8")
     table = re.search(r"^\| stage \|(?:.*\|\n)+", text, re.MULTILINE)
     assert table
     header, _, *rows = ([cell.strip(" `") for cell in line[1:-1].split("|")] for line in table[0].splitlines())
@@ -90,7 +90,7 @@ def prose(page: str) -> str:
 
 
 def test_the_docs_say_what_it_comes_to() -> None:
-    page, settings, cost = prose("deploy.md"), in_compose(), measured("packed")
+    page, settings, cost = prose("how-to/deploy.md"), in_compose(), measured("packed")
     room = mebibytes(redis_conf()["maxmemory"].removesuffix("b"))
     inside = settings.capacity * cost.inside
     assert f"`CARPARK_RATE` is {settings.rate:g} there, {settings.rate * 86400:,.0f} a day" in page
@@ -106,14 +106,14 @@ def test_the_docs_say_what_it_comes_to() -> None:
 
 
 def test_the_cost_of_an_exit_is_the_tables() -> None:
-    page = prose("records.md")
+    page = prose("reference/records.md")
     whole, packed = (0.8 * of.finished + 0.2 * of.unmatched for of in (measured("whole"), measured("packed")))
     assert f"an exit costs {whole:.0f} bytes, packed {packed:.0f}:" in page
     assert f" {packed:.0f} B = {5 * 172_800 * packed / 1e6:.0f} MB" in page
 
 
 def test_the_need_of_a_redis_in_kubernetes_is_stated_with_room_for_all_of_it() -> None:
-    page, settings, usual, packed = prose("scaling.md"), in_kustomize(), measured("whole"), measured("packed")
+    page, settings, usual, packed = prose("how-to/deploy.md"), in_kustomize(), measured("whole"), measured("packed")
     assert f"{settings.rate:g} vehicles a second at each gate" in page
     assert f"takes {full(settings, usual) / 1e6:.0f} MB, {full(settings, packed) / 1e6:.0f} MB with" in page
     assert f"and {waiting(settings, usual) / 1e6:.0f} MB more if a sink takes nothing" in page

@@ -1,4 +1,4 @@
-"""docs/hooks.md says what the code says."""
+"""docs/reference/hooks.md says what the code says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from carpark.plugins import spec
 from carpark.plugins.manager import HOOKS
 from tests.support.processes import ROOT
 
-PAGE = ROOT / "docs" / "hooks.md"
+PAGE = ROOT / "docs/reference/hooks.md"
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -1,4 +1,4 @@
-"""The front door: what `make help` says, and that the docs name only what there is."""
+"""The front door: what `make help` says, and what each target takes."""
 
 from __future__ import annotations
 
@@ -220,12 +220,5 @@ def test_setup_says_in_one_line_what_is_missing(tmp_path: Path, python: str | No
     assert ended.stdout == ""
 
 
-def test_the_docs_name_only_targets_that_there_are() -> None:
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / ".ci" / "run"]
-    named = {
-        (str(page.relative_to(ROOT)), target)
-        for page in pages
-        for target in re.findall(r"(?:^\s*(?:\$ )?|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    assert {(page, target) for page, target in named if target not in PHONY} == set()
-    assert {target for page, target in named if page == ".ci/run"} == {"check", "test"}
+def test_the_targets_that_a_machine_runs_are_there() -> None:
+    assert re.findall(r"\bmake ([a-z-]+)", (ROOT / ".ci/run").read_text(encoding="utf-8")) == ["check", "test"]

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from carpark.services import ON_METRICS_PORT, SERVICES
-from tests.support.metrics_docs import PAGE as DOCS
 from tests.support.metrics_docs import documented
 from tests.support.processes import ROOT
 from tests.support.servers import find_program
 from tests.support.system import DASHBOARDS, LOCAL, RULES, panels, queries, quickened, read_yaml, rules
 
 DEPLOY = ROOT / "deploy"
+RUNBOOK = (ROOT / "docs/how-to/alerts.md").read_text(encoding="utf-8")
 STACK = DEPLOY / "prometheus" / "prometheus.yml"
 RULES_TEST = DEPLOY / "prometheus" / "rules_test.yml"
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
@@ -70,8 +70,8 @@ def test_an_alert_says_what_to_do_and_has_its_panel(name: str) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     notes = rule["annotations"]
     assert notes.keys() == {"summary", "description", "runbook"}
-    assert notes["runbook"].endswith(f"See docs/metrics.md#{name.lower()}")
-    assert f"### {name}\n" in DOCS
+    assert notes["runbook"].endswith(f"See docs/how-to/alerts.md#{name.lower()}")
+    assert f"### {name}\n" in RUNBOOK
     shown = [panel for _, panel in panels() if f"Alert: {name}," in panel["description"]]
     assert shown
     for panel in shown:

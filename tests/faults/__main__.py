@@ -1,6 +1,6 @@
 """The long form: every fault alone, overload, then random rounds; ``make faults ROUNDS=20 SEED=7``.
 
-Each verdict goes into the table of docs/operating.md, with its date, as soon as it is known.
+Each verdict goes into the table of docs/explanation/faults.md, with its date, as soon as it is known.
 """
 
 from __future__ import annotations

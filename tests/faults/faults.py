@@ -165,7 +165,7 @@ def _queue_deleted(rig: Rig) -> None:
         for queue in ("vehicle_entry", "vehicle_exit"):
             channel.queue_delete(queue)
     # What was in them is gone, and only the journals know it. A generator sends again what its journal does not say
-    # was confirmed; the backend knows most of it already. This is what docs/operating.md says to do.
+    # was confirmed; the backend knows most of it already. This is what docs/how-to/audit.md says to do.
     for kind, journal in zip(("entry", "exit"), rig.journals, strict=False):
         again = journal.with_name(f"{kind}-again.jsonl")
         events = [line for line in journal.read_bytes().splitlines(keepends=True) if not line.startswith(b'{"conf')]

@@ -1,4 +1,4 @@
-"""The tables of docs/operating.md that are measured: each row is written as soon as it is known, with its date."""
+"""The measured tables of docs/explanation/faults.md: each row is written as soon as it is known, with its date."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from carpark.ops.docs import markdown_table
 from tests.support.processes import ROOT
 
-PAGE = ROOT / "docs" / "operating.md"
+PAGE = ROOT / "docs/explanation/faults.md"
 
 
 def note(mark: str, head: Sequence[str], cells: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Takes one safeguard at a time out of a copy of the source, and sees to it that a fault notices.
 
-``python -m tests.faults.safeguards``; the table goes into docs/operating.md. A suite that passes without a safeguard
-would prove nothing.
+``python -m tests.faults.safeguards``; the table goes into docs/explanation/faults.md. A suite that passes without a
+safeguard would prove nothing.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def without_data(prometheus: PrometheusServer, *, but: str = "$") -> list[str]:
 
 
 def shown_by(pages: dict[str, Page]) -> dict[str, Row]:
-    """Read what live pages show, as docs/metrics.md would have it; units are in the names."""
+    """Read what live pages show, as docs/reference/metrics.md would have it; units are in the names."""
     found: dict[str, Row] = {}
     for page in pages.values():
         for family in page.families():

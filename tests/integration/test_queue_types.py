@@ -220,7 +220,7 @@ def test_a_worker_that_may_not_declare_its_queues_is_told_so(
     assert worker.wait() == 2
     (line,) = worker.output.splitlines()
     assert "wanted a user with the right to configure vehicle_entry, configure vehicle_entry.DQ" in line
-    assert line.endswith("(docs/rights.md)")
+    assert line.endswith("(docs/reference/rights.md)")
 
 
 def test_rights_are_tried_once_and_leave_a_few_lines_in_the_log_of_rabbitmq_however_many_partitions(

@@ -1,4 +1,4 @@
-"""The users of docs/rights.md are enough for their services, and a right less is found, whoever needs it."""
+"""The users of docs/reference/rights.md are enough for their services, and a right less is found, whoever needs it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.helpers import eventually
 from tests.support.processes import ROOT, WORKER_READY, Process, Processes
 from tests.support.recorder import Recorder
 
-PAGE = (ROOT / "docs/rights.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/rights.md").read_text(encoding="utf-8")
 ACLS = {words[2]: words[3:] for words in map(shlex.split, re.findall(r"^ACL SETUSER .+", PAGE, re.MULTILINE))}
 PERMISSIONS = {
     words[2]: dict(zip((CONFIGURE, WRITE, READ), words[3:], strict=True))
@@ -201,7 +201,7 @@ def test_a_camera_that_may_not_publish_ends_with_one_line(
 ) -> None:
     process = start("carpark", "generate", "entry", CARPARK_BROKER_URL=make_user(write="^vehicle_entry$"))
     line = one_line(process, "carpark: CARPARK_BROKER_URL='amqp://user0-")
-    assert line.endswith("wanted a user with the right to write vehicle_events (docs/rights.md)")
+    assert line.endswith("wanted a user with the right to write vehicle_events (docs/reference/rights.md)")
 
 
 def test_a_right_to_publish_that_is_taken_away_is_waited_for(
@@ -485,7 +485,7 @@ def test_the_doctor_tries_each_right_of_both_servers(
     assert checks["redis rights"]["level"] == checks["rabbitmq rights"]["level"] == "problem"
     assert "worker lacks LTRIM carpark:outbox:http-csv, ZREM carpark:alone:http-csv" in checks["redis rights"]["found"]
     assert "worker and queues lacks read vehicle_entry.DQ, read vehicle_exit" in checks["rabbitmq rights"]["found"]
-    assert checks["redis rights"]["advice"] == "docs/rights.md has what each service needs"
+    assert checks["redis rights"]["advice"] == "docs/reference/rights.md has what each service needs"
 
 
 def test_every_event_queue_has_its_rights() -> None:

@@ -199,7 +199,7 @@ def resident_mib(pid: int) -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 def test_memory_stays_far_below_the_size_of_the_ids(service: Service, session: requests.Session) -> None:
-    """The same with a million ids takes minutes and is written down in docs/writer.md."""
+    """The same with a million ids takes minutes and is written down in docs/reference/writer.md."""
     process, url = service.start()
     for start in range(0, 100_000, 5000):
         batch = [posted(f"{number:0100x}") for number in range(start, start + 5000)]

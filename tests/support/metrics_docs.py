@@ -1,4 +1,4 @@
-"""Reads the tables of docs/metrics.md."""
+"""Reads the tables of docs/reference/metrics.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.support.processes import ROOT
 
-PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \|([^|]*)\| (\w+) \| [^|]+ \|$", re.MULTILINE)
 
 

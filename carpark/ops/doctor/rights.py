@@ -1,4 +1,4 @@
-"""The doctor's try of every right that docs/rights.md has. No queue is made for it, no record is touched."""
+"""The doctor's try of every right that docs/reference/rights.md has. No queue is made for it, no record is touched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHOWN_ON_PAGES = {
 }
 """What the dashboard runs, of all that a worker does: commands with a key, or those on the keys of a sink."""
 
-_ADVICE = "docs/rights.md has what each service needs"
+_ADVICE = "docs/reference/rights.md has what each service needs"
 
 
 def check_broker_rights(settings: Settings) -> list[Finding]:

@@ -38,7 +38,7 @@ CLOCKS_APART = 5.0
 """Seconds between two clocks that are worth a word."""
 
 STAY_BYTES = 968
-"""What a finished stay takes in Redis, and an unmatched exit a little less: docs/records.md has the measured table."""
+"""What a finished stay takes in Redis; an unmatched exit takes a little less (docs/reference/records.md)."""
 
 LOOK_BACK = 600.0
 """Seconds over which exits are counted, to say what a full retention comes to."""
@@ -264,7 +264,7 @@ def check_redis(settings: Settings) -> list[Finding]:
         info = _info(client)
         findings = [_judge_database(int(client.connection_pool.connection_kwargs.get("db") or 0), info or {}, where)]
         if info is None:
-            advice = "give it +info and +config|get, if it is to be looked at (docs/rights.md)"
+            advice = "give it +info and +config|get, if it is to be looked at (docs/reference/rights.md)"
             findings.append(
                 warning("redis persistence", "not looked at, nor memory: this user may not ask INFO", advice)
             )

@@ -1,4 +1,4 @@
-"""docs/records.md shows what is so: its session is typed into a real Redis, its tables name all there is."""
+"""docs/reference/records.md shows what is so: its session is typed into a real Redis, its tables name all there is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from carpark.records import Batch, Outcome, Records, Settlement, connect
 from tests.integration.records.conftest import Clock
 from tests.support.stays import entered, exited
 
-PAGE = (Path(__file__).parents[3] / "docs" / "records.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/reference/records.md").read_text(encoding="utf-8")
 
 
 def printed(answer: Any) -> list[str]:

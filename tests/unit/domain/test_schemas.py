@@ -42,7 +42,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def validator_of(name: str) -> Any:
-    schema = json.loads((ROOT / f"docs/schemas/{name}.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / f"docs/reference/schemas/{name}.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
 
@@ -57,7 +57,7 @@ def takes(name: str, value: object) -> bool:
 
 def test_there_is_a_schema_of_each_event_and_of_the_summary() -> None:
     assert list(MODELS) == [*EVENT_OF_QUEUE, "stay_summary"]
-    assert {path.stem for path in (ROOT / "docs/schemas").iterdir()} == set(MODELS)
+    assert {path.stem for path in (ROOT / "docs/reference/schemas").iterdir()} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)

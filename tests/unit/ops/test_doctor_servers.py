@@ -115,7 +115,7 @@ def test_a_retention_that_does_not_fit_is_a_warning(exits: float, limit: int, le
 
 
 def test_the_cost_of_a_stay_is_the_one_that_the_docs_have() -> None:
-    page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference/records.md").read_text(encoding="utf-8")
     assert f"| finished, summary delivered | {STAY_BYTES} |" in page
 
 

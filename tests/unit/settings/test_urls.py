@@ -216,7 +216,7 @@ def test_whatever_the_options_are_they_are_taken_or_refused_in_one_line(options:
 
 
 def test_every_option_is_on_the_page_of_the_settings() -> None:
-    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
     assert [name for name in (*AMQP_OPTIONS, *REDIS_OPTIONS, *TLS_OPTIONS) if f"`{name}`" not in page] == []
 
 
