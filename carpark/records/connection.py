@@ -172,7 +172,7 @@ def remedy(error: BaseException) -> str:
     from redis import exceptions
 
     if is_tls_refusal(error):
-        return "name its port for TLS, or its CA, in CARPARK_REDIS_URL (docs/settings.md)"
+        return "name its port for TLS, or its CA, in CARPARK_REDIS_URL (docs/how-to/tls.md)"
     if is_refusal(error):
         return "check user, password and permissions in CARPARK_REDIS_URL"
     if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError)):

@@ -15,7 +15,7 @@ from tests.support.servers import RedisServer, find_program
 
 pytestmark = pytest.mark.servers
 
-ADVICE = "TLS: certificate verify failed; name its port for TLS, or its CA, in CARPARK_REDIS_URL (docs/settings.md)"
+ADVICE = "TLS: certificate verify failed; name its port for TLS, or its CA, in CARPARK_REDIS_URL (docs/how-to/tls.md)"
 
 
 class TlsRedis(RedisServer):
