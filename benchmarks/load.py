@@ -18,8 +18,9 @@ from benchmarks.cpu import processor_seconds
 from benchmarks.stage import Site
 from benchmarks.work import SINK
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
+from carpark.ledger import CSV_LINES
 from carpark.ops.audit import Sources, audit
-from carpark.plugins.rows import read_back_file
+from carpark.plugins import ReadBack
 from carpark.records import Records, connect
 from tests.support.processes import Process
 
@@ -202,7 +203,8 @@ def judge(site: Site, load: Load) -> str:
     journal = site.csv.with_name("published.jsonl")
     journal.write_text("".join(event.to_json() + "\n" for event in load.events), encoding="utf-8")
     verdict = audit(
-        Sources(journals=[journal], sinks={SINK: read_back_file(site.csv)}, redis_url=site.redis_url), show=3
+        Sources(journals=[journal], sinks={SINK: ReadBack.of_file(site.csv, CSV_LINES.read)}, redis_url=site.redis_url),
+        show=3,
     )
     if not verdict.ok:
         raise SystemExit(f"bench: {verdict.sentence()}: {verdict.findings}")

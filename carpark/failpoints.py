@@ -20,7 +20,7 @@ NAMES = {
     "after-record": "events are recorded that finish stays, and no sink has heard of the summaries",
     "after-sink": "the sinks have the summaries, and the records do not know yet",
     "before-ack": "all is done, and RabbitMQ does not know yet",
-    "writer-received": "the writer has a list, and nothing of it is in the file",
+    "writer-received": "the writer, or a sink with a file, has a list, and nothing of it is in the file",
     "writer-written": "the list is in the file, and nobody has been told",
 }
 """Every failpoint, and what is true there."""

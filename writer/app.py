@@ -22,13 +22,13 @@ from werkzeug.wsgi import wrap_file
 
 from carpark.domain.events import StaySummary
 from carpark.errors import CarparkError, InvalidBody, InvalidSummary
+from carpark.ledger import CSV_LINES, Ledger, Line
+from carpark.ledger.index import Index
 from carpark.settings import Settings
 from carpark.web.ports import in_url, is_login, is_loopback, is_same_site, names_loopback
 from writer import page
 from writer.body import Body
-from writer.csvfile import SummaryFile
 from writer.metrics import WriterMetrics
-from writer.rows import Line, line_of
 
 MAX_BODY = 8 * 1024 * 1024
 """The longest body of a POST, in bytes."""
@@ -77,7 +77,7 @@ class _Json(DefaultJSONProvider):
 
 def make_app(
     settings: Settings,
-    summaries: SummaryFile,
+    summaries: Ledger,
     registry: CollectorRegistry | None = None,
     inside: Callable[[], int | None] | None = None,
 ) -> Flask:
@@ -158,7 +158,7 @@ def _ask_who_reads(app: Flask, settings: Settings) -> None:
             raise Refusal(401, wanted, scheme="Basic" if login else "Bearer")  # a browser asks for what is Basic
 
 
-def _answer_errors_in_json(app: Flask, summaries: SummaryFile) -> None:
+def _answer_errors_in_json(app: Flask, summaries: Ledger) -> None:
     def answer(status: int, error: str, index: int | None = None, field: str | None = None) -> Response:
         response = jsonify(error=error, index=index, field=field)
         response.status_code = status
@@ -192,14 +192,14 @@ def _answer_errors_in_json(app: Flask, summaries: SummaryFile) -> None:
         return response
 
 
-def _said_of(error: OSError, summaries: SummaryFile) -> str:
+def _said_of(error: OSError, summaries: Ledger) -> str:
     reason = error.strerror or "the disk fails"
     if not summaries.foreign:  # which the service ends with, in a line of its own
         logger.error("writer: %s", reason)
     return f"nothing of this was written ({reason}); send it again later" if request.method == "POST" else reason
 
 
-def _take_posts(app: Flask, summaries: SummaryFile, metrics: WriterMetrics, token: str) -> None:
+def _take_posts(app: Flask, summaries: Ledger, metrics: WriterMetrics, token: str) -> None:
     big = threading.Lock()
 
     @app.post("/summaries")
@@ -242,7 +242,7 @@ def _read_body(metrics: WriterMetrics) -> list[Line]:
             if refusal and count > _MOST_SUMMARIES:
                 break  # they cannot all be summaries, so nobody needs to know how many they are
             try:
-                lines += [] if refusal else [line_of(StaySummary.parse(item))]
+                lines += [] if refusal else [CSV_LINES.line(StaySummary.parse(item))]
             except InvalidSummary as error:
                 field = None if error.field == "body" else error.field
                 refusal = Refusal(422, str(error), count - 1 if body.is_list else None, field)
@@ -257,7 +257,7 @@ def _read_body(metrics: WriterMetrics) -> list[Line]:
     return lines
 
 
-def _give_out(app: Flask, summaries: SummaryFile, metrics: WriterMetrics) -> None:
+def _give_out(app: Flask, summaries: Ledger, metrics: WriterMetrics) -> None:
     @app.get("/summaries")
     def newest() -> Response:
         limit = request.args.get("limit", "100")
@@ -279,16 +279,14 @@ def _give_out(app: Flask, summaries: SummaryFile, metrics: WriterMetrics) -> Non
         problem = summaries.problem()
         if problem:
             raise Refusal(503, problem)
-        return jsonify(status="ok", rows=summaries.totals().rows), 200
+        return jsonify(status="ok", rows=summaries.ask(Index.totals).rows), 200
 
     @app.get("/metrics", endpoint="metrics")
     def show_metrics() -> Response:
         return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _show_people(
-    app: Flask, settings: Settings, summaries: SummaryFile, inside: Callable[[], int | None] | None
-) -> None:
+def _show_people(app: Flask, settings: Settings, summaries: Ledger, inside: Callable[[], int | None] | None) -> None:
     @app.get("/", endpoint="page")
     def show_page() -> Response:
         nonce = secrets.token_urlsafe(16)

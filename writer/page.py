@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from carpark.domain.events import format_duration
-from writer.csvfile import SummaryFile
-from writer.index import BUCKET_WIDTHS
+from carpark.ledger import Ledger
+from carpark.ledger.index import Index
 
 UNKNOWN = "\N{EM DASH}"
 """What stands where there is nothing to say."""
@@ -112,7 +112,7 @@ class View:
     spans: Sequence[Span] = SPANS
 
 
-def look(summaries: SummaryFile, span: str, inside: int | None, now: float) -> View:
+def look(summaries: Ledger, span: str, inside: int | None, now: float) -> View:
     """Gather what the page shows; its cost does not depend on the length of the file.
 
     Args:
@@ -125,7 +125,7 @@ def look(summaries: SummaryFile, span: str, inside: int | None, now: float) -> V
         The page's content, not escaped.
     """
     latest = summaries.latest(_LATEST)
-    totals = summaries.totals()
+    totals = summaries.ask(Index.totals)
     newest = latest[0]["exit_date_time"] if latest else ""
     return View(
         rows=f"{totals.rows:,}",
@@ -134,7 +134,7 @@ def look(summaries: SummaryFile, span: str, inside: int | None, now: float) -> V
         latest_time=newest[11:19] or UNKNOWN,
         latest_day=newest[:10],
         inside_known=inside is not None,
-        chart=_chart(summaries, span, _end(summaries, now)),
+        chart=_chart(summaries, span, now),
         stays=[_stay(summary) for summary in latest],
     )
 
@@ -173,20 +173,20 @@ def _readable(canonical: str) -> str:
     return f"{canonical[:10]} {canonical[11:19]}"
 
 
-def _end(summaries: SummaryFile, now: float) -> int | None:
-    """Choose where the chart ends: with the latest exit, so that past and simulated times are drawn too."""
-    width = BUCKET_WIDTHS[0]
-    end = summaries.last_bucket(width, int(now) + _CLOCKS_DIFFER)
-    return summaries.last_bucket(width, _FOR_EVER) if end is None else end
+def _bounds(summaries: Ledger, now: float) -> tuple[int, int] | None:
+    """Choose what the chart goes back to and ends with: the latest exit, so past and simulated times are drawn too."""
+    soon = int(now) + _CLOCKS_DIFFER
+    return summaries.ask(lambda index: index.bounds(soon)) or summaries.ask(lambda index: index.bounds(_FOR_EVER))
 
 
-def _chart(summaries: SummaryFile, key: str, end: int | None) -> Chart | None:
-    if end is None:
+def _chart(summaries: Ledger, key: str, now: float) -> Chart | None:
+    if (bounds := _bounds(summaries, now)) is None:
         return None
-    span = next((one for one in SPANS if one.key == key), None) or _fitting(summaries, end)
+    begin, end = bounds
+    span = next((one for one in SPANS if one.key == key), None) or _fitting(begin, end)
     last = end // span.width * span.width
     first = last - (span.count - 1) * span.width
-    stays = summaries.stays(span.width, first, last)
+    stays = summaries.ask(lambda index: index.stays(span.width, first, last))
     top = _round_up(max(stays.values(), default=1))
     bars = [
         Bar((start - first) // span.width, 100 * count / top, _title(count, start, span))
@@ -198,11 +198,10 @@ def _chart(summaries: SummaryFile, key: str, end: int | None) -> Chart | None:
     return Chart(span, bars, ticks, levels, sum(stays.values()), _write(finish, "%Y-%m-%d %H:%M:%S"))
 
 
-def _fitting(summaries: SummaryFile, end: int) -> Span:
+def _fitting(begin: int, end: int) -> Span:
     """Choose the shortest span that goes back to the first stay, but at most the one of some days."""
     for span in SPANS[:2]:
-        first = summaries.first_bucket(span.width)
-        if first is not None and first > end - span.width * span.count:
+        if begin // span.width * span.width > end - span.width * span.count:
             return span
     return SPANS[2]
 

@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from waitress.task import ErrorTask
 
 from carpark.errors import InvalidSetting, ServiceError
+from carpark.ledger import Ledger
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.web.ports import is_loopback, listen
 from carpark.web.server import Channel, HttpServer, Limits
 from writer.app import MAX_BODY, is_authorised, make_app
-from writer.csvfile import SummaryFile
 from writer.inside import inside_of_redis
 
 _THREADS = 8
@@ -62,7 +62,7 @@ class WriterServer(HttpServer):
         registry: CollectorRegistry | None = None,
         inside: Callable[[], int | None] | None = None,
     ) -> None:
-        self.summaries = SummaryFile(settings.csv)  # first, so that what was typed is judged before a port is tried
+        self.summaries = Ledger(settings.csv)  # first, so that what was typed is judged before a port is tried
         try:
             listener = listen(settings.bind, settings.writer_port, SERVICES["writer"].setting, _BACKLOG)
         except BaseException:

@@ -27,6 +27,7 @@ from carpark.domain.events import Event, StaySummary, VehicleExited
 from carpark.domain.report import Report
 from carpark.domain.routing import WORK, event_queues, queue_for
 from carpark.embedded.metrics import QueuesNow
+from carpark.ledger import Ledger
 from carpark.plugins import Plugins
 from carpark.records import Recorded, forget_memory
 from carpark.services import SERVICES
@@ -38,7 +39,6 @@ from generators.lane import Lane
 from generators.publisher import Publisher
 from generators.service import Run, Watcher
 from generators.wire import message_body
-from writer.csvfile import SummaryFile
 from writer.server import WriterServer
 
 GRACE = 30.0
@@ -142,7 +142,7 @@ def check(settings: Settings, plugins: Plugins) -> None:
     """
     plugins.try_out(settings)
     if _needs_writer(settings, plugins):
-        SummaryFile(settings.csv).close()
+        Ledger(settings.csv).close()
 
 
 def _needs_writer(settings: Settings, plugins: Plugins) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -122,6 +124,23 @@ class ReadBack:
     rows: Callable[[], Iterable[Sequence[str] | str]]
     exists: bool = True
     size: int = 0
+
+    @classmethod
+    def of_file(cls, path: Path, read: Callable[[Path], Iterable[Sequence[str] | str]]) -> ReadBack:
+        """Say what is in a file of this machine.
+
+        Args:
+            path: The file, which need not be there.
+            read: Reads all of its rows, as `rows` does.
+
+        Returns:
+            Its rows. One that is not there has none.
+        """
+        try:
+            status = path.stat()
+        except OSError:
+            return cls(str(path), lambda: (), exists=False)
+        return cls(str(path), lambda: read(path), stat.S_ISREG(status.st_mode), status.st_size)
 
 
 @dataclass(frozen=True)

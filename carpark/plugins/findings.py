@@ -128,3 +128,18 @@ def check_file(variable: str, path: Path) -> Finding:
     except OSError as error:  # the name is too long, or a folder on the way is closed
         found, advice = f"{variable}={path}: {cause_of(error)}", rename
     return Finding.wrong(check, found, advice)
+
+
+def check_ledger(variable: str, path: Path) -> Finding:
+    """Look whether an append-only file of summaries can be kept, with its index beside it.
+
+    Args:
+        variable: The setting that names it.
+        path: The file, which need not be there yet.
+
+    Returns:
+        What was found.
+    """
+    found = check_file(variable, path)
+    beside = check_file(variable, path.with_name(f"{path.name}.index.sqlite-journal"))  # the longest name there
+    return beside if found.level is Level.OK and beside.level is not Level.OK else found

@@ -24,7 +24,7 @@ _CLASSES: tuple[tuple[type, tuple[str, ...]], ...] = (
     (PlateGenerator, ("sample", "is_valid")),
     (PluginContext, ()),
     (Finding, ("ok", "warning", "problem", "wrong")),
-    (ReadBack, ()),
+    (ReadBack, ("of_file",)),
 )
 
 

@@ -28,9 +28,10 @@ import redis
 from carpark.domain.events import Event
 from carpark.domain.routing import event_queues
 from carpark.errors import BrokerUnavailable
+from carpark.ledger import CSV_LINES
 from carpark.ops.audit import Sources, Verdict, audit
 from carpark.ops.audit.queued import read_queues
-from carpark.plugins.rows import read_back_file
+from carpark.plugins import ReadBack
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_companions
 from carpark.records import connect
@@ -269,7 +270,7 @@ class Rig:
         return audit(
             Sources(
                 self.journals,
-                {"http-csv": read_back_file(self.csv)},
+                {"http-csv": ReadBack.of_file(self.csv, CSV_LINES.read)},
                 redis_url=self.redis.url,
                 broker_url=self.rabbitmq.url,
                 partitions=self._partitions,

@@ -85,8 +85,8 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "idempotent writes: the writer knows the ids that it has written",
-        "writer/csvfile.py",
-        (("if digest in rows or self._has(digest, line.row.id):", "if False:"),),
+        "carpark/ledger/ledger.py",
+        (("if digest in entries or self._has(digest, line.id):", "if False:"),),
         "writer answers after the client's timeout",
     ),
     Safeguard(

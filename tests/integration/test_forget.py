@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from carpark.plugins.sinks.lines import CSV_LINES, LineFileSink
+from carpark.ledger import CSV_LINES, Ledger
 from carpark.records import Batch, Records, Settlement, connect
 from tests.support.audited import Day, stay
 from tests.support.processes import RunHere
@@ -35,7 +35,8 @@ def test_it_forgets_a_plate_however_it_is_written_and_says_where_else_it_stands(
     records.record(events[:2])
     batch = records.outbox("http-csv").take(60)
     assert isinstance(batch, Batch)
-    LineFileSink(day.csv, CSV_LINES, 10).deliver(batch.summaries)
+    with Ledger(day.csv) as ledger:
+        ledger.append([CSV_LINES.line(summary) for summary in batch.summaries])
     records.outbox("http-csv").settle(batch, Settlement(delivered=None))
     records.record(events[2:])
     day.csv.with_name(f"{day.csv.name}.run").mkdir()

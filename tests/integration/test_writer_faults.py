@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from carpark.ledger import Ledger
 from tests.support.helpers import eventually, is_listening
 from tests.support.processes import Processes
 from tests.support.summaries import ids_in, posted, summary
 from tests.support.writer_service import Service
-from writer.csvfile import SummaryFile
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_full_disk_is_507_and_it_goes_on_when_there_is_space(
     service: Service, session: requests.Session, path: Path
 ) -> None:
     """A limit on the size of files stands in for the disk; it holds for the index too."""
-    with SummaryFile(path) as file:
+    with Ledger(path) as file:
         file.append([summary(f"old-{number}") for number in range(600)])
     process, url = service.start()
     soft = path.stat().st_size + 1000

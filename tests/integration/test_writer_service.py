@@ -18,12 +18,12 @@ import requests
 from prometheus_client import CollectorRegistry
 
 from carpark.errors import FileInUse, InvalidSetting, PortTaken
+from carpark.ledger import Ledger
 from carpark.settings import Settings
 from tests.support.helpers import eventually, is_listening
 from tests.support.processes import Processes, RunHere
 from tests.support.summaries import HEADER, ids_in, posted, summary
 from tests.support.writer_service import Service
-from writer.csvfile import SummaryFile
 from writer.server import WriterServer
 
 
@@ -262,7 +262,7 @@ def test_a_chunked_body_is_read(make_settings: Callable[..., Settings], path: Pa
 def test_a_long_file_is_downloaded_as_it_was_when_it_was_asked_for(
     make_settings: Callable[..., Settings], path: Path
 ) -> None:
-    with SummaryFile(path) as file:
+    with Ledger(path) as file:
         file.append([summary(f"{number}") for number in range(30_000)])
     with WriterServer(make_settings(csv=path)) as server:
         before = path.read_bytes()

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from carpark.domain.events import Event, StaySummary, VehicleEntered, format_duration
+from carpark.ledger import COLUMNS, CSV_LINES
 from carpark.ops.audit import Sources, Verdict, audit
 from carpark.plugins.base import ReadBack
-from carpark.plugins.rows import read_back_file
 from tests.support.reference import account_for
 from tests.support.stays import entered, exited
-
-COLUMNS = tuple(StaySummary.model_fields)
 
 
 def stay(number: int, plate: str | None = None) -> list[Event]:
@@ -60,7 +58,7 @@ class Day:
     @property
     def sinks(self) -> dict[str, ReadBack]:
         """What the one sink keeps."""
-        return {"http-csv": read_back_file(self.csv)}
+        return {"http-csv": ReadBack.of_file(self.csv, CSV_LINES.read)}
 
     def verdict(self, **sources: Any) -> Verdict:
         """Audit the day."""

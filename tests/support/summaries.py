@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from carpark.domain.events import StaySummary, format_time
-from writer.csvfile import SummaryFile
-from writer.rows import Line, line_of
+from carpark.ledger import CSV_LINES, Ledger, Line
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 HEADER = b"id,vehicle_plate,entry_date_time,exit_date_time,duration\r\n"
@@ -23,7 +21,7 @@ def stay(id_: str, plate: str = "B123", *, minutes: float = 90, left: datetime =
 
 def summary(id_: str, plate: str = "B123", *, minutes: float = 90, left: datetime = NOON) -> Line:
     """Make such a summary as the file takes it."""
-    return line_of(stay(id_, plate, minutes=minutes, left=left))
+    return CSV_LINES.line(stay(id_, plate, minutes=minutes, left=left))
 
 
 def posted(id_: str, plate: str = "B123", **changes: Any) -> dict[str, Any]:
@@ -44,17 +42,10 @@ def ids_in(path: Path) -> list[str]:
 
 def write(path: Path, *ids: str) -> tuple[int, int]:
     """Open the file, write summaries with these ids, close it."""
-    with SummaryFile(path) as file:
+    with Ledger(path) as file:
         return file.append([summary(id_) for id_ in ids])
 
 
 def index_of(path: Path) -> Path:
     """Say where the file's index is."""
     return path.with_name(path.name + ".index.sqlite")
-
-
-def crash(file: SummaryFile) -> None:
-    """Let go of the files as SIGKILL does: nothing is finished, nothing is said."""
-    file._index.abandon()
-    os.close(file._fd)
-    file._fd = -1

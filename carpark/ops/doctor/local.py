@@ -11,10 +11,10 @@ from importlib import metadata
 
 from carpark import __version__
 from carpark.errors import CarparkError, ConfigurationError, InvalidSetting, PortTaken
-from carpark.ops.doctor.findings import Finding, Level, ok, problem, split_error, wrong
+from carpark.ops.doctor.findings import Finding, ok, problem, split_error, wrong
 from carpark.plugins import Plugins
 from carpark.plugins.base import Offer
-from carpark.plugins.findings import check_file
+from carpark.plugins.findings import check_ledger
 from carpark.plugins.manager import with_own
 from carpark.services import ON_METRICS_PORT, SERVICES, Service
 from carpark.settings import Settings
@@ -49,10 +49,7 @@ def check_files(settings: Settings) -> list[Finding]:
     Returns:
         One finding.
     """
-    name, path = options_of(Settings)["csv"].variable, settings.csv
-    found = check_file(name, path)
-    beside = check_file(name, path.with_name(f"{path.name}.index.sqlite-journal"))  # the longest name that it needs
-    return [beside if found.level is Level.OK and beside.level is not Level.OK else found]
+    return [check_ledger(options_of(Settings)["csv"].variable, settings.csv)]
 
 
 def check_plugins(settings: Settings, plugins: Plugins) -> list[Finding]:

@@ -16,9 +16,9 @@ from pydantic import BaseModel, Field
 
 from carpark.domain.events import StaySummary
 from carpark.errors import SinkUnavailable, SummaryRefused
-from carpark.plugins.base import PluginContext, Sink, SinkType
+from carpark.ledger import CSV_LINES
+from carpark.plugins.base import PluginContext, ReadBack, Sink, SinkType
 from carpark.plugins.findings import Finding
-from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings import Settings, values
 from carpark.settings.values import mask_url
@@ -240,7 +240,7 @@ def carpark_register_sinks() -> Sequence[SinkType]:
             _make_http_csv,
             "posts to the writer (CARPARK_WRITER_URL), which appends to its CSV file",
             check=_check_writer,
-            read_back=lambda context: read_back_file(context.settings.csv),
+            read_back=lambda context: ReadBack.of_file(context.settings.csv, CSV_LINES.read),
             service="writer",
         ),
         SinkType(

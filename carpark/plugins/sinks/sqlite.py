@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -11,9 +11,8 @@ from pydantic import BaseModel, Field
 
 from carpark.domain.events import PRIVATE, StaySummary
 from carpark.errors import InvalidSetting, SinkUnavailable
-from carpark.plugins.base import PluginContext, Sink, SinkType
+from carpark.plugins.base import PluginContext, ReadBack, Sink, SinkType
 from carpark.plugins.findings import check_file
-from carpark.plugins.rows import read_back_file
 from carpark.plugins.spec import hookimpl
 from carpark.settings.values import File
 from carpark.web.ports import cause_of
@@ -29,7 +28,7 @@ CREATE TABLE IF NOT EXISTS stays (
 CREATE INDEX IF NOT EXISTS stays_by_plate ON stays (vehicle_plate, entry_date_time);
 CREATE INDEX IF NOT EXISTS stays_by_entry ON stays (entry_date_time);
 """
-_PROBE = "SELECT id, vehicle_plate, entry_date_time, exit_date_time, duration FROM stays LIMIT 0"
+_SELECT = "SELECT id, vehicle_plate, entry_date_time, exit_date_time, duration FROM stays"
 _INSERT = """
 INSERT INTO stays (id, vehicle_plate, entry_date_time, exit_date_time, duration)
 VALUES (:id, :vehicle_plate, :entry_date_time, :exit_date_time, :duration)
@@ -80,7 +79,7 @@ class SqliteSink(Sink):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # with WAL, NORMAL may lose the last rows with the power
             connection.executescript(_SCHEMA)
-            with closing(connection.execute(_PROBE)):
+            with closing(connection.execute(f"{_SELECT} LIMIT 0")):
                 return connection
         except BaseException:
             connection.close()
@@ -91,6 +90,12 @@ class SqliteSettings(BaseModel, frozen=True, extra="forbid"):
     """The settings of the sink ``sqlite``."""
 
     sqlite: File = Field(default=Path("data/stays.sqlite"), description="the database of the sink `sqlite`")
+
+
+def _read(path: Path) -> Iterator[list[str]]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        for row in database.execute(_SELECT):
+            yield [str(value) for value in row]
 
 
 def _make(context: PluginContext) -> SqliteSink:
@@ -118,6 +123,6 @@ def carpark_register_sinks() -> Sequence[SinkType]:
             SqliteSettings,
             "SINK_",
             check=lambda context: [check_file("CARPARK_SINK_SQLITE", context.own.sqlite)],
-            read_back=lambda context: read_back_file(context.own.sqlite),
+            read_back=lambda context: ReadBack.of_file(context.own.sqlite, _read),
         )
     ]

@@ -12,7 +12,8 @@ from carpark.domain.events import Event, StaySummary, VehicleEntered
 from carpark.errors import InvalidSetting
 from carpark.ops.audit import Verdict
 from carpark.ops.audit.journals import _fact, _Kind, _plain
-from carpark.plugins.rows import read_back_file
+from carpark.plugins import Plugins
+from carpark.settings import load_settings
 from tests.support.audited import Day, stay, summaries_of, write_csv, write_database, write_lines, wrongs
 from tests.support.reference import account_for
 from tests.support.stays import any_events, at, entered, exited, mixed
@@ -222,7 +223,8 @@ def test_every_sink_that_can_be_read_back_is_judged_by_itself(day: Day) -> None:
     write_csv(sinks["csv"], rows[1:])
     write_lines(sinks["jsonl"], [*rows, rows[0]])
     write_database(sinks["sqlite"], summaries_of(stays(5)))
-    verdict = day.verdict(sinks=day.sinks | {name: read_back_file(path) for name, path in sinks.items()})
+    environ = {"CARPARK_SINKS": ",".join(sinks)} | {f"CARPARK_SINK_{name.upper()}": str(sinks[name]) for name in sinks}
+    verdict = day.verdict(sinks=day.sinks | Plugins((), environ).read_back(load_settings(environ)))
     assert [(sink.lost, sink.duplicated, sink.unexpected) for sink in verdict.sinks] == [
         (0, 0, 0),
         (1, 0, 0),

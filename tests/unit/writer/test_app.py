@@ -15,10 +15,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from carpark.ledger import Ledger
 from carpark.settings import Settings
 from tests.support.summaries import HEADER, ids_in, posted, read_csv, summary
 from writer.app import MAX_BODY, make_app
-from writer.csvfile import SummaryFile
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def file(path: Path) -> Iterator[SummaryFile]:
-    with SummaryFile(path) as file:
+def file(path: Path) -> Iterator[Ledger]:
+    with Ledger(path) as file:
         yield file
 
 
 @pytest.fixture
-def app(make_settings: Callable[..., Settings], file: SummaryFile) -> Flask:
+def app(make_settings: Callable[..., Settings], file: Ledger) -> Flask:
     return make_app(make_settings(), file)
 
 
@@ -216,7 +216,7 @@ def test_a_chunked_body_without_a_length_is_read(client: FlaskClient, path: Path
 
 
 @pytest.fixture
-def guarded(make_settings: Callable[..., Settings], file: SummaryFile) -> FlaskClient:
+def guarded(make_settings: Callable[..., Settings], file: Ledger) -> FlaskClient:
     return make_app(make_settings(writer_token="s3cret"), file).test_client()
 
 
@@ -267,7 +267,7 @@ def test_without_a_token_set_any_header_will_do(client: FlaskClient) -> None:
     [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EFBIG, 507), (errno.EIO, 503), (errno.ESTALE, 503)],
 )
 def test_a_disk_that_is_full_or_fails_is_said(
-    client: FlaskClient, file: SummaryFile, monkeypatch: pytest.MonkeyPatch, code: int, status: int
+    client: FlaskClient, file: Ledger, monkeypatch: pytest.MonkeyPatch, code: int, status: int
 ) -> None:
     def fail(summaries: object) -> None:
         raise OSError(code, "the reason")
@@ -279,7 +279,7 @@ def test_a_disk_that_is_full_or_fails_is_said(
 
 
 def test_our_own_mistakes_are_500_in_json(
-    app: Flask, file: SummaryFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Flask, file: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(summaries: object) -> None:
         raise ZeroDivisionError("a secret inside")
@@ -300,7 +300,7 @@ def test_summaries_are_given_newest_first_as_they_were_posted(client: FlaskClien
     assert list(answer.get_json()[0]) == ["id", "vehicle_plate", "entry_date_time", "exit_date_time", "duration"]
 
 
-def test_the_limit_is_100_by_default_and_at_most_1000(client: FlaskClient, file: SummaryFile) -> None:
+def test_the_limit_is_100_by_default_and_at_most_1000(client: FlaskClient, file: Ledger) -> None:
     assert client.get("/summaries").get_json() == []
     file.append([summary(f"{number}") for number in range(1200)])
     for query, count in (("", 100), ("?limit=1", 1), ("?limit=1000", 1000)):

@@ -12,15 +12,15 @@ from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
 from werkzeug.test import TestResponse
 
+from carpark.ledger import Ledger
 from carpark.settings import Settings
 from tests.support.summaries import posted
 from writer.app import make_app
-from writer.csvfile import SummaryFile
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[SummaryFile]:
-    with SummaryFile(tmp_path / "summaries.csv") as file:
+def file(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "summaries.csv") as file:
         yield file
 
 
@@ -30,7 +30,7 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def client(make_settings: Callable[..., Settings], file: SummaryFile, registry: CollectorRegistry) -> FlaskClient:
+def client(make_settings: Callable[..., Settings], file: Ledger, registry: CollectorRegistry) -> FlaskClient:
     return make_app(make_settings(), file, registry).test_client()
 
 
@@ -86,9 +86,7 @@ def test_the_metrics_page_is_prometheus_text_of_the_registry_that_was_passed_in(
     assert "python_info" not in answer.text
 
 
-def test_two_writers_in_one_process_do_not_share_metrics(
-    make_settings: Callable[..., Settings], file: SummaryFile
-) -> None:
+def test_two_writers_in_one_process_do_not_share_metrics(make_settings: Callable[..., Settings], file: Ledger) -> None:
     first, second = (make_app(make_settings(), file).test_client() for _ in range(2))
     post(first, posted("a"))
     assert 'outcome="written"} 1.0' in first.get("/metrics").text

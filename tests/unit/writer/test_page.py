@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from carpark.ledger import Ledger
 from carpark.settings import Settings
 from tests.support.helpers import eventually
 from tests.support.summaries import NOON, summary
 from writer import inside, page
 from writer.app import make_app
-from writer.csvfile import SummaryFile
 from writer.inside import InsideCount, inside_of_redis
 from writer.page import human_duration, look
 
@@ -25,12 +25,12 @@ NOW = NOON.timestamp()
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[SummaryFile]:
-    with SummaryFile(tmp_path / "summaries.csv") as file:
+def file(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "summaries.csv") as file:
         yield file
 
 
-def fill(file: SummaryFile, *seconds_ago: float) -> None:
+def fill(file: Ledger, *seconds_ago: float) -> None:
     for number, seconds in enumerate(sorted(seconds_ago, reverse=True)):
         file.append([summary(f"{number}", left=NOON - timedelta(seconds=seconds))])
 
@@ -51,19 +51,19 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def show(make_settings: Callable[..., Settings], file: SummaryFile, known: int | None = None, query: str = "") -> Page:
+def show(make_settings: Callable[..., Settings], file: Ledger, known: int | None = None, query: str = "") -> Page:
     answer = make_app(make_settings(), file, inside=lambda: known).test_client().get(f"/{query}")
     assert (answer.status_code, answer.mimetype) == (200, "text/html")
     return Page(answer.text)
 
 
-def test_an_empty_file_has_a_page(make_settings: Callable[..., Settings], file: SummaryFile) -> None:
+def test_an_empty_file_has_a_page(make_settings: Callable[..., Settings], file: Ledger) -> None:
     words = " ".join(show(make_settings, file).words)
     assert "No stays yet" in words
     assert "Nothing to draw yet" in words
 
 
-def test_the_page_shows_numbers_stays_and_bars(make_settings: Callable[..., Settings], file: SummaryFile) -> None:
+def test_the_page_shows_numbers_stays_and_bars(make_settings: Callable[..., Settings], file: Ledger) -> None:
     fill(file, 5, 15, 16)
     shown = show(make_settings, file, known=1234)
     words = " ".join(shown.words)
@@ -75,14 +75,14 @@ def test_the_page_shows_numbers_stays_and_bars(make_settings: Callable[..., Sett
 
 
 def test_vehicles_inside_are_a_dash_when_they_are_not_known(
-    make_settings: Callable[..., Settings], file: SummaryFile
+    make_settings: Callable[..., Settings], file: Ledger
 ) -> None:
     assert page.UNKNOWN in show(make_settings, file, known=None).words
     fill(file, 5)
     assert page.UNKNOWN not in show(make_settings, file, known=0).words
 
 
-def test_everything_is_escaped(make_settings: Callable[..., Settings], file: SummaryFile) -> None:
+def test_everything_is_escaped(make_settings: Callable[..., Settings], file: Ledger) -> None:
     evil = """<script>alert(1)</script>"'&<img src=x onerror=alert(2)>"""
     plain = show(make_settings, file)
     file.append([summary(evil)])
@@ -94,7 +94,7 @@ def test_everything_is_escaped(make_settings: Callable[..., Settings], file: Sum
 
 
 def test_nothing_is_loaded_from_elsewhere_and_only_our_script_runs(
-    make_settings: Callable[..., Settings], file: SummaryFile
+    make_settings: Callable[..., Settings], file: Ledger
 ) -> None:
     fill(file, 5)
     client = make_app(make_settings(), file).test_client()
@@ -115,7 +115,7 @@ def test_nothing_is_loaded_from_elsewhere_and_only_our_script_runs(
 @pytest.mark.parametrize(
     ("oldest", "key"), [(0, "10m"), (590, "10m"), (660, "6h"), (5 * 3600, "6h"), (86400, "3d"), (90 * 86400, "3d")]
 )
-def test_the_chart_chooses_the_shortest_time_that_shows_all(file: SummaryFile, oldest: int, key: str) -> None:
+def test_the_chart_chooses_the_shortest_time_that_shows_all(file: Ledger, oldest: int, key: str) -> None:
     fill(file, 0, oldest) if oldest else fill(file, 0)
     chart = look(file, "", None, NOW).chart
     assert chart is not None
@@ -123,7 +123,7 @@ def test_the_chart_chooses_the_shortest_time_that_shows_all(file: SummaryFile, o
 
 
 @pytest.mark.parametrize("span", page.SPANS, ids=lambda span: span.key)
-def test_every_span_counts_what_ended_in_it(file: SummaryFile, span: page.Span) -> None:
+def test_every_span_counts_what_ended_in_it(file: Ledger, span: page.Span) -> None:
     fill(file, *(number * span.width for number in range(span.count + 30)), 0.5)
     chart = look(file, span.key, None, NOW).chart
     assert chart is not None
@@ -135,7 +135,7 @@ def test_every_span_counts_what_ended_in_it(file: SummaryFile, span: page.Span) 
     assert all(chart.ticks)
 
 
-def test_stays_before_1970_and_at_both_ends_of_the_calendar_are_drawn(file: SummaryFile) -> None:
+def test_stays_before_1970_and_at_both_ends_of_the_calendar_are_drawn(file: Ledger) -> None:
     for number, left in enumerate(
         (
             datetime(1, 1, 1, tzinfo=UTC),
@@ -150,21 +150,21 @@ def test_stays_before_1970_and_at_both_ends_of_the_calendar_are_drawn(file: Summ
             assert chart.total == 1
 
 
-def test_one_camera_with_a_wrong_clock_does_not_move_the_chart(file: SummaryFile) -> None:
+def test_one_camera_with_a_wrong_clock_does_not_move_the_chart(file: Ledger) -> None:
     file.append([summary("now"), summary("wrong", left=NOON + timedelta(days=3000))])
     chart = look(file, "10m", None, NOW).chart
     assert chart is not None
     assert (chart.until, chart.total) == ("2026-11-23 12:00:10", 1)
 
 
-def test_a_simulated_future_is_drawn_too(file: SummaryFile) -> None:
+def test_a_simulated_future_is_drawn_too(file: Ledger) -> None:
     file.append([summary(f"{number}", left=NOON + timedelta(days=3, seconds=number)) for number in range(30)])
     chart = look(file, "10m", None, NOW).chart
     assert chart is not None
     assert chart.total == 30
 
 
-def test_a_look_does_not_read_the_file(file: SummaryFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_does_not_read_the_file(file: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     file.append([summary(f"{number}", left=NOON - timedelta(seconds=number % 500)) for number in range(5000)])
     read = 0
     real = os.pread

@@ -10,13 +10,13 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from carpark.ledger import Ledger
 from carpark.plugins import PluginContext, Plugins
 from carpark.plugins.sinks.http import HttpSink
 from carpark.settings import Settings
 from carpark.web.ports import names_loopback
 from tests.support.summaries import HEADER, ids_in, posted, stay
 from writer.app import make_app
-from writer.csvfile import SummaryFile
 from writer.server import WriterServer
 
 MakeSettings = Callable[..., Settings]
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(make_settings: MakeSettings, path: Path) -> Iterator[Callable[..., FlaskClient]]:
     """Make the client of a writer with such settings."""
-    with SummaryFile(path) as file:
+    with Ledger(path) as file:
         yield lambda **changes: make_app(make_settings(**changes), file).test_client()
 
 
