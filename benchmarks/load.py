@@ -21,7 +21,8 @@ from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_t
 from carpark.ledger import CSV_LINES
 from carpark.ops.audit import Sources, audit
 from carpark.plugins import ReadBack
-from carpark.records import Records, connect
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 from tests.support.processes import Process
 
 MATCHED = 8  # of ten exits
@@ -197,7 +198,7 @@ def judge(site: Site, load: Load) -> str:
     """
     deadline = time.monotonic() + 60
     with closing(connect(site.redis_url)) as client:
-        records = Records(client, 1, ())
+        records = RedisRecords(client, 1, ())
         while records.undelivered():
             _sleep(deadline)
     journal = site.csv.with_name("published.jsonl")

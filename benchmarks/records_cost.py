@@ -23,7 +23,9 @@ from typing import Any
 import redis
 
 from carpark.domain.events import Event, VehicleEntered, VehicleExited, format_time
-from carpark.records import Batch, Records, Settlement, connect
+from carpark.records import Batch, Settlement
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 
 RETENTION = 172_800
 SINK = "http-csv"
@@ -40,7 +42,7 @@ class CarPark:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self.client, self.records = client, Records(client, RETENTION, [SINK])
+        self.client, self.records = client, RedisRecords(client, RETENTION, [SINK])
         self._inside: list[str] = []
         self._plates = 0
         self._events = 0

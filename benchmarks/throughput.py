@@ -9,7 +9,7 @@ from benchmarks.contenders import CONTENDERS, OURS, Contender
 from benchmarks.load import Load, fill, judge, watch
 from benchmarks.records_cost import CarPark
 from benchmarks.stage import Stage
-from carpark.records import connect
+from carpark.records.connection import connect
 
 
 def measure(stage: Stage, size: int, slow_size: int, rounds: int) -> list[dict[str, Any]]:

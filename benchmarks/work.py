@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from carpark.domain.events import Event
 from carpark.plugins import PluginContext, Plugins
-from carpark.records import Batch, Records, Settlement, connect
+from carpark.records import Batch, Settlement, open_records
 from carpark.settings import load_settings
 
 SINK, LEASE = "http-csv", 10.0
@@ -18,7 +18,7 @@ class Work:
     def __init__(self) -> None:
         settings = load_settings()
         self._sink = Plugins(()).make_sinks(PluginContext(settings))[SINK]
-        self._records = Records(connect(settings.redis_url), settings.retention, (SINK,))
+        self._records = open_records(settings.redis_url, settings.retention, (SINK,))
         self._outbox = self._records.outbox(SINK)
 
     def do(self, events: Sequence[Event]) -> None:

@@ -11,7 +11,7 @@ import redis
 from carpark.domain.events import Event, format_time
 from carpark.errors import RecordsUnavailable
 from carpark.records.connection import address, connect, is_refusal, words
-from carpark.records.outbox import lua
+from carpark.records.redis import lua
 from carpark.web.ports import cause_of
 from generators import claims
 from generators.clock import Clock
@@ -62,7 +62,7 @@ class RedisLot(Lot):
         """Make a lot for a Redis server; nothing is sent yet.
 
         Args:
-            url: ``redis://host:port/0``, or ``memory://`` for the in-process store.
+            url: ``redis://host:port/0``.
             clock: Dates the claims.
             capacity: As for the class.
             retention: As for the class.

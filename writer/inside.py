@@ -5,20 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from carpark.records.connection import connect
-
-if TYPE_CHECKING:
-    import redis
+from carpark.records import Records, open_records
 
 FRESH = 3.0
 """Seconds that an answer, or the lack of one, is good for."""
 
 PATIENCE = 0.25
 """Seconds that a caller waits at most."""
-
-_KEY = "entry_plates"
 
 
 class InsideCount:
@@ -81,10 +75,10 @@ def inside_of_redis(url: str) -> InsideCount | None:
 class _Asker:
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: redis.Redis | None = None
+        self._records: Records | None = None
 
     def __call__(self) -> int:
         # Loaded by the first page that is looked at: redis is a good part of the writer's memory and of its start.
-        if self._client is None:
-            self._client = connect(self._url, attempts=0, timeout=1.0)
-        return int(self._client.scard(_KEY))
+        if self._records is None:
+            self._records = open_records(self._url, 1, attempts=0, timeout=1.0)
+        return self._records.inside()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carpark.errors import ConfigurationError, NumbersMissing, RecordsUnavailable
-from carpark.records import Records, connect
+from carpark.records import Records, open_records
 from carpark.services import SERVICES
 from carpark.settings import load_settings
 from carpark.telemetry import folder
@@ -195,7 +195,7 @@ def _show(master: int, until: Callable[[], object]) -> None:
     with held:
         registry = CollectorRegistry()
         registry.register(ProcessNumbers(here))
-        records = Records(connect(settings.redis_url, attempts=1, timeout=PATIENCE), settings.retention, settings.sinks)
+        records = open_records(settings.redis_url, settings.retention, settings.sinks, attempts=1, timeout=PATIENCE)
         registry.register(RecordsNow(lambda: records))
         with MetricsPage(registry, settings.bind, SERVICES["backend"].port_or(settings.metrics_port)) as page:
             print(f"backend: metrics at {page.url}", file=sys.stderr)  # noqa: T201

@@ -30,7 +30,7 @@ from carpark.domain.routing import DELIVER, WORK, event_of, event_queues, is_eve
 from carpark.errors import CarparkError, ConfigurationError, MessageError, RecordsUnavailable
 from carpark.failpoints import failpoints
 from carpark.plugins import Plugins
-from carpark.records import Recorded, Records, connect
+from carpark.records import Outcome, Recorded, Records, open_records
 from carpark.settings import Settings
 from carpark.settings.options import EXIT_USAGE, fail
 from carpark.telemetry import folder
@@ -114,8 +114,7 @@ class Backend:
     def records(self) -> Records:
         """The records; opened when they are first asked for."""
         if self._records is None:
-            client = connect(self._settings.redis_url)
-            self._records = Records(client, self._settings.retention, tuple(self._sinks))
+            self._records = open_records(self._settings.redis_url, self._settings.retention, tuple(self._sinks))
         return self._records
 
     def process(self, *events: Event | Marker, partition: int = 0) -> None:
@@ -139,7 +138,7 @@ class Backend:
         started = time.perf_counter()
         self._reached("before-record")
         recorded = self._when_possible(lambda: self._record(events, partition))
-        if any(effect.stay for effect in recorded):
+        if any(effect.outcome is Outcome.MATCHED for effect in recorded):
             self._reached("after-record")
             self._relay.wake()
         self.meter.recorded(events[0].kind, recorded, _sent_at(recorded))

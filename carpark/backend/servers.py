@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from carpark.rabbitmq.rights import require_worker
-from carpark.records import Records, connect
+from carpark.records import open_records
 from carpark.records.connection import require
 from carpark.settings import Settings
 from carpark.telemetry import folder
@@ -34,5 +34,5 @@ def check_servers(settings: Settings) -> None:
         ConfigurationError: One refuses; or a right is missing; or a queue or the exchange is another.
     """
     require_worker(settings)
-    with contextlib.closing(Records(connect(settings.redis_url, attempts=1), 1, settings.sinks)) as records:
+    with contextlib.closing(open_records(settings.redis_url, 1, settings.sinks, attempts=1)) as records:
         require(settings.redis_url, lambda: records.rights()[1])

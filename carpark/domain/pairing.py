@@ -3,8 +3,8 @@
 Take the events in the order of their times, an entry before an exit at equal times: an entry opens a stay and abandons
 the one that is open, an exit closes the open one or is unmatched. That is all, when all events are there.
 
-A running system sees them one by one, in two queues, late and twice; how it comes to the same result is
-``carpark/records/join.lua``. The audit and the tests hold it against this, so neither uses anything of the other.
+A running system sees them one by one, in two queues, late and twice; how it comes to the same result is said in
+``carpark/records/memory.py``. The audit and the tests hold it against this, so neither uses anything of the other.
 """
 
 from __future__ import annotations

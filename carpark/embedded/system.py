@@ -281,12 +281,12 @@ class Embedded:
         Returns:
             The numbers.
         """
-        records = self.backend.records
+        there = self.backend.records.snapshot()
         return Report.of_counts(
-            records.counts(),
+            there.counts,
             published=sum(lane.tally.published for lane in self._lanes),
-            inside=records.inside(),
-            undelivered=records.undelivered(),
+            inside=there.inside,
+            undelivered=there.undelivered,
             dead=sum(self.broker.counts(queue)["dead"] for queue in self.broker.names),
         )
 

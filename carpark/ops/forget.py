@@ -14,7 +14,7 @@ from carpark.ops.audit import run_folder_of
 from carpark.ops.health import summaries
 from carpark.plugins import Plugins
 from carpark.plugins.options import PluginCommand, plugin_options
-from carpark.records import Forgotten, Records, connect
+from carpark.records import Forgotten, open_records
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, EXIT_OK, examples
 
@@ -44,7 +44,7 @@ def forget(settings: Settings, plugins: Plugins, plate: str, as_json: bool) -> i
         raise InvalidSetting(
             "CARPARK_REDIS_URL", settings.redis_url, "Redis; that of another process cannot be reached"
         )
-    with closing(Records(connect(settings.redis_url), settings.retention, settings.sinks)) as records:
+    with closing(open_records(settings.redis_url, settings.retention, settings.sinks)) as records:
         done = records.forget(plate)
     elsewhere = list(_elsewhere(plate, settings, plugins))
     if as_json:

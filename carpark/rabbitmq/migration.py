@@ -8,11 +8,9 @@ killed anywhere, and run again, it goes on. A kill may leave some messages twice
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dramatiq.common import dq_name
 from pika import exceptions, spec
@@ -25,46 +23,13 @@ from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, open_connection, unav
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import ASIDE, TYPE, all_queues, declare_queue, queue_arguments, with_companions
-from carpark.records import Records, connect
-from carpark.records.connection import is_refusal, words
-from carpark.records.outbox import SINKS
+from carpark.records import open_records
 from carpark.settings import Settings
-
-if TYPE_CHECKING:
-    import redis
 
 QUIET = 1.0
 """Seconds in which nothing may come into a quorum queue before it is deleted: it cannot be deleted "if it is empty"."""
 
-_UNDELIVERED = "carpark:undelivered"
 _LOCK = "carpark.migrating"
-
-
-def adopt_outbox(client: redis.Redis) -> int:
-    """Put the summaries that sinks had not got before, in one hash for all of them, into the outbox of each sink.
-
-    Args:
-        client: A client of the records' database, which no worker uses meanwhile.
-
-    Returns:
-        How many there were. Each is in one of both places, whenever this is killed.
-    """
-    adopted = 0
-    for field, value in client.hscan_iter(_UNDELIVERED, count=1000):
-        sink, (state, entered, left, rest) = field.partition("/")[0], value.split(" ", 3)
-        plate, _, id_ = rest.partition(" ")
-        fields = {"id": id_, "vehicle_plate": plate, "entry_date_time": entered, "exit_date_time": left}
-        stay = json.dumps({**fields, "recorded_at": round(time.time(), 3)}, separators=(",", ":"))
-        with client.pipeline() as step:
-            step.sadd(SINKS, sink)
-            if state == "dead":
-                step.hset(f"carpark:dead:{sink}", id_, stay)
-            else:
-                step.rpush(f"carpark:outbox:{sink}", stay)
-            step.hdel(_UNDELIVERED, field)
-            step.execute()
-        adopted += 1
-    return adopted
 
 
 def summaries_of(body: bytes) -> set[tuple[str, str]]:
@@ -130,19 +95,17 @@ class Migration:
 
     def _adopt_summaries(self) -> None:
         """Drop the messages that carried summaries, where these are in the outbox."""
-        from redis import RedisError
-
         try:
-            with contextlib.closing(connect(self._redis_url)) as client:
-                adopted, records = adopt_outbox(client), Records(client, 1, ())
+            with contextlib.closing(open_records(self._redis_url, 1)) as records:
+                adopted = records.adopt()
                 there = {
                     (sink.sink, summary.id)
                     for sink in records.backlogs()
                     for summary, _ in records.outbox(sink.sink).stays()
                 }
-        except RedisError as error:
-            said = f"Redis: {words(error)}; run this again when it is there"
-            raise RecordsUnavailable(said, refuses=is_refusal(error)) from error
+        except RecordsUnavailable as error:
+            said = f"{error}; run this again when it is there"
+            raise RecordsUnavailable(said, refuses=error.refuses) from error
         if adopted:
             self._say(f"queues: {adopted} summaries are in the outbox of their sink now")
 

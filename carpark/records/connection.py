@@ -1,13 +1,11 @@
-"""From a URL to a Redis client: a real one, or the one that lives in this process."""
+"""From a URL to a Redis client, and what its errors mean."""
 
 from __future__ import annotations
 
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from carpark.errors import InvalidSetting, RecordsUnavailable, named
 from carpark.settings.urls import is_sentinel_url, sentinels_of
@@ -15,7 +13,6 @@ from carpark.settings.values import mask_url
 from carpark.web.ports import cause_of, is_tls_refusal
 
 if TYPE_CHECKING:
-    import fakeredis
     import redis
 
 TIMEOUT = 5.0
@@ -24,17 +21,13 @@ TIMEOUT = 5.0
 SENTINEL_TIMEOUT = 1.0
 """Seconds that one Sentinel may take to say where the primary is, before the next one is asked."""
 
-_memory: dict[str, fakeredis.FakeServer] = {}
-_memory_lock = threading.Lock()
-
 
 def connect(url: str, *, database: int | None = None, attempts: int = 3, timeout: float = TIMEOUT) -> redis.Redis:
     """Make a client; it connects when it is first used.
 
     Args:
         url: ``redis://host:port/0``, ``rediss://…``, ``unix://…``; ``redis+sentinel://host:port,host:port/name/0``
-            for the primary that Sentinels name, asked anew for each connection; ``memory://`` or ``memory://name`` for
-            a store in this process, the same one for the same name.
+            for the primary that Sentinels name, asked anew for each connection.
         database: Which database, where it is not the URL's own.
         attempts: How often a command is tried again after a lost connection, with 0.05 s to 1 s between. After
             `timeout` it is not: a Redis that hangs has the command already and does it when it goes on.
@@ -44,16 +37,6 @@ def connect(url: str, *, database: int | None = None, attempts: int = 3, timeout
         A client that gives text, not bytes, safe to use from several threads.
     """
     # Imported here: redis takes 0.25 s to import, which a command that only checks its settings need not wait for.
-    if urlsplit(url).scheme == "memory":
-        import fakeredis
-
-        with _memory_lock:
-            server = _memory.setdefault(url, fakeredis.FakeServer())
-            # A database comes to be when it is first asked for, and two threads that ask at once would get one each:
-            # what the one writes there the other would never see. So it is asked for here.
-            _ = server.dbs[database or 0]
-        return fakeredis.FakeRedis(server=server, db=database or 0, decode_responses=True)
-
     import redis
     from redis.backoff import ExponentialBackoff
     from redis.exceptions import ConnectionError as LostConnection
@@ -71,19 +54,12 @@ def connect(url: str, *, database: int | None = None, attempts: int = 3, timeout
 
 
 def address(client: redis.Redis) -> str:
-    """Say where a client's Redis is.
-
-    Args:
-        client: A client that `connect` made.
-
-    Returns:
-        ``host:port``, a socket's path, or the primary's name at its Sentinels.
-    """
+    """Say where a client's Redis is: ``host:port``, a socket's path, or the primary's name at its Sentinels."""
     pool = client.connection_pool
     known = pool.connection_kwargs
     if name := getattr(pool, "service_name", None):
         return f"{name} (by Sentinel)"
-    return str(known.get("path") or f"{known.get('host', 'memory')}:{known.get('port', '')}")
+    return str(known.get("path") or f"{known.get('host')}:{known.get('port', '')}")
 
 
 _PASSING = ("BUSY ", "MISCONF ", "NOREPLICAS ")
@@ -91,13 +67,9 @@ _PASSING = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether Redis is there and refuses, so that waiting does not help whoever starts.
+    """Tell whether Redis refuses a password, a right, an option or all writes, or is something else than a Redis.
 
-    Args:
-        error: What its client raised.
-
-    Returns:
-        Whether it refuses the password, a right, an option or all writes, or is something else than a Redis.
+    Then waiting does not help whoever starts.
     """
     from redis import exceptions
 
@@ -113,15 +85,18 @@ def is_refusal(error: BaseException) -> bool:
     return True
 
 
+def is_denied(error: BaseException) -> bool:
+    """Tell whether it is a right that this user lacks."""
+    from redis.exceptions import NoPermissionError
+
+    return isinstance(error, NoPermissionError) or isinstance(error.__cause__, NoPermissionError)
+
+
 def require(url: str, ask: Callable[[], Sequence[str] | None]) -> None:
     """See at a service's start that Redis lets it in and grants what it needs, so that it need not wait in vain.
 
-    Args:
-        url: The records' URL.
-        ask: Uses Redis, and may say which rights are missing. While it cannot be reached it is waited for.
-
-    Raises:
-        InvalidSetting: Redis refuses, or a right is missing.
+    It is asked for something, or which rights are missing. While it cannot be reached it is waited for; where it
+    refuses, or a right is missing, `InvalidSetting` is raised.
     """
     try:
         missing = ask()
@@ -138,14 +113,7 @@ def require(url: str, ask: Callable[[], Sequence[str] | None]) -> None:
 
 
 def words(error: BaseException) -> str:
-    """Say what Redis or its connection said; or that a mistake, of ours or of the client, is no word of Redis.
-
-    Args:
-        error: What the client raised.
-
-    Returns:
-        One line.
-    """
+    """Say what Redis or its connection said; or that a mistake, of ours or of the client, is no word of Redis."""
     from redis import RedisError
 
     if is_tls_refusal(error):
@@ -160,22 +128,24 @@ def words(error: BaseException) -> str:
     return f"no error of its own, but {said}{places[-1] if places else ''}"
 
 
+def is_for_now(error: BaseException) -> bool:
+    """Tell whether Redis is there, and refuses something only for now."""
+    from redis.exceptions import ResponseError
+
+    said = error if isinstance(error, ResponseError) else error.__cause__
+    return isinstance(said, ResponseError) and not is_refusal(said)
+
+
 def remedy(error: BaseException) -> str:
-    """Say what to do about what Redis or its client said.
+    """Say in one line what to do about what the client raised, or what was made of it."""
+    from redis.exceptions import BusyLoadingError, RedisError
 
-    Args:
-        error: What the client raised.
-
-    Returns:
-        One line.
-    """
-    from redis import exceptions
-
-    if is_tls_refusal(error):
+    said = error if isinstance(error, RedisError) else error.__cause__ or error
+    if is_tls_refusal(said):
         return "name its port for TLS, or its CA, in CARPARK_REDIS_URL (docs/how-to/tls.md)"
-    if is_refusal(error):
+    if is_refusal(said):
         return "check user, password and permissions in CARPARK_REDIS_URL"
-    if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError)):
+    if is_for_now(said) or isinstance(said, BusyLoadingError):
         return "it refuses that for now: wait, or see to what it says"
     return "start Redis, or name another one in CARPARK_REDIS_URL"
 
@@ -198,12 +168,3 @@ def _primary(url: str, options: dict[str, Any]) -> redis.Redis:
     sentinel = Sentinel(list(where.hosts), sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinel.master_for(where.name, **reaching)  # type: ignore[no-untyped-call]
     return client
-
-
-def forget_memory(url: str) -> None:
-    """Let go of an in-process store.
-
-    Args:
-        url: The ``memory://`` URL that it was made with.
-    """
-    _memory.pop(url, None)

@@ -107,8 +107,8 @@ end
 
 -- Some per event, so that they do not pile up; not all at once, because that could take seconds.
 local function forget_some(kind, most)
-  local old = redis.call('ZCOUNT', SEEN[kind], '-inf', string.format('%.3f', now))
-  if old > 0 then redis.call('ZREMRANGEBYRANK', SEEN[kind], 0, math.min(old, most) - 1) end
+  local old = math.min(redis.call('ZCOUNT', SEEN[kind], '-inf', string.format('%.3f', now)), most)
+  if old > 0 then redis.call('ZREMRANGEBYRANK', SEEN[kind], 0, old - 1) end
 end
 
 local function add(record, list, time, id, value)

@@ -44,10 +44,13 @@ FLOORS = (
 BESIDE = {("simulation", "plugins"), ("writer", "plugins")}
 """Who may import whom on the same floor."""
 
-ONE_SENTENCE = ("carpark.ledger",)
+ONE_SENTENCE = ("carpark.ledger", "carpark.records")
 """Rooms in which a docstring is one sentence that says what the name does not."""
 
 MOST_FOLDERS, MOST_MODULES = 18, 8
+
+REDIS = ("carpark.records", "carpark.settings.urls", "generators.redis_lot")
+"""Who has a client of Redis, or its parser of URLs; all others read the records through their contract."""
 
 MACHINE = re.compile(
     r"(?<![\w.])/(?:wor[k]|roo[t]|home/\w+|Users/\w+)/|--(?:extra-)?index-ur[l]|https?://[^\s'\"]*/simple\b"
@@ -83,6 +86,12 @@ def test_imports_run_down_the_floors() -> None:
             if other and other != room and (room, other) not in BESIDE and floor[other] >= floor[room]:
                 wrong.append(f"{module.name} imports {name}")
     assert wrong == []
+
+
+def test_nobody_but_the_records_has_a_client_of_them() -> None:
+    client = re.compile(r"^ *(?:import|from) redis\b|\bimport .*\bconnect\b|\.register_script\(", re.MULTILINE)
+    others = [module for module in modules(*PACKAGES) if not module.name.startswith(REDIS)]
+    assert [module.name for module in others if client.search(module.path.read_text(encoding="utf-8"))] == []
 
 
 def test_the_front_of_the_house_is_small() -> None:

@@ -13,7 +13,7 @@ from typing import cast
 
 from carpark.domain.canonical import canonical_plate
 from carpark.ops.audit import Verdict
-from carpark.records import connect
+from carpark.records.connection import connect
 from tests.faults.rig import Broker, Rig
 from tests.support.clustered import RabbitmqCluster, rabbitmq_cluster
 from tests.support.helpers import eventually

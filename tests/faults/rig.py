@@ -34,7 +34,7 @@ from carpark.ops.audit.queued import read_queues
 from carpark.plugins import ReadBack
 from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import CLASSIC, all_queues, declare_queues, with_companions
-from carpark.records import connect
+from carpark.records.connection import connect
 from tests.faults.service import Service
 from tests.support.helpers import eventually, find_free_port
 from tests.support.processes import WORKER_READY, Processes

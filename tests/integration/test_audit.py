@@ -15,7 +15,7 @@ from carpark.domain.events import VehicleExited, format_time
 from carpark.ops.audit.queued import read_queues
 from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import declare_queues
-from carpark.records import Records, connect
+from carpark.records import open_records
 from tests.support.audited import Day, stay, summaries_of
 from tests.support.helpers import eventually
 from tests.support.mailbox import bodies, count, dead_letters, fill
@@ -140,9 +140,9 @@ def test_records_and_queues_of_servers_are_part_of_the_audit(
 ) -> None:
     day = Day(tmp_path)
     events = [event for number in range(30) for event in stay(number)]
-    records = Records(connect(redis_url), 3600, ["http-csv"])
+    records = open_records(redis_url, 3600, ["http-csv"])
     records.record(events[:-1])
-    Records(connect(redis_url), 3600, ["gone"]).record(stay(30))
+    open_records(redis_url, 3600, ["gone"]).record(stay(30))
     records.outbox("http-csv").take(5)
     records.close()
     channel.basic_publish("", "vehicle_exit", events[-1].to_json().encode())

@@ -20,7 +20,9 @@ from carpark.ops.doctor.findings import Level
 from carpark.ops.doctor.servers import check_message_size
 from carpark.rabbitmq.management import virtual_host_of
 from carpark.rabbitmq.topology import declare_queues
-from carpark.records import Batch, Records, Settlement, connect
+from carpark.records import Batch, Settlement
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 from carpark.settings import Settings
 from tests.support.audited import stay
 from tests.support.helpers import eventually
@@ -162,7 +164,7 @@ def test_what_sinks_have_not_taken_is_said_with_what_to_do(
 ) -> None:
     env = {**server_environ, "CARPARK_SINKS": "http-csv,webhook", "CARPARK_WEBHOOK_URL": "http://127.0.0.1:9"}
     with contextlib.closing(connect(redis_url)) as client:
-        records = Records(client, 3600, ["http-csv", "webhook", "jsonl"])
+        records = RedisRecords(client, 3600, ["http-csv", "webhook", "jsonl"])
         records.record([event for number in range(7) for event in stay(number)])
         for name, became in {
             "http-csv": Settlement(delivered=None),
@@ -308,9 +310,9 @@ def test_a_retention_that_redis_has_no_room_for_is_said(processes: Processes, pr
     env = {"CARPARK_BROKER_URL": "stub://", "CARPARK_REDIS_URL": private_redis.url, "CARPARK_SINKS": "stdout"}
     with contextlib.closing(connect(private_redis.url)) as client:
         env["CARPARK_RETENTION"] = "3600"
-        records = Records(client, 3600, ["stdout"], lambda: time.time() - 700)
+        records = RedisRecords(client, 3600, ["stdout"], lambda: time.time() - 700)
         records.record([event for number in range(1000) for event in stay(number)])  # too long ago to count
-        Records(client, 3600, ["stdout"]).record([event for number in range(2000, 2600) for event in stay(number)])
+        RedisRecords(client, 3600, ["stdout"]).record([event for number in range(2000, 2600) for event in stay(number)])
         for limit, level in (("4000000", "ok"), ("3000000", "warning")):
             client.config_set("maxmemory", limit)
             (finding,) = examine(processes, env)[1]["retention"]

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from carpark.embedded.system import Embedded
-from carpark.records import connect
 from carpark.settings import Settings
 from generators.build import Plan
 from tests.support.helpers import eventually
@@ -81,7 +80,7 @@ def test_a_seed_repeats_who_enters_and_who_leaves(make_settings: Callable[..., S
         with Embedded(settings, Plan(events=150, seed="7")) as park:
             park.run(stop=_never())
             assert park.finish(_never())
-            inside = set(connect(park.settings.redis_url).smembers("entry_plates"))
+            inside = {plate for plate, _ in park.backend.records.vehicles()}
         return [row["vehicle_plate"] for row in rows(tmp_path / name)], inside
 
     left, inside = plates_of_a_run("1.csv")

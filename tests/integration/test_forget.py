@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from carpark.ledger import CSV_LINES, Ledger
-from carpark.records import Batch, Records, Settlement, connect
+from carpark.records import Batch, Records, Settlement, open_records
 from tests.support.audited import Day, stay
 from tests.support.processes import RunHere
 from tests.support.stays import at, entered
@@ -18,7 +18,7 @@ from tests.support.stays import at, entered
 
 @pytest.fixture
 def records(redis_url: str) -> Records:
-    return Records(connect(redis_url), 172_800, ["http-csv", "webhook"])
+    return open_records(redis_url, 172_800, ["http-csv", "webhook"])
 
 
 def forgets(run_here: RunHere, *arguments: str, **environ: str) -> tuple[int, str]:

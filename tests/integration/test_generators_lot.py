@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from carpark.errors import RecordsUnavailable
-from carpark.records import Records, connect
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 from generators.clock import Clock
 from generators.redis_lot import RedisLot
 from tests.support.generating import HandClock
@@ -26,7 +27,7 @@ class TestRedisLot(EverySharedLot):
     @pytest.fixture
     def world(self, client: redis.Redis) -> World:
         clock = HandClock()
-        records = Records(client, RETENTION, [], lambda: clock.now().timestamp())
+        records = RedisRecords(client, RETENTION, [], lambda: clock.now().timestamp())
         return World(RedisLot(client, clock, capacity=10, retention=RETENTION), clock, records)
 
 

@@ -14,7 +14,8 @@ import requests
 
 from carpark.domain.events import EVENT_OF_QUEUE
 from carpark.rabbitmq.topology import declare_queues, queue_arguments
-from carpark.records import Records, connect
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 from tests.support.generating import Wire, confirmed_in, entered, events_of, numbered
 from tests.support.helpers import eventually, find_free_port
 from tests.support.processes import Process, Processes
@@ -48,7 +49,7 @@ def start(processes: Processes, server_environ: dict[str, str]) -> Any:
 
 
 def fill(client: redis.Redis, plates: list[str]) -> None:
-    Records(client, 3600, []).record([entered(plate, PAST) for plate in plates])
+    RedisRecords(client, 3600, []).record([entered(plate, PAST) for plate in plates])
 
 
 def plates(events: list[dict[str, Any]]) -> list[str]:
@@ -159,7 +160,7 @@ def test_a_plate_leaves_after_it_entered_and_enters_after_it_left(
         start("entry", "--rate", 500, "--events", 200, "--journal", journals["entry"], **environ),
         start("exit", "--rate", 500, "--events", 200, "--match-ratio", 1, "--journal", journals["exit"], **environ),
     ]
-    records = Records(client, 3600, [])
+    records = RedisRecords(client, 3600, [])
     declare_queues(wire.channel)
 
     def work() -> bool:

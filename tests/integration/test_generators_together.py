@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from carpark.records import Records, connect
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 from tests.support.generating import confirmed_in, events_of
 from tests.support.helpers import eventually
 from tests.support.processes import Processes
@@ -34,7 +35,7 @@ def test_two_entry_and_two_exit_generators_keep_the_share_and_lose_nothing(
     assert len({event["id"] for journal in journals.values() for event in events_of(journal)}) == 4 * EVENTS
 
     client, claims = connect(redis_url), connect(f"{redis_url.removesuffix('0')}1")
-    records = Records(client, 3600, [])
+    records = RedisRecords(client, 3600, [])
 
     def counts() -> Counter[str]:
         found = Counter(records.counts())

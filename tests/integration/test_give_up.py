@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.records import Backlog, Records, connect
+from carpark.records import Backlog, Records, open_records
 from tests.support.audited import stay
 from tests.support.helpers import eventually
 from tests.support.mailbox import count, drain
@@ -21,7 +21,7 @@ DEAD = "carpark_work.XQ"
 
 def record(url: str, sinks: list[str], stays: int) -> Records:
     """Record stays for sinks; nobody delivers them."""
-    records = Records(connect(url), 3600, sinks)
+    records = open_records(url, 3600, sinks)
     records.record([event for number in range(stays) for event in stay(number)])
     return records
 

@@ -26,7 +26,7 @@ from carpark.rabbitmq.topology import (
     queue_arguments,
     with_companions,
 )
-from carpark.records import Records
+from carpark.records.redis import RedisRecords
 from carpark.settings import Settings
 from carpark.testing import make_summary
 from tests.support.garbage import bare, dramatiq_body
@@ -146,7 +146,7 @@ def test_messages_with_summaries_are_dropped_where_these_are_in_the_outbox_and_o
         Migration(settings, lambda line: None).run()
     assert [body for body, _ in before.drain("vehicle_exit")] == [event, *needed, event]
     assert [body for body, _ in before.drain(dq_name("vehicle_exit"))] == needed
-    records = Records(store, 1, ())
+    records = RedisRecords(store, 1, ())
     assert [(each.sink, each.waiting, each.dead) for each in records.backlogs()] == [
         ("http-csv", 2, 0),
         ("jsonl", 0, 1),

@@ -24,7 +24,8 @@ from carpark.rabbitmq.configurator import QueueConfigurator
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_queues, with_companions
-from carpark.records import Records, connect
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 from carpark.settings import Settings
 from generators.wire import message_body
 from tests.support.dashboards import Pages, text_of
@@ -52,7 +53,7 @@ def test_events_at_the_plain_names_are_processed_like_those_of_our_generators(
     assert all(channel.queue_declare(queue, passive=True).method.message_count for queue in event_queues(4))
     worker = processes.start(["carpark", "worker", "--processes", "1", "--threads", "2"], env=env)
     with closing(connect(server_environ["CARPARK_REDIS_URL"])) as client:
-        records = Records(client, 3600, ())
+        records = RedisRecords(client, 3600, ())
         eventually(lambda: records.counts().get("summaries") == 80, 30, "all stays are finished")
         assert records.inside() == 0
     assert {field for field in store.hkeys("carpark:entries") if field.endswith("time")} == {

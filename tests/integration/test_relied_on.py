@@ -14,7 +14,8 @@ import pika
 import pytest
 import redis
 
-from carpark.records import Records, connect
+from carpark.records import open_records
+from carpark.records.redis import RedisRecords
 from tests.support.helpers import eventually
 from tests.support.processes import OTHER_CLOCK, WORKER_READY, Process, Processes
 from tests.support.recorder import Recorder
@@ -133,7 +134,7 @@ def test_a_summary_that_a_dead_worker_left_reaches_its_sink_when_somebody_has_it
     eventually(lambda: channel.queue_declare("vehicle_exit", passive=True).method.message_count == 0)
     eventually(lambda: _counts(store, "entry/duplicate", "exit/duplicate") >= 1)
     assert sink.taken == []
-    [left] = [each for each in Records(store, 1, ()).backlogs() if each.sink == "http-csv"]
+    [left] = [each for each in RedisRecords(store, 1, ()).backlogs() if each.sink == "http-csv"]
     assert left.waiting == 1
     assert worker.terminate() == 0
     _start(processes, environ)
@@ -222,7 +223,7 @@ def test_a_worker_that_is_killed_with_a_batch_in_hand_leaves_it_to_the_next(
     worker.wait_for_line("failpoint after-sink: killed")
     worker.wait()
     assert sink.taken == ["0"]
-    [left] = Records(connect(environ["CARPARK_REDIS_URL"]), 1, ()).backlogs()
+    [left] = open_records(environ["CARPARK_REDIS_URL"], 1, ()).backlogs()
     assert (left.waiting, left.attempt) == (1, 1)
     _start(processes, environ)
     eventually(lambda: undelivered(store) == 0, 30)

@@ -21,8 +21,9 @@ from carpark.domain.routing import event_queues
 from carpark.errors import RecordsUnavailable
 from carpark.rabbitmq.rights import CAMERAS, CONFIGURE, DASHBOARD, READ, VERIFY, WORKER, WRITE, Right, denied, rights_of
 from carpark.rabbitmq.topology import all_queues, declare_queues, with_companions
-from carpark.records import Records, connect
-from carpark.records.connection import is_refusal
+from carpark.records import Records, open_records
+from carpark.records.connection import connect, is_refusal
+from carpark.records.redis import RedisRecords
 from generators.clock import Clock
 from generators.redis_lot import RedisLot
 from tests.support.audited import stay
@@ -253,7 +254,7 @@ def test_a_publish_that_pika_itself_cannot_do_gives_up_no_exit(
 
 
 def of_worker(acl: Acl, url: str = "") -> Records:
-    return Records(connect(url or acl.set("worker", *ACLS["worker"]), attempts=0), 3600, ["http-csv"])
+    return open_records(url or acl.set("worker", *ACLS["worker"]), 3600, ["http-csv"], attempts=0)
 
 
 def commands(rights: list[str]) -> set[str]:
@@ -272,11 +273,10 @@ def test_the_page_has_what_a_user_of_redis_needs(acl: Acl) -> None:
         assert commands(granted) == {word for word in ACLS["cameras"] if word.startswith("+") and word != "+evalsha"}
         assert RedisLot(client, Clock(), capacity=5).enter("A1", "2026-01-01T00:00:00.000000Z", "e1") is None
     for name in ("dashboard", "writer", "auditor"):
-        with contextlib.closing(Records(connect(acl.set(name, *ACLS[name])), 3600, ["http-csv"])) as records:
+        with contextlib.closing(open_records(acl.set(name, *ACLS[name]), 3600, ["http-csv"])) as records:
             assert records.inside() == 0
             if name != "writer":
-                assert records.counts() == {}
-                assert len(records.backlogs()) == 1
+                assert len(records.snapshot().backlogs) == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -421,9 +421,9 @@ def test_whatever_a_client_raises_is_the_service_s_problem() -> None:
     with pytest.raises(
         RecordsUnavailable, match=r"^Redis: no error of its own, but TypeError: .+, at test_rights.py:\d+$"
     ) as caught:
-        Records(client, 1, ()).record(stay(1))
+        RedisRecords(client, 1, ()).record(stay(1))
     assert caught.value.refuses
-    with contextlib.closing(connect("memory://")) as known, pytest.raises(RecordsUnavailable) as of_lot:
+    with contextlib.closing(connect("redis://nowhere")) as known, pytest.raises(RecordsUnavailable) as of_lot:
         RedisLot(known, Clock())._ask(client.register_script(""))
     said = str(of_lot.value)
     assert re.search(r"^Redis at \S+: no error of its own, but TypeError: .+, at test_rights.py:\d+$", said)

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from carpark.errors import RecordsUnavailable
-from carpark.records import Outcome, Records, connect
+from carpark.records import Outcome, open_records
 from generators.clock import Clock
 from generators.redis_lot import RedisLot
 from tests.support.helpers import eventually, find_free_port
@@ -25,7 +25,7 @@ def pair() -> Iterator[ReplicatedRedis]:
 
 
 def test_records_and_claims_go_on_with_the_new_primary(pair: ReplicatedRedis) -> None:
-    records = Records(connect(pair.url), 100.0, ["http-csv"])
+    records = open_records(pair.url, 100.0, ["http-csv"])
     lot = RedisLot.connect(pair.url, Clock())
     assert [each.outcome for each in records.record([entered("e1", "AB1")])] == [Outcome.RECORDED]
     assert lot.leave("2026-11-23T18:30:00.000000Z") == "AB1"  # its claim is in database 1
@@ -49,7 +49,7 @@ def test_records_and_claims_go_on_with_the_new_primary(pair: ReplicatedRedis) ->
 
 
 def test_sentinels_that_are_away_are_named_as_redis_away() -> None:
-    records = Records(connect(f"redis+sentinel://127.0.0.1:{find_free_port()}/stays/0", attempts=0), 100.0, [])
+    records = open_records(f"redis+sentinel://127.0.0.1:{find_free_port()}/stays/0", 100.0, attempts=0)
     with pytest.raises(RecordsUnavailable, match=r"^Redis: .*stays"):
-        records.ping()
+        records.inside()
     records.close()

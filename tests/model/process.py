@@ -38,7 +38,7 @@ class Process:
         broker: Any = backend.broker
         broker.lanes.before_worker_boot(broker, self)
         backend._gates = [Gate(world.mark, lambda: broker.lanes.of(EXITS).count, lambda: self.clock)]
-        backend._records = world.model.records
+        backend._records = world.model.memo
         backend._stopping = SimpleNamespace(  # type: ignore[assignment]
             wait=lambda pause: self.stops, set=lambda: None
         )

@@ -5,7 +5,6 @@ The numbers of states are part of the tests: a model that became smaller would f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
@@ -20,16 +19,16 @@ from carpark.broker import lanes
 from carpark.broker.lanes import Held, Lane
 from carpark.domain.events import Event
 from carpark.plugins import Plugins
-from carpark.records import Recorded, Records, connect, forget_memory
+from carpark.records import Recorded, Records
 from carpark.settings import load_settings
 from tests.model.explore import explore
 from tests.model.memo import Memo
 from tests.model.process import at_once, names_of_markers
 from tests.model.queues import Queue
-from tests.model.world import SINK, Model, World, Wrong
+from tests.model.world import NOW, SINK, Model, World, Wrong
 from tests.support.reference import account_for
 from tests.support.stays import entered, exited
-from tests.support.stores import STORES, open_store
+from tests.support.stores import MemoryStore, RedisStore, Store
 
 MINUTE = 60_000_000
 SPLIT = (0, 1)
@@ -70,8 +69,8 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> list[Backend]:
 def comes_to_the_reference(world: World) -> None:
     """Check what is in the outbox, and that nothing is left in a queue."""
     account = account_for(world.model.events)
-    stays = [json.loads(stay) for stay in world.memo.content().get(f"carpark:outbox:{SINK}", [])]
-    made = [(s["id"], s["vehicle_plate"], s["entry_date_time"], s["exit_date_time"]) for s in stays]
+    stays = [summary for summary, _ in world.memo.content()["outboxes"].get(SINK, [])]
+    made = [(s.id, s.vehicle_plate, s.entry_date_time, s.exit_date_time) for s in stays]
     if len(made) != len(set(made)) or set(made) != account.summaries:
         raise Wrong(f"it came to {made}, wanted {account.summaries}")
     for queue in world.queues.values():
@@ -79,19 +78,23 @@ def comes_to_the_reference(world: World) -> None:
             raise Wrong(f"{queue.name}: of {queue.order} {queue.recorded} took effect")
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.servers)])
 def try_all(request: pytest.FixtureRequest, backends: list[Backend]) -> Iterator[Explore]:
-    for client in open_store(request):
-        yield _explorer(Memo(client), backends)
+    store = MemoryStore() if request.param == "memory" else RedisStore(request.getfixturevalue("redis_url"))
+    yield _explorer(store, backends)
+    store.close()
 
 
 @pytest.fixture
 def try_in_memory(backends: list[Backend]) -> Iterator[Explore]:
-    yield _explorer(Memo(connect("memory://model")), backends)
-    forget_memory("memory://model")
+    store = MemoryStore()
+    yield _explorer(store, backends)
+    store.close()
 
 
-def _explorer(memo: Memo, backends: list[Backend]) -> Explore:
+def _explorer(store: Store, backends: list[Backend]) -> Explore:
+    memo = Memo(store, SINK, NOW)
+
     def run(events: Sequence[Event], check: Callable[[World], None] = comes_to_the_reference, **options: Any) -> int:
         return explore(Model(memo, backends, events, **options), check)
 

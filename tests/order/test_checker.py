@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from carpark.records import Records
+from carpark.records.redis import RedisRecords
 from tests.order import checker
 from tests.order.checker import Order, compare
 from tests.order.load import Load
@@ -35,7 +35,7 @@ def test_what_is_not_in_order_is_counted(places: list[int], found: Order) -> Non
 
 def test_the_step_writes_down_first_effects_where_a_list_was_made(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        records = Records(client, 100.0, ())
+        records = RedisRecords(client, 100.0, ())
         records.record([entered("before")])
         assert not client.exists(checker.KEY)
         checker.begin(client)

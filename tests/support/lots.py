@@ -1,4 +1,4 @@
-"""How every lot behaves: the same tests for the one of a single process, for the in-process store and for Redis."""
+"""How every lot behaves: the same tests for the one of a single process and for Redis."""
 
 from __future__ import annotations
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from carpark.domain.report import Report
-from carpark.errors import InvalidSetting, one_line
+from carpark.errors import InvalidSetting, RecordsUnavailable, one_line
 from carpark.ops.audit.facts import Facts, row_of, under_way_to
 from carpark.ops.audit.journals import Published, read_journal
 from carpark.ops.audit.judge import Each, Judge, Rules
-from carpark.ops.audit.kept import Kept
+from carpark.ops.audit.kept import add_inside, add_under_way, seen
 from carpark.ops.audit.queued import Message, Queued, read_queues
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
 from carpark.plugins.base import ReadBack
+from carpark.records import Records, open_records
+from carpark.records.connection import remedy
 
 Progress = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is done, and how much there is to do; called often."""
@@ -71,24 +73,26 @@ def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, 
         BrokerUnavailable: RabbitMQ is not there.
     """
     verdict = Verdict(sinks=[SinkVerdict(name, kept_there.place) for name, kept_there in sources.sinks.items()])
-    kept = Kept(sources.redis_url, sources.retention) if sources.redis_url else None
+    records = open_records(sources.redis_url, sources.retention) if sources.redis_url else None
     try:
         with Facts() as facts:
             tell = _Tell(progress or (lambda text, done, total: None))
-            _read(sources, facts, verdict, kept, tell, show)
-            judge = Judge(verdict, Rules(sources.since, show, kept, each))
+            _read(sources, facts, verdict, records, tell, show)
+            judge = Judge(verdict, Rules(sources.since, show, records, sources.retention, each))
             tell.begin("judging", facts.count)
             for plate, known in facts.by_plate():
                 judge.judge(plate, known)
                 tell.advance(len(known), 10_000)
             judge.finish()
+    except RecordsUnavailable as error:
+        raise RecordsUnavailable(f"{error}; {remedy(error)}", refuses=error.refuses) from error
     finally:
-        if kept:
-            kept.close()
+        if records:
+            records.close()
     return verdict
 
 
-def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, tell: _Tell, show: int) -> None:
+def _read(sources: Sources, facts: Facts, verdict: Verdict, records: Records | None, tell: _Tell, show: int) -> None:
     tell.begin("reading", sum(map(_size, sources.journals)) + sum(each.size for each in sources.sinks.values()))
     published = Published()
     for path in sources.journals:
@@ -103,19 +107,20 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, t
         if foreign and show:
             verdict.findings[f"lines that are no summaries, {sink.name}"] = foreign[:show]
     names = list(sources.sinks)
-    if kept:
-        inside = kept.add_inside(facts, sources.since)
-        kept.add_under_way(facts, names, sources.since)
-        backlogs = kept.backlogs()
-        verdict.stranded = [backlog for backlog in backlogs if backlog.is_stranded]
-        verdict.elsewhere = sum(backlog.undelivered for backlog in backlogs if backlog.sink not in names)
+    if records:
+        add_inside(records, facts, sources.since)
+        add_under_way(records, facts, names, sources.since)
+        there = records.snapshot()
+        verdict.stranded = [backlog for backlog in there.backlogs if backlog.is_stranded]
+        verdict.elsewhere = sum(backlog.undelivered for backlog in there.backlogs if backlog.sink not in names)
         if not sources.since:
-            _compare(verdict, Report.of_counts(kept.counts(), published=0, inside=inside, undelivered=0, dead=0))
+            report = Report.of_counts(there.counts, inside=there.inside)
+            verdict.records = {name: number for name, number in report.to_dict().items() if name in _COMPARED}
     if sources.counts:
         verdict.records = {name: sources.counts[name] for name in _COMPARED if name in sources.counts}
-    _read_queues(sources, facts, verdict, kept, show)
-    if kept:
-        facts.settle(kept.seen(facts.doubtful()))
+    _read_queues(sources, facts, verdict, records, show)
+    if records:
+        facts.settle(seen(records, facts.doubtful()))
 
 
 def _size(path: Path) -> int:
@@ -147,14 +152,10 @@ def _read_rows(
     return count, foreign
 
 
-def _compare(verdict: Verdict, report: Report) -> None:
-    verdict.records = {name: number for name, number in report.to_dict().items() if name in _COMPARED}
-
-
 _COMPARED = ("recorded", "matched", "unmatched", "abandoned", "inside")
 
 
-def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | None, show: int) -> None:
+def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, records: Records | None, show: int) -> None:
     if sources.messages is not None:
         queued = Queued()
         queued.take(sources.messages)
@@ -165,13 +166,13 @@ def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, kept: Kept | 
     verdict.queued, verdict.dead, verdict.unread = queued.waiting, queued.dead, queued.unread
     for what in (0, 1):
         facts.doubt(what, (id_ for kind, id_ in queued.events if kind == what))
-    done = set(kept.seen(queued.dead_events)) if kept else set()
+    done = set(seen(records, queued.dead_events)) if records else set()
     dead = [line for event, line in queued.dead_events.items() if event not in done]
     verdict.dead_events = len(dead)
     if dead and show:
         verdict.findings["dead letters that are valid events"] = dead[:show]
-    if kept:
-        return  # it knows all summaries that are under way
+    if records:
+        return  # they know all summaries that are under way
     names = list(sources.sinks)
     wanted = [each for each in queued.summaries if each[1].exit_date_time >= sources.since]
     verdict.elsewhere = len({(sink, summary.id) for sink, summary, _ in wanted if sink not in names})

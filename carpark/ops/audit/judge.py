@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from carpark.domain.canonical import duration_between
 from carpark.domain.pairing import ENTRY, EXIT, PlateAccount, Seen, join
 from carpark.ops.audit.facts import INSIDE, Fact, row_of, under_way_to
-from carpark.ops.audit.kept import Kept
+from carpark.ops.audit.kept import must_remember, seen
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
-from carpark.records import ForgottenPlates
+from carpark.records import ForgottenPlates, Records
 
 Each = Callable[[str, Seen, str], None]
 """Hears of every event: its plate, the event, what became of it."""
@@ -27,13 +27,15 @@ class Rules:
     Args:
         since: Stays that ended before this canonical time are not looked for.
         show: How many findings of each kind are written down.
-        kept: The records, if they are looked at.
+        records: The records, if they are looked at.
+        retention: Seconds for which they remember ids.
         each: Hears of every event, if anybody wants to.
     """
 
     since: str = ""
     show: int = 0
-    kept: Kept | None = None
+    records: Records | None = None
+    retention: float = 172_800.0
     each: Each | None = None
 
 
@@ -47,8 +49,9 @@ class Judge:
 
     def __init__(self, verdict: Verdict, rules: Rules) -> None:
         self._verdict, self._rules = verdict, rules
-        self._remembered = rules.kept.must_remember() if rules.kept else ("", "")
-        self._forgotten = rules.kept.forgotten() if rules.kept else ForgottenPlates("", {})
+        records = rules.records
+        self._remembered = must_remember(records, rules.retention) if records else ("", "")
+        self._forgotten = records.forgotten() if records else ForgottenPlates("", {})
         self._lookups: list[tuple[str, Seen]] = []
 
     def judge(self, plate: str, facts: Sequence[Fact]) -> None:
@@ -78,15 +81,15 @@ class Judge:
             rows, under_way = by_kind.get(row_of(number), ()), by_kind.get(under_way_to(number), ())
             if stays or rows or under_way:
                 self._judge_sink(plate, sink, stays, rows, under_way, bounds[-1] if bounds else "")
-        if self._rules.kept:
+        if self._rules.records:
             self._judge_records(plate, account, inside)
 
     def finish(self) -> None:
         """Look up what is left to look up."""
-        kept, lookups = self._rules.kept, self._lookups
-        if not kept or not lookups:
+        records, lookups = self._rules.records, self._lookups
+        if not records or not lookups:
             return
-        known = set(kept.seen((event[1], event[2]) for _, event in lookups))
+        known = set(seen(records, ((event[1], event[2]) for _, event in lookups)))
         for plate, event in lookups:
             if (event[1], event[2]) not in known:
                 self._verdict.unknown += 1

@@ -10,7 +10,7 @@ import click
 
 from carpark.ops.dashboard.server import DashboardServer
 from carpark.rabbitmq import rights
-from carpark.records import Records, connect
+from carpark.records import open_records
 from carpark.records.connection import require
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
@@ -48,8 +48,8 @@ def dashboard(settings: Settings) -> None:
 
 def _look(settings: Settings) -> None:
     """Ask once for what the pages show, so that a refusal is found at the start; it says itself what is missing."""
-    with contextlib.closing(Records(connect(settings.redis_url, attempts=1), 1, settings.sinks)) as records:
-        records.counts(), records.inside(), records.backlogs()
+    with contextlib.closing(open_records(settings.redis_url, 1, settings.sinks, attempts=1)) as records:
+        records.snapshot()
 
 
 def _say(line: str) -> None:

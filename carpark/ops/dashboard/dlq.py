@@ -29,7 +29,7 @@ from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES
 from carpark.rabbitmq.management import TYPE_TIMEOUT, ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import all_queues
-from carpark.records import Backlog, Records, connect
+from carpark.records import Backlog, Records, open_records
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
@@ -304,7 +304,7 @@ def retry(settings: Settings, sink: str, as_json: bool) -> int:
 def _records(settings: Settings) -> Records:
     if settings.redis_url.startswith("memory:"):
         raise InvalidSetting("CARPARK_REDIS_URL", settings.redis_url, "the Redis of the workers, redis://host:port/0")
-    return Records(connect(settings.redis_url), settings.retention, ())
+    return open_records(settings.redis_url, settings.retention)
 
 
 def _backlog_of(sink: str, backlogs: Sequence[Backlog], wanted: str, count: Callable[[Backlog], int]) -> Backlog:

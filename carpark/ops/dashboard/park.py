@@ -53,17 +53,13 @@ def look(records: Records, broker: Interface) -> CarPark:
     Raises:
         RecordsUnavailable: Redis is not there.
     """
-    counts, backlogs = records.counts(), records.backlogs()
+    there = records.snapshot()
     queues, problems = _of_broker(broker)
-    report = Report.of_counts(
-        counts,
-        inside=records.inside(),
-        undelivered=sum(backlog.undelivered for backlog in backlogs),
-        dead=sum(queue.jobs_dead for queue in queues),
-    )
-    for backlog in backlogs:
+    dead = sum(queue.jobs_dead for queue in queues)
+    report = Report.of_counts(there.counts, inside=there.inside, undelivered=there.undelivered, dead=dead)
+    for backlog in there.backlogs:
         problems += [f"{found[0].upper()}{found[1:]}: {advice}." for found, advice in sink_problems(backlog)]
-    sinks = [Sink(counts.get(f"summaries/{backlog.sink}/delivered", 0), backlog) for backlog in backlogs]
+    sinks = [Sink(there.counts.get(f"summaries/{backlog.sink}/delivered", 0), backlog) for backlog in there.backlogs]
     return CarPark(report, sinks, problems)
 
 

@@ -11,7 +11,7 @@ from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
 from carpark.ops.dashboard.base import Interface
 from carpark.ops.dashboard.park import CarPark, look
 from carpark.ops.dashboard.safety import MAX_FORM, check_login, guarded
-from carpark.records import Records, connect
+from carpark.records import Records, open_records
 from carpark.records.connection import remedy
 from carpark.services import SERVICES
 from carpark.settings import Settings
@@ -57,13 +57,13 @@ def make_app(
             raise
         raise PackageMissing("the dashboard", "dramatiq-dashboard", _REMEDY) from None
     broker = interface or _rabbitmq(settings)
-    counts = records or Records(connect(settings.redis_url, attempts=1), settings.retention, settings.sinks)
+    counts = records or open_records(settings.redis_url, settings.retention, settings.sinks, attempts=1)
 
     def park() -> CarPark:
         try:
             return look(counts, broker)
         except RecordsUnavailable as error:
-            raise RecordsUnavailable(f"{str(error).rstrip('.')}; {remedy(error.__cause__ or error)}") from error
+            raise RecordsUnavailable(f"{str(error).rstrip('.')}; {remedy(error)}") from error
 
     return Dashboard(broker, park, links_of(settings) if links is None else links, prefix)
 

@@ -6,15 +6,13 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from pika import exceptions
-from redis.exceptions import ResponseError
 
 from carpark.errors import BrokerUnavailable, RecordsUnavailable, named
 from carpark.ops.doctor.findings import Finding, ok, problem, warning
 from carpark.rabbitmq.connection import explain, open_connection
 from carpark.rabbitmq.rights import denied, rights_of
-from carpark.records import Records, connect
-from carpark.records.connection import remedy
-from carpark.records.store import INSIDE
+from carpark.records import open_records
+from carpark.records.connection import is_for_now, remedy
 from carpark.settings import Settings
 from carpark.web.ports import is_tls_refusal
 from generators.clock import Clock
@@ -24,7 +22,7 @@ TIMEOUT = 2.5
 """Seconds that one server may take to answer."""
 
 _SHOWN_ON_PAGES = {
-    *("MULTI", "EXEC", "TIME", "SMEMBERS carpark:sinks", "HGETALL carpark:counts", f"SCARD {INSIDE}"),
+    *("MULTI", "EXEC", "TIME", "SMEMBERS carpark:sinks", "HGETALL carpark:counts", "SCARD entry_plates"),
     *("LLEN", "LINDEX", "ZCARD", "ZRANGE", "HLEN", "HGETALL"),
 }
 """What the dashboard runs, of all that a worker does: commands with a key, or those on the keys of a sink."""
@@ -68,15 +66,15 @@ def check_redis_rights(settings: Settings) -> list[Finding]:
     check = "redis rights"
     if settings.redis_url.startswith("memory:"):
         return []
-    client = connect(settings.redis_url, attempts=0, timeout=TIMEOUT)
+    records = open_records(settings.redis_url, settings.retention, settings.sinks, attempts=0, timeout=TIMEOUT)
+    lot = RedisLot.connect(settings.redis_url, Clock())
     try:
-        with contextlib.closing(client):
-            records = Records(client, settings.retention, settings.sinks)
+        with contextlib.closing(records), contextlib.closing(lot):
             granted, refused = records.rights()
-            cameras = RedisLot(client, Clock()).rights()
+            cameras = lot.rights()
     except RecordsUnavailable as error:
-        if isinstance(error.__cause__, ResponseError) and not error.refuses:
-            return [problem(check, f"not tried: {error}", remedy(error.__cause__))]
+        if is_for_now(error):
+            return [problem(check, f"not tried: {error}", remedy(error))]
         is_said = not error.refuses or is_tls_refusal(error)  # by the check of Redis itself
         return [] if is_said else [problem(check, f"they cannot be asked for: {error}", _ADVICE)]
     if not granted and not refused:
@@ -86,7 +84,7 @@ def check_redis_rights(settings: Settings) -> list[Finding]:
         "worker": worker,
         "cameras": [*cameras[0], *cameras[1]],
         "dashboard": [right for right in worker if _is_shown(right)],
-        "writer": [f"SCARD {INSIDE}"],
+        "writer": ["SCARD entry_plates"],
     }
     return [_judge(check, needs, {*refused, *cameras[1]}, lambda right: right.partition(" ")[0])]
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any, cast
+from typing import Any
 
 from dramatiq.common import q_name
 from pika import exceptions, spec
 from pika.adapters.blocking_connection import BlockingConnection
-from redis import Redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from carpark.domain.events import MAX_BODY_BYTES
 from carpark.domain.routing import event_queues, is_event_queue, partition_of
@@ -24,9 +21,8 @@ from carpark.ops.health import sink_problems, span, summaries
 from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, explain, open_connection, server_version
 from carpark.rabbitmq.management import ManagementApi, QueueTotals
 from carpark.rabbitmq.topology import ASIDE, EXCHANGE, TYPE, all_queues, queue_arguments, with_companions
-from carpark.records import Records, connect
-from carpark.records.connection import remedy
-from carpark.records.store import SEEN_EXITS
+from carpark.records import Records, open_records
+from carpark.records.connection import is_denied, remedy
 from carpark.settings import Settings
 from carpark.settings.values import management_url_of, mask_url, mask_urls
 from carpark.web.ports import cause_of
@@ -256,34 +252,29 @@ def check_redis(settings: Settings) -> list[Finding]:
     Returns:
         The findings.
     """
-    if settings.redis_url.startswith("memory:"):
-        return [ok("redis", _IN_PROCESS)]
-    client = connect(settings.redis_url, attempts=0)
     where = mask_url(settings.redis_url)
-    try:
-        info = _info(client)
-        findings = [_judge_database(int(client.connection_pool.connection_kwargs.get("db") or 0), info or {}, where)]
-        if info is None:
-            advice = "give it +info and +config|get, if it is to be looked at (docs/reference/rights.md)"
-            findings.append(
-                warning("redis persistence", "not looked at, nor memory: this user may not ask INFO", advice)
-            )
-        else:
-            findings += _judge_info(info, _config(client, "appendfsync") if info.get("aof_enabled") else "")
-        findings += _look_at_clock(client, settings, int((info or {}).get("maxmemory") or 0))
-        findings += _look_at_sinks(client, settings)
-    except RedisError as error:
-        return [problem("redis", f"Redis at {where}: {_words(error)}", remedy(error))]
-    finally:
-        client.close()
-    return findings
-
-
-def _info(client: Redis) -> dict[str, Any] | None:
-    try:
-        return client.info()
-    except NoPermissionError:
-        return None
+    records = open_records(settings.redis_url, settings.retention, settings.sinks, attempts=0)
+    with contextlib.closing(records):
+        try:
+            server = records.server(min(LOOK_BACK, settings.retention))
+            if server is None:
+                return [ok("redis", _IN_PROCESS)]
+            backlogs = _look_at_sinks(records)
+        except RecordsUnavailable as error:
+            return [problem("redis", f"Redis at {where}: {cause_of(error)}", remedy(error))]
+    findings = [_judge_database(server.database, server.info or {}, where)]
+    if server.info is None:
+        advice = "give it +info and +config|get, if it is to be looked at (docs/reference/rights.md)"
+        findings.append(warning("redis persistence", "not looked at, nor memory: this user may not ask INFO", advice))
+    else:
+        findings += _judge_info(server.info, server.fsync)
+    if server.ahead is None:
+        found = "not compared: this user may not ask for the time, or for the ids of exits"
+        return [*findings, ok("clock of Redis", found), *backlogs]
+    limit = int((server.info or {}).get("maxmemory") or 0)
+    exits = server.exits / min(LOOK_BACK, settings.retention)
+    clock = [_judge_clock("Redis", server.ahead), _judge_retention(exits, settings.retention, limit)]
+    return [*findings, *clock, *backlogs]
 
 
 def _judge_info(info: Mapping[str, Any], fsync: str) -> list[Finding]:
@@ -292,20 +283,6 @@ def _judge_info(info: Mapping[str, Any], fsync: str) -> list[Finding]:
         advice = "name the primary in CARPARK_REDIS_URL"
         findings.append(problem("redis", "this Redis is a replica, which takes no writes", advice))
     return [*findings, _judge_persistence(info, fsync), _judge_eviction(info)]
-
-
-def _look_at_clock(client: Redis, settings: Settings, limit: int) -> list[Finding]:
-    """Compare Redis' clock with this machine's, and count the exits a second that were recorded of late by it."""
-    asked = time.time()
-    try:
-        seconds, microseconds = client.time()
-        there, here = seconds + microseconds / 1e6, (asked + time.time()) / 2
-        # The score of an id is when it is forgotten, a retention after it was recorded.
-        back, last = min(LOOK_BACK, settings.retention), there + settings.retention
-        exits = client.zcount(SEEN_EXITS, last - back, last + 1) / back
-    except NoPermissionError:
-        return [ok("clock of Redis", "not compared: this user may not ask for the time, or for the ids of exits")]
-    return [_judge_clock("Redis", there - here), _judge_retention(exits, settings.retention, limit)]
 
 
 def _judge_clock(server: str, ahead: float | None) -> Finding:
@@ -341,11 +318,11 @@ def _megabytes(number: float) -> str:
     return f"{number / 1e6:,.0f} MB"
 
 
-def _look_at_sinks(client: Redis, settings: Settings) -> list[Finding]:
+def _look_at_sinks(records: Records) -> list[Finding]:
     try:
-        backlogs = Records(client, settings.retention, settings.sinks).backlogs()
+        backlogs = records.backlogs()
     except RecordsUnavailable as error:
-        if isinstance(error.__cause__, NoPermissionError):
+        if is_denied(error):
             return [ok("sinks", "not looked at: this user may not read what they have not taken")]
         # A key of ours that is something else.
         return [problem("sinks", str(error), "is it the Redis of carpark? look at CARPARK_REDIS_URL")]
@@ -390,16 +367,3 @@ def _judge_eviction(info: Mapping[str, Any]) -> Finding:
     if info.get("maxmemory"):
         return problem(check, f"maxmemory-policy {policy}: at the {limit} records of vehicles are thrown away", advice)
     return warning(check, f"maxmemory-policy {policy}: records are thrown away as soon as maxmemory is set", advice)
-
-
-def _config(client: Redis, name: str) -> str:
-    try:
-        return str(cast(dict[str, Any], client.config_get(name)).get(name, ""))
-    except ResponseError:  # not every user may ask
-        return ""
-
-
-def _words(error: RedisError) -> str:
-    if isinstance(error, (AuthenticationError, ResponseError)):
-        return " ".join(str(error).split())
-    return cause_of(error)

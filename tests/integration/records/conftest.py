@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import redis
 
 from carpark.records import Records
-from tests.support.stores import STORES, open_store
-
-RETENTION = 100.0
-SINKS = ("http-csv", "sqlite")
+from tests.support.stores import Clock, MemoryStore, RedisStore, Store
 
 
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_764_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def redis_store(redis_url: str) -> Iterator[RedisStore]:
+    store = RedisStore(redis_url)
+    yield store
+    store.close()
 
 
-@pytest.fixture(params=STORES)
-def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    yield from open_store(request)
+@pytest.fixture
+def memory_store() -> Iterator[MemoryStore]:
+    store = MemoryStore()
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -35,5 +30,5 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def records(client: redis.Redis, clock: Clock) -> Records:
-    return Records(client, RETENTION, SINKS, clock)
+def records(store: Store, clock: Clock) -> Records:
+    return store.open(clock=clock)

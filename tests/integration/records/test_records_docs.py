@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from carpark.domain.events import VehicleEntered, VehicleExited
-from carpark.records import Batch, Outcome, Records, Settlement, connect
-from tests.integration.records.conftest import Clock
+from carpark.records import Batch, Outcome, Settlement
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
 from tests.support.stays import entered, exited
+from tests.support.stores import Clock
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/records.md").read_text(encoding="utf-8")
 
@@ -27,7 +29,7 @@ def printed(answer: Any) -> list[str]:
 def test_the_session_shows_what_redis_answers(redis_url: str) -> None:
     client: Any = connect(redis_url)
     stay: dict[str, Any] = {"vehicle_plate": "C456"}
-    Records(client, 172_800, ["http-csv"]).record(
+    RedisRecords(client, 172_800, ["http-csv"]).record(
         [
             VehicleEntered.parse(
                 {"id": "e-1", "vehicle_plate": "B123", "entry_date_time": "2026-11-23T18:00:00Z", "lane": 2}
@@ -48,7 +50,7 @@ def test_the_session_shows_what_redis_answers(redis_url: str) -> None:
 def test_every_key_field_count_and_state_is_explained(redis_url: str) -> None:
     client: Any = connect(redis_url)
     clock = Clock()
-    records = Records(client, 172_800, ["http-csv"], clock)
+    records = RedisRecords(client, 172_800, ["http-csv"], clock)
     for n in range(4):
         records.record([entered(f"e{n}", "C1", n), exited(f"x{n}", "C1", n)])
     outbox = records.outbox("http-csv")

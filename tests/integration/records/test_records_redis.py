@@ -1,34 +1,39 @@
-"""The records when Redis does what the store in this process never does: forgets scripts, refuses, hangs, dies."""
+"""The records in Redis: what people look at there, and what no other store does: forget scripts, refuse, hang, die."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
 import redis
 
 from carpark.domain.events import Event
 from carpark.errors import RecordsUnavailable
-from carpark.records import Batch, Outcome, Records, Settlement, connect
+from carpark.records import Batch, Outcome, Recorded, Records, Settlement
 from carpark.records import connection as connection_module
+from carpark.records.connection import connect
+from carpark.records.redis import RedisRecords
+from tests.support.conformance.join import NON_BMP, outcomes
 from tests.support.helpers import eventually, find_free_port
 from tests.support.servers import RedisServer
-from tests.support.stays import entered, exited
+from tests.support.stays import at, entered, exited
+from tests.support.stores import RETENTION, SINKS, Clock, RedisStore, Store
 
-RETENTION = 100.0
 OURS = ["entry_plates", "carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:sinks"]
 OURS.append("carpark:outbox:http-csv")
 
 
 @contextmanager
-def opened(url: str) -> Iterator[tuple[redis.Redis, Records]]:
+def opened(url: str) -> Iterator[tuple[redis.Redis, RedisRecords]]:
     client = connect(url)
-    records = Records(client, RETENTION, ["http-csv"])
+    records = RedisRecords(client, RETENTION, ["http-csv"])
     yield client, records
     records.close()
 
@@ -61,7 +66,11 @@ def test_a_redis_that_is_not_there_is_said_quickly_and_in_one_line() -> None:
             records.counts,
             records.inside,
             records.undelivered,
-            records.ping,
+            records.forgotten,
+            records.now,
+            records.snapshot,
+            lambda: list(records.vehicles()),
+            lambda: list(records.known([("entry", "e1")])),
         ]
         for step in steps:
             started = time.monotonic()
@@ -165,3 +174,128 @@ def test_two_clients_at_once_come_to_one_summary_per_stay(redis_url: str) -> Non
             assert sum(future.result() for future in racing) == len(entries[start:end])
         assert one.counts()["summaries"] == 200
         assert one.inside() == 0
+
+
+@pytest.fixture
+def store(redis_store: RedisStore) -> Store:
+    return redis_store
+
+
+@pytest.fixture
+def client(redis_store: RedisStore) -> Any:
+    return redis_store.client
+
+
+def hash_of(client: redis.Redis, plate: str) -> dict[str, str]:
+    return cast(dict[str, str], client.hgetall(plate))
+
+
+class TestRecordOfAPlate:
+    """What people type to look inside."""
+
+    def test_while_inside_it_has_the_entry_and_never_expires(self, client: redis.Redis, records: Records) -> None:
+        entry = entered("e1", microseconds=5)
+        assert records.record([entry]) == [Recorded("entry/e1", Outcome.RECORDED)]
+        record = hash_of(client, "B123")
+        assert record["entry_time"] == at(5)
+        assert json.loads(record["parking_enter_data"]) == entry.to_dict()
+        assert "parking_exit_data" not in record
+        assert client.smembers("entry_plates") == {"B123"}
+        assert client.ttl("B123") == -1
+
+    def test_a_finished_stay_has_both_events_and_lasts_for_the_retention(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        entry, exit_ = entered("e1", microseconds=5), exited("x1", microseconds=1_500_006)
+        recorded = records.record([entry, exit_])
+        assert outcomes(recorded) == ["recorded", "matched"]
+        summary = recorded[1].summary
+        assert summary
+        assert summary.to_dict() == {
+            "id": "x1",
+            "vehicle_plate": "B123",
+            "entry_date_time": at(5),
+            "exit_date_time": at(1_500_006),
+            "duration": 1.500001,
+        }
+        assert records.undelivered() == len(SINKS)
+        record = hash_of(client, "B123")
+        assert record["entry_time"] == at(5)
+        assert record["parking_enter_data"] == entry.to_json()
+        assert record["parking_exit_data"] == exit_.to_json()
+        assert client.smembers("entry_plates") == set()
+        assert RETENTION - 5 < client.ttl("B123") <= RETENTION
+
+    def test_an_exit_before_its_entry_leaves_the_same_record(self, client: redis.Redis, records: Records) -> None:
+        entry, exit_ = entered("e1", microseconds=5), exited("x1", microseconds=6)
+        records.record([entry, exit_])
+        usual = hash_of(client, "B123")
+        client.flushdb()
+        recorded = records.record([exit_, entry])
+        assert outcomes(recorded) == ["unmatched", "matched"]
+        assert recorded[1].key == "entry/e1"
+        assert recorded[1].summary
+        assert recorded[1].summary.id == "x1"
+        assert hash_of(client, "B123") == usual
+        assert RETENTION - 5 < client.ttl("B123") <= RETENTION
+
+    def test_an_unmatched_exit_is_kept_for_the_retention(self, client: redis.Redis, records: Records) -> None:
+        exit_ = exited("x1", microseconds=6)
+        assert records.record([exit_]) == [Recorded("exit/x1", Outcome.UNMATCHED)]
+        record = hash_of(client, "B123")
+        assert record["parking_exit_data"] == exit_.to_json()
+        assert "entry_time" not in record
+        assert "parking_enter_data" not in record
+        assert client.smembers("entry_plates") == set()
+        assert RETENTION - 5 < client.ttl("B123") <= RETENTION
+
+    def test_further_fields_are_kept_in_the_json_and_stay_out_of_the_summary(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        further: dict[str, Any] = {
+            "lane": 2,
+            "vehicle": {"colour": f"grün {NON_BMP}", "axles": [1, 2.5, None]},
+            "kind": "?",
+            "self": 1,
+        }
+        recorded = records.record([entered("e1", **further), exited("x1", **further)])
+        record = hash_of(client, "B123")
+        for name in ("parking_enter_data", "parking_exit_data"):
+            assert json.loads(record[name]).items() >= further.items()
+        assert recorded[1].summary
+        assert not recorded[1].summary.to_dict().keys() & further.keys()
+
+    @pytest.mark.slow
+    def test_there_are_a_handful_of_keys_however_many_events_came(
+        self, client: redis.Redis, records: Records, clock: Clock
+    ) -> None:
+        for start in range(0, 5000, 250):
+            events: list[Event] = []
+            for n in range(start, start + 250):
+                events += [entered(f"e{n}", f"P{n % 10}", 2 * n), exited(f"x{n}", f"P{n % 10}", 2 * n + 1)]
+            records.record(events)
+        keys = {key for key in client.scan_iter() if not key.startswith("P")}
+        outboxes = {f"carpark:outbox:{sink}" for sink in SINKS}
+        assert keys == {"carpark:counts", "carpark:seen:entry", "carpark:seen:exit", "carpark:sinks", *outboxes}
+        assert records.counts()["summaries"] == 5000
+
+    def test_a_key_of_another_kind_spoils_only_the_events_of_its_plate(
+        self, client: redis.Redis, records: Records
+    ) -> None:
+        client.set("SPOILT", "by hand")
+        events: list[Event] = [entered("e1"), entered("e2", "SPOILT"), exited("x2", "SPOILT"), exited("x1")]
+        recorded = records.record(events)
+        assert [effect.outcome for effect in recorded] == [Outcome.RECORDED, None, None, Outcome.MATCHED]
+        for effect in recorded[1:3]:
+            assert "WRONGTYPE" in effect.error
+            assert effect.summary is None
+        counts = records.counts()
+        assert counts == {"entry/recorded": 1, "exit/matched": 1, "summaries": 1}
+        assert client.get("SPOILT") == "by hand"
+        client.delete("SPOILT")
+        assert [str(effect.outcome) for effect in records.record(events)] == [
+            "duplicate",
+            "recorded",
+            "matched",
+            "duplicate",
+        ]

@@ -12,16 +12,18 @@ from carpark.backend.gate import MARKED_EVERY, STANDSTILL, Gate
 from carpark.broker.lanes import Held
 from carpark.domain.events import Event, VehicleExited
 from carpark.errors import RecordsUnavailable
-from carpark.records import ExitsHeld, Recorded, Records
+from carpark.records import ExitsHeld, Recorded
+from carpark.records.memory import MemoryRecords, Store
 from tests.support.stays import exited
 
 SECOND = 1_000_000
 
 
-class Entries(Records):
+class Entries(MemoryRecords):
     """Stands for the records: how far the entries have come is what the test says."""
 
     def __init__(self) -> None:
+        super().__init__(Store(), 1)
         self.last, self.reached, self.lists, self.away = "", "", 0, False
         self.asked: list[tuple[str, str]] = []
 

@@ -15,7 +15,7 @@ from carpark.backend.relay import Relay, Route
 from carpark.domain.events import StaySummary
 from carpark.errors import SummaryRefused
 from carpark.plugins import Sink
-from carpark.records import Backlog, Batch, Outbox, Records, connect, forget_memory
+from carpark.records import Backlog, Batch, Outbox, forget_memory, open_records
 from carpark.settings import Settings
 from tests.support.helpers import eventually
 from tests.support.stays import entered, exited
@@ -50,7 +50,7 @@ class Desk:
         self.now = 1_764_000_000.0
         self.sink, self.dead = Shelf(), list[tuple[Message[Any], str]]()
         self.stopping = threading.Event()
-        self.records = Records(connect(RECORDS), 100, ("shelf",), lambda: self.now)
+        self.records = open_records(RECORDS, 100, ("shelf",), lambda: self.now)
         self.outbox: Outbox = self.records.outbox("shelf")
         self.route = Route("shelf", self.sink, settings, self.bury, Meter(["shelf"]), lambda name: None, self.stopping)
         self.route._outbox = self.outbox
@@ -305,7 +305,7 @@ def test_one_batch_is_in_hand_at_a_time_and_a_lease_that_is_over_gives_the_same_
     hanging.start()
     eventually(lambda: desk.sink.calls)
     desk.record("2")
-    other = Records(connect(RECORDS), 100, ("shelf",), lambda: desk.now).outbox("shelf")
+    other = open_records(RECORDS, 100, ("shelf",), lambda: desk.now).outbox("shelf")
     assert other.take(10) == pytest.approx(10, abs=0.01), "sink_timeout and 5 s"
     desk.now += 10.5
     batch = other.take(10)
@@ -365,7 +365,7 @@ def test_no_sink_waits_for_another(make_settings: Callable[..., Settings]) -> No
     sinks = {"hangs": Shelf(), "fails": Shelf(), "well": Shelf()}
     sinks["hangs"].open.clear()
     sinks["fails"].error = OSError("away")
-    records = Records(connect(RECORDS), 100, tuple(sinks))
+    records = open_records(RECORDS, 100, tuple(sinks))
     relay = Relay(make_settings(), sinks, lambda: records, lambda message, why: None, Meter(tuple(sinks)))
     relay.start()
     for number in range(3):
@@ -382,7 +382,7 @@ def test_no_sink_waits_for_another(make_settings: Callable[..., Settings]) -> No
 def test_a_stop_ends_the_call_in_hand_and_settles_it(make_settings: Callable[..., Settings]) -> None:
     sink = Shelf()
     sink.open.clear()
-    records = Records(connect(RECORDS), 100, ("shelf",))
+    records = open_records(RECORDS, 100, ("shelf",))
     relay = Relay(make_settings(), {"shelf": sink}, lambda: records, lambda message, why: None, Meter(["shelf"]))
     records.record([entered("1"), exited("1")])
     relay.start()

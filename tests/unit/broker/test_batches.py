@@ -157,7 +157,13 @@ def test_garbage_among_a_batch_is_dead_lettered_alone(run: Callable[..., Running
 def test_an_event_that_the_records_refuse_leaves_the_batch(run: Callable[..., Running]) -> None:
     bodies = entries(20)
     running = run(bodies)
-    running.backend.records._client.set("P7", "not a hash")
+    record = running._record
+
+    def refuse(entries: Sequence[Event], partition: int) -> list[Recorded]:
+        there = iter(record([entry for entry in entries if entry.id != "7"], partition))
+        return [Recorded("entry/7", None, error="WRONGTYPE") if each.id == "7" else next(there) for each in entries]
+
+    running._record = refuse
     assert running.finish(19)["dead"] == 1
     [letter] = running.broker.dead["vehicle_entry"]
     assert letter.body == bodies[7]

@@ -1,20 +1,16 @@
-"""Who is inside, on the lot of one process and on the in-process store."""
+"""Who is inside, on the lot of one process."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
-import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.records import Records, connect, forget_memory
 from generators.lot import LocalLot, Refusal
-from generators.redis_lot import RedisLot
 from tests.support.generating import HandClock
-from tests.support.lots import RETENTION, EveryLot, EverySharedLot, World
+from tests.support.lots import EveryLot, World
 
 
 class TestLocalLot(EveryLot):
@@ -46,18 +42,3 @@ class TestLocalLot(EveryLot):
             return [lot.leave("") for _ in range(100)]
 
         assert day() == day()
-
-
-class TestMemoryLot(EverySharedLot):
-    @pytest.fixture
-    def client(self) -> Iterator[redis.Redis]:
-        client = connect("memory://lots")
-        yield client
-        client.close()
-        forget_memory("memory://lots")
-
-    @pytest.fixture
-    def world(self, client: redis.Redis) -> World:
-        clock = HandClock()
-        records = Records(client, RETENTION, [], lambda: clock.now().timestamp())
-        return World(RedisLot(client, clock, capacity=10, retention=RETENTION), clock, records)

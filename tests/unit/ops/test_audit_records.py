@@ -19,7 +19,7 @@ from rich.console import Console
 from carpark.backend.relay import letter
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, format_time
 from carpark.ops.audit.queued import Message
-from carpark.records import Batch, Records, Settlement, connect, forget_memory
+from carpark.records import Batch, Records, Settlement, forget_memory, open_records
 from tests.support.audited import Day, stay, summaries_of, wrongs
 from tests.support.stays import at, entered, exited
 
@@ -34,7 +34,7 @@ def day(tmp_path: Path) -> Day:
 @pytest.fixture
 def records() -> Iterator[Records]:
     """The records that the audit is given, with one sink."""
-    records = Records(connect(URL), 3600, ["http-csv"])
+    records = open_records(URL, 3600, ["http-csv"])
     yield records
     records.close()
     forget_memory(URL)
@@ -186,7 +186,7 @@ def test_what_a_sink_has_not_got_that_is_not_read_back_is_undelivered_too(day: D
     message = ("carpark_work.XQ", letter("webhook", summaries_of(stay(0))[0]).encode())
     assert day.verdict().sentence().startswith("nothing lost")
     from_queue = day.verdict(messages=[message, message])
-    Records(connect(URL), 3600, ["webhook"]).record(stay(0))
+    open_records(URL, 3600, ["webhook"]).record(stay(0))
     from_records = day.verdict(redis_url=URL)
     for verdict in (from_queue, from_records):
         assert verdict.ok
@@ -207,7 +207,7 @@ def test_what_waits_waits_alone_is_in_a_batch_or_given_up_is_undelivered(day: Da
 
 
 def test_a_sink_that_no_worker_has_is_named_with_number_and_age(day: Day, records: Records) -> None:
-    Records(connect(URL), 3600, ["gone"]).record(stay(0))
+    open_records(URL, 3600, ["gone"]).record(stay(0))
     settle(records)
     day.publish(stay(0))
     day.summarise([])
@@ -272,7 +272,7 @@ def test_whenever_plates_are_forgotten_the_audit_accounts_for_everything(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     day = Day(tmp_path_factory.mktemp("day"))
-    records = Records(connect(URL), 3600, ["http-csv"])
+    records = open_records(URL, 3600, ["http-csv"])
     try:
         plates = ("ONE", "TWO")
         drawn = data.draw(st.lists(st.tuples(st.sampled_from(plates), st.sampled_from([entered, exited])), max_size=30))

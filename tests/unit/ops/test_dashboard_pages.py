@@ -13,7 +13,8 @@ from carpark.broker.stub import Letter
 from carpark.errors import BrokerUnavailable, InvalidSetting, RecordsUnavailable
 from carpark.ops.dashboard import make_app, mount_dashboard
 from carpark.ops.dashboard.stub import StubInterface
-from carpark.records import Batch, Records, Settlement, connect, forget_memory
+from carpark.records import Batch, Records, Settlement, forget_memory, open_records
+from carpark.records.memory import MemoryRecords, Store
 from carpark.settings import Settings
 from tests.support.audited import stay
 from tests.support.dashboards import CSRF, Pages, broker_with, text_of
@@ -271,7 +272,7 @@ def park(make_settings: MakeSettings) -> Iterator[tuple[Pages, StubBroker, Recor
     """The pages over records of this process with two sinks; what time it is can be set."""
     now = [1000.0]
     settings = make_settings(redis_url="memory://dashboard-page", sinks="http-csv,webhook")
-    records = Records(connect(settings.redis_url), settings.retention, settings.sinks, lambda: now[0])
+    records = open_records(settings.redis_url, settings.retention, settings.sinks, lambda: now[0])
     broker = broker_with()
     yield Pages(make_app(settings, StubInterface(broker), records)), broker, records, now
     forget_memory("memory://dashboard-page")
@@ -332,7 +333,7 @@ def test_a_sink_that_fails_says_what_waits_how_often_it_was_tried_and_when_it_is
 
 def test_a_sink_that_no_worker_has_is_named_with_number_age_and_the_way_out(park: Park) -> None:
     pages, _, _, now = park
-    old = Records(connect("memory://dashboard-page"), 3600, ["gone"], lambda: now[0])
+    old = open_records("memory://dashboard-page", 3600, ["gone"], lambda: now[0])
     old.record(stay(1))
     old.outbox("gone").take(5)
     now[0] += 34
@@ -348,11 +349,11 @@ def test_a_sink_that_no_worker_has_is_named_with_number_age_and_the_way_out(park
 
 
 def test_records_that_are_away_are_a_page_that_says_so(make_settings: MakeSettings) -> None:
-    class Away(Records):
+    class Away(MemoryRecords):
         def counts(self) -> dict[str, int]:
             raise RecordsUnavailable("Redis: connection refused")
 
-    away = Away(connect("memory://dashboard-away"), 1, ())
+    away = Away(Store(), 1)
     answer = Pages(make_app(make_settings(), StubInterface(broker_with()), away)).get("/carpark")
     assert answer.status_code == 503
     assert "Redis: connection refused" in text_of(answer)

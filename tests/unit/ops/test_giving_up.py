@@ -9,7 +9,7 @@ import pytest
 from dramatiq.message import Message
 
 from carpark.ops.dashboard.giving_up import BATCH, LEASE, give_up
-from carpark.records import Batch, Outbox, Records, Settlement, connect, forget_memory
+from carpark.records import Batch, Outbox, Settlement, forget_memory, open_records
 from tests.support.audited import stay
 
 URL = "memory://giving-up"
@@ -57,7 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def outbox(clock: Clock) -> Iterator[Outbox]:
-    records = Records(connect(URL), 3600, ["webhook"], clock)
+    records = open_records(URL, 3600, ["webhook"], clock)
     records.record([event for number in range(COUNT) for event in stay(number)])
     yield records.outbox("webhook")
     records.close()

@@ -1,19 +1,13 @@
-"""The outbox: each finished stay is in it once for each sink, and leaves it once; and the counts beside it."""
+"""What both implementations of the records promise of the outbox, and of exits that wait for entries."""
 
 from __future__ import annotations
 
-import random
-
 import pytest
-import redis
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from carpark.domain.events import Event
-from carpark.records import Batch, ExitsHeld, Outcome, Records, Settlement, connect, forget_memory
-from tests.integration.records.conftest import RETENTION, SINKS, Clock
+from carpark.records import Batch, ExitsHeld, Outcome, Records, Settlement
 from tests.support.stays import at, entered, exited
+from tests.support.stores import SINKS, Clock, Store
 
 
 def _take(records: Records, sink: str = "http-csv", lease: float = 10) -> Batch:
@@ -26,8 +20,8 @@ def _ids(batch: Batch) -> list[str]:
     return [summary.id for summary in batch.summaries]
 
 
-class TestOutbox:
-    """The step that finishes a stay puts it into the outbox of each sink."""
+class OutboxConformance:
+    """The step that finishes a stay puts it into the outbox of each sink; it leaves each once."""
 
     def test_each_sink_has_a_stay_once_whatever_is_repeated(self, records: Records) -> None:
         stay: list[Event] = [entered("e1"), exited("x1")]
@@ -50,19 +44,19 @@ class TestOutbox:
         assert summary == recorded.summary
         assert (summary.id, summary.vehicle_plate, summary.duration) == ('x/1 "ü"', "B1", 1e-06)
 
-    def test_without_sinks_nothing_is_kept_for_them(self, client: redis.Redis, clock: Clock) -> None:
-        records = Records(client, RETENTION, (), clock)
+    def test_without_sinks_nothing_is_kept_for_them(self, store: Store, clock: Clock) -> None:
+        records = store.open((), clock)
         recorded = records.record([entered("e1"), exited("x1")])
         assert recorded[1].outcome is Outcome.MATCHED
         assert recorded[1].summary
         assert records.undelivered() == 0
 
     def test_what_waits_for_a_sink_that_nobody_has_any_more_is_still_known(
-        self, client: redis.Redis, clock: Clock, records: Records
+        self, store: Store, clock: Clock, records: Records
     ) -> None:
         records.record([entered("e1"), exited("x1")])
         clock.now += 60
-        left = Records(client, RETENTION, ("http-csv",), clock).backlogs()
+        left = store.open(("http-csv",), clock).backlogs()
         assert [(each.sink, each.waiting, each.age, each.asked) for each in left] == [
             ("http-csv", 1, 60.0, None),
             ("sqlite", 1, 60.0, None),
@@ -103,12 +97,12 @@ class TestOutbox:
         assert (counted, following) == ((1, 0, 0), -1), "nothing waits"
 
     def test_a_circuit_breaker_is_open_for_all_relays_and_after_a_restart(
-        self, client: redis.Redis, clock: Clock, records: Records
+        self, store: Store, clock: Clock, records: Records
     ) -> None:
         records.record([entered("e1"), exited("x1")])
         outbox = records.outbox("http-csv")
         outbox.settle(_take(records), Settlement(error="down", delay=30))
-        restarted = Records(client, RETENTION, SINKS, clock)
+        restarted = store.open(clock=clock)
         assert restarted.outbox("http-csv").take(10) == pytest.approx(30, abs=0.01)
         clock.now += 30.01
         batch = _take(restarted)
@@ -146,8 +140,20 @@ class TestOutbox:
         outbox.settle(_take(records), Settlement(delivered=None))
         assert _ids(_take(records)) == ["x2"]
 
+    def test_everything_that_waits_can_be_read_whatever_its_state(self, records: Records) -> None:
+        for number in range(10):
+            records.record([entered(f"e{number}", f"P{number}"), exited(f"x{number}", f"P{number}")])
+        outbox = records.outbox("sqlite")
+        batch = outbox.take(10, 6)
+        assert isinstance(batch, Batch)
+        outbox.settle(batch, Settlement(delivered=["x0"], dead=["x1"], alone={"x2": 5}))
+        states = {summary.id: state for summary, state in outbox.stays()}
+        assert states == {"x1": "dead"} | {f"x{number}": "waiting" for number in range(2, 10)}
+        backlog = outbox.backlog()
+        assert (backlog.waiting, backlog.alone, backlog.dead, backlog.undelivered) == (8, 1, 1, 9)
 
-class TestExitsWait:
+
+class GateConformance:
     """Exits do not overtake entries: how far these have come is written by the step that records them."""
 
     def test_an_exit_waits_until_its_marker_is_reached(self, records: Records) -> None:
@@ -194,10 +200,6 @@ class TestExitsWait:
         assert records.record_exits([exited("x2", "C2", 9)], at(6), "another", 2)[0].outcome == "matched"
         assert records.record_exits([exited("x0", "C0", 9)], at(6), "another")[0].outcome == "matched"
 
-
-class TestCounts:
-    """Each event counts once, in the step that records it."""
-
     def test_rejected_messages_are_counted_by_their_queue(self, records: Records) -> None:
         for kind in ("entry", "exit", "exit"):
             records.reject(kind)
@@ -207,155 +209,8 @@ class TestCounts:
         assert records.record([]) == []
         assert not any(records.counts().values())
 
-    def test_a_key_of_another_kind_spoils_only_the_events_of_its_plate(
-        self, client: redis.Redis, records: Records
-    ) -> None:
-        client.set("SPOILT", "by hand")
-        events: list[Event] = [entered("e1"), entered("e2", "SPOILT"), exited("x2", "SPOILT"), exited("x1")]
-        recorded = records.record(events)
-        assert [effect.outcome for effect in recorded] == [Outcome.RECORDED, None, None, Outcome.MATCHED]
-        for effect in recorded[1:3]:
-            assert "WRONGTYPE" in effect.error
-            assert effect.summary is None
-        counts = records.counts()
-        assert counts == {"entry/recorded": 1, "exit/matched": 1, "summaries": 1}
-        assert client.get("SPOILT") == "by hand"
-        client.delete("SPOILT")
-        assert [str(effect.outcome) for effect in records.record(events)] == [
-            "duplicate",
-            "recorded",
-            "matched",
-            "duplicate",
-        ]
-
-
-@pytest.mark.parametrize("retention", [1.0, 0.0001, 1e9])
-def test_any_retention_is_one_that_the_store_takes(client: redis.Redis, retention: float) -> None:
-    records = Records(client, retention, SINKS)
-    recorded = records.record([entered("e1"), exited("x1", microseconds=1), exited("x2", "C1")])
-    assert [effect.error for effect in recorded] == ["", "", ""]
-
-
-class OutboxMachine(RuleBasedStateMachine):
-    """Stays finish, relays take and settle in any order, leases end, given-up ones come back; none is lost or twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.url = "memory://machine"
-        self.clock = Clock()
-        self.records = Records(connect(self.url), RETENTION, ("sink",), self.clock)
-        self.outbox = self.records.outbox("sink")
-        self.finished = 0
-        self.delivered: list[str] = []
-        self.dead: set[str] = set()
-        self.in_hand: list[Batch] = []
-        self.leased_until = 0.0
-
-    def teardown(self) -> None:
-        forget_memory(self.url)
-
-    @rule(count=st.integers(1, 5))
-    def finish(self, count: int) -> None:
-        ids = [f"{self.finished + each}" for each in range(count)]
-        self.records.record([event for id_ in ids for event in (entered(id_, id_), exited(id_, id_))])
-        self.finished += count
-
-    @rule(most=st.integers(1, 4))
-    def take(self, most: int) -> None:
-        self.taken(self.outbox.take(10, most))
-
-    def taken(self, batch: Batch | float) -> None:
-        if isinstance(batch, Batch):
-            assert self.clock.now >= self.leased_until, "one batch is in hand at a time"
-            assert not {*_ids(batch)} & ({*self.delivered} | self.dead)
-            if self.in_hand and self.in_hand[-1].number == batch.number:
-                assert {*_ids(batch)} <= {*_ids(self.in_hand[-1])}, "a retry offers the same members, or what is left"
-            self.in_hand.append(batch)
-            self.leased_until = self.clock.now + 10
-
-    @precondition(lambda self: self.in_hand)
-    @rule(
-        which=st.integers(-3, -1),
-        chance=st.randoms(use_true_random=False),
-        delay=st.sampled_from([0, 5]),
-        goes_on=st.booleans(),
-    )
-    def settle(self, which: int, chance: random.Random, delay: float, goes_on: bool) -> None:
-        batch = self.in_hand[max(which, -len(self.in_hand))]
-        became = Settlement(delay=delay, error="down" if delay else "")
-        for id_ in _ids(batch):
-            chance.choice(
-                [
-                    lambda id_: became.delivered.append(id_) if became.delivered is not None else None,
-                    became.dead.append,
-                    lambda id_: became.alone.update({id_: 5.0}),
-                    became.last.append,
-                    lambda id_: None,
-                ]
-            )(id_)
-        before = {summary.id: state for summary, state in self.outbox.stays()}
-        following: Batch | float = 0.0
-        if goes_on:
-            counted, following = self.outbox.settle_and_take(batch, became, 10, 3)
-        else:
-            counted = self.outbox.settle(batch, became)
-        after = {summary.id: state for summary, state in self.outbox.stays()}
-        gone, died = (
-            before.keys() - after.keys(),
-            {id_ for id_ in after if (before[id_], after[id_]) != (after[id_],) * 2},
-        )
-        assert counted[0] == len(gone)
-        assert counted[2] == len(died)
-        assert gone <= {*(became.delivered or ())}
-        assert died <= {*became.dead}
-        self.delivered += gone
-        self.dead |= died
-        if batch is self.in_hand[-1]:
-            self.leased_until = self.clock.now
-        self.taken(following)
-
-    @rule(seconds=st.sampled_from([1.0, 6.0, 11.0]))
-    def wait(self, seconds: float) -> None:
-        self.clock.now += seconds
-
-    @precondition(lambda self: self.dead)
-    @rule(chance=st.randoms(use_true_random=False))
-    def put_back(self, chance: random.Random) -> None:
-        id_ = chance.choice(sorted(self.dead))
-        [summary] = [summary for summary, _ in self.outbox.stays() if summary.id == id_]
-        assert self.outbox.put_back(summary)
-        assert not self.outbox.put_back(summary)
-        self.dead.discard(id_)
-
-    @invariant()
-    def each_is_somewhere_once(self) -> None:
-        there = [summary.id for summary, _ in self.outbox.stays()]
-        assert sorted(there + self.delivered) == sorted(f"{number}" for number in range(self.finished))
-        backlog = self.outbox.backlog()
-        assert backlog.undelivered == len(there)
-        assert backlog.dead == len(self.dead)
-
-
-@pytest.mark.slow
-class TestOutboxMachine(OutboxMachine.TestCase):  # type: ignore[misc]
-    """In this process; what a real Redis does with the same script is tested above, one by one."""
-
-    settings = hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None)
-
-
-@pytest.fixture
-def ten(records: Records) -> Records:
-    for number in range(10):
-        records.record([entered(f"e{number}", f"P{number}"), exited(f"x{number}", f"P{number}")])
-    return records
-
-
-def test_everything_that_waits_can_be_read_whatever_its_state(ten: Records, clock: Clock) -> None:
-    outbox = ten.outbox("sqlite")
-    batch = outbox.take(10, 6)
-    assert isinstance(batch, Batch)
-    outbox.settle(batch, Settlement(delivered=["x0"], dead=["x1"], alone={"x2": 5}))
-    states = {summary.id: state for summary, state in outbox.stays()}
-    assert states == {"x1": "dead"} | {f"x{number}": "waiting" for number in range(2, 10)}
-    backlog = outbox.backlog()
-    assert (backlog.waiting, backlog.alone, backlog.dead, backlog.undelivered) == (8, 1, 1, 9)
+    @pytest.mark.parametrize("retention", [1.0, 0.0001, 1e9])
+    def test_any_retention_is_one_that_the_store_takes(self, store: Store, retention: float) -> None:
+        records = store.open(retention=retention)
+        recorded = records.record([entered("e1"), exited("x1", microseconds=1), exited("x2", "C1")])
+        assert [effect.error for effect in recorded] == ["", "", ""]
