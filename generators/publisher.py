@@ -5,20 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-import pika
-import pika.exceptions
 from pika import spec
+from pika.exceptions import AMQPConnectionError
 
 from carpark.domain.events import Event
 from carpark.domain.routing import queue_for
 from carpark.errors import BrokerUnavailable
-from carpark.rabbitmq.connection import NO_AMQP_ERRORS, explain, resolvable
+from carpark.rabbitmq.connection import connected, connection_parameters, explain, resolvable, unavailable
+from carpark.rabbitmq.outage import RABBITMQ, Outage, backoff
+from carpark.rabbitmq.publishing import ConfirmingPublisher, Outgoing
 from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, declare_queues
-from carpark.settings.values import mask_url
-from carpark.web.ports import cause_of
-from generators.link import Letter, Link, connection_parameters
+from carpark.settings.values import mask_urls
 from generators.wire import message_body
 
 BACKOFF_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
@@ -26,8 +25,7 @@ GRACE_SECONDS = 3.0
 """How long a requested stop still waits for the broker."""
 _GLANCE_SECONDS = 0.2
 _AWAY, _REFUSES = "is away", "refuses"
-_BACK = {_AWAY: ("RabbitMQ", "back"), _REFUSES: ("RabbitMQ", "back"), "": ("the queue", "there")}
-"""What was waited for, by how the problem begins, and how it is when there is none."""
+_MISSING = "has no "
 
 
 class Publisher(ABC):
@@ -84,15 +82,12 @@ class RabbitmqPublisher(Publisher):
         queue_type: str = CLASSIC,
         partitions: int = 1,
     ) -> None:
-        self._parameters = connection_parameters(urls, name)
-        self._shown = ";".join(mask_url(url) for url in urls.split(";"))
+        self._urls, self._name, self._parameters = urls, name, connection_parameters(urls, name)
         self._queue_type, self._partitions = queue_type, partitions
         self._stop = stop
-        self._say = say
-        self._link: Link | None = None
+        self._say, self._outage = say, Outage(say, was_there=True)
+        self._publisher: ConfirmingPublisher | None = None
         self._connected_once = False
-        self._problem: str | None = None  # how it begins
-        self._since = 0.0
         self._deadline: float | None = None
 
     def publish(self, events: Sequence[Event]) -> int:
@@ -108,9 +103,9 @@ class RabbitmqPublisher(Publisher):
             QueueMismatch: A queue was missing and cannot be declared as the backend declares it.
             BrokerUnavailable: RabbitMQ refuses user, password or virtual host.
         """
-        letters = [(queue_for(event, self._partitions), message_body(event)) for event in events]
-        left = dict(enumerate(letters))
-        pauses = self._pauses()
+        messages = [Outgoing(queue_for(event, self._partitions), message_body(event)) for event in events]
+        left = dict(enumerate(messages))
+        pauses = backoff(*BACKOFF_SECONDS)
         while left:
             problem = self._send(left)
             if not left:
@@ -122,37 +117,37 @@ class RabbitmqPublisher(Publisher):
                 self._wait_for(problem, len(left))
                 self.holding()
                 self._stop.wait(next(pauses)) if not self._stop.is_set() else time.sleep(_GLANCE_SECONDS)
-        self._back()
+        self._outage.end()
         return len(events)
 
     def close(self) -> None:
         """Close the connection."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
 
-    def _send(self, left: dict[int, Letter]) -> str:
+    def _send(self, left: dict[int, Outgoing]) -> str:
         """Send what is left, take out what is confirmed, and tell what went wrong (nothing: try again at once)."""
-        link = self._open()
-        if link is None:
+        publisher = self._open()
+        if publisher is None:
             return _away("it does not answer")
-        if link.is_closed():
-            return self._lost(link)
+        if publisher.is_closed():
+            return self._lost(publisher)
         places = list(left)
-        link.send([left[place] for place in places])
-        while not link.wait(_GLANCE_SECONDS):
-            if link.blocked:
+        publisher.send([left[place] for place in places])
+        while not publisher.wait(_GLANCE_SECONDS):
+            if publisher.blocked:
                 self._wait_for(_away("it has blocked its publishers: out of memory or disk"), len(left))
                 self.holding()
             if self._give_up():
                 break
-        confirmed, missing = link.outcome()
+        confirmed, missing = publisher.outcome()
         for place in confirmed:
             del left[places[place]]
-        if link.is_closed():
-            is_missing = _is_answer(link.reason, spec.NOT_FOUND)
-            problem = self._lost(link)
-            return self._declare({queue for queue, _ in left.values()}) if is_missing else problem
+        if publisher.is_closed():
+            is_missing = getattr(publisher.reason, "reply_code", None) == spec.NOT_FOUND
+            problem = self._lost(publisher)
+            return self._declare({message.queue for message in left.values()}) if is_missing else problem
         if missing:
             return self._declare(missing)
         if left:
@@ -162,62 +157,42 @@ class RabbitmqPublisher(Publisher):
             return _away("it does not take messages")
         return ""
 
-    def _open(self) -> Link | None:
-        link = self._link = self._link or Link(resolvable(self._parameters))
-        while not link.wait_open(_GLANCE_SECONDS):
+    def _open(self) -> ConfirmingPublisher | None:
+        publisher = self._publisher = self._publisher or ConfirmingPublisher(resolvable(self._parameters))
+        while not publisher.wait_open(_GLANCE_SECONDS):
             if self._give_up():
                 self.close()
                 return None
-        self._connected_once = self._connected_once or not link.is_closed()
-        return link
+        self._connected_once = self._connected_once or not publisher.is_closed()
+        return publisher
 
-    def _lost(self, link: Link) -> str:
+    def _lost(self, publisher: ConfirmingPublisher) -> str:
         self.close()
-        causes = [_cause(error) for error in getattr(link.reason, "exceptions", [link.reason])]
-        refused = (
-            pika.exceptions.AuthenticationError,
-            pika.exceptions.ProbableAuthenticationError,
-            pika.exceptions.ProbableAccessDeniedError,
-        )
-        for cause in causes:
-            # Waiting for a password to become right helps nobody; later on it may be a broker that is starting.
-            if isinstance(cause, refused) and not self._connected_once:
-                raise BrokerUnavailable(
-                    f"RabbitMQ at {self._shown} refuses user, password or virtual host ({cause_of(cause)}); "
-                    "check CARPARK_BROKER_URL",
-                    refuses=True,
-                )
-        if link.reason is not None and _is_answer(link.reason, spec.ACCESS_REFUSED):
-            return f"{_REFUSES} ({explain(link.reason)[0]})"
-        return _away(cause_of(causes[-1]) if causes[-1] else "connection lost")
+        reason = publisher.reason or AMQPConnectionError("connection lost")
+        error = unavailable(self._urls, reason)
+        # Waiting for a password to become right helps nobody; later on it may be a broker that is starting.
+        if error.refuses and not self._connected_once:
+            raise error
+        return f"{_REFUSES if error.refuses else _AWAY} ({explain(reason)[0]})"
 
     def _declare(self, queues: set[str]) -> str:
         names = f"queue {', '.join(sorted(queues))}"
         try:
-            with pika.BlockingConnection(resolvable(self._parameters)) as connection:
-                for queue in sorted(queues):
-                    declare_queues(connection.channel(), (queue,), self._queue_type)
-        except (pika.exceptions.AMQPError, *NO_AMQP_ERRORS) as error:
-            if _is_answer(error, spec.ACCESS_REFUSED):
-                return f"has no {names} behind {EXCHANGE}, and this user may not declare it: start `carpark queues`"
-            return _away(f"{names} is missing and cannot be declared: {cause_of(error)}")
+            with connected(self._urls, self._name) as connection:
+                declare_queues(connection.channel(), sorted(queues), self._queue_type)
+        except BrokerUnavailable as error:
+            if error.refuses:
+                return f"{_MISSING}{names} behind {EXCHANGE}, and this user may not declare it: start `carpark queues`"
+            return _away(f"{names} is missing and cannot be declared: {explain(error.__cause__ or error)[0]}")
         self._say(f"{names} was missing, or not bound to {EXCHANGE}; declared it")
         return ""
 
     def _wait_for(self, problem: str, count: int) -> None:
         """Say what is waited for, once until it is something else."""
-        beginning = next(each for each in _BACK if problem.startswith(each))
-        if self._problem != beginning:
-            self._problem = beginning
-            self._since = self._since or time.monotonic()
-            events = "1 event is" if count == 1 else f"{count} events are"
-            self._say(f"RabbitMQ at {self._shown} {problem}; {events} kept and sent when it is {_BACK[beginning][1]}")
-
-    def _back(self) -> None:
-        if self._problem is not None:
-            who, now = _BACK[self._problem]
-            self._say(f"{who} is {now} after {time.monotonic() - self._since:.1f} s")
-            self._problem, self._since = None, 0.0
+        events = "1 event is" if count == 1 else f"{count} events are"
+        what, now = ("the queue", "there") if problem.startswith(_MISSING) else (RABBITMQ, "back")
+        line = f"RabbitMQ at {mask_urls(self._urls)} {problem}; {events} kept and sent when it is {now}"
+        self._outage.begin(line, problem.partition(" (")[0], what)
 
     def _give_up(self) -> bool:
         if not self._stop.is_set():
@@ -226,22 +201,6 @@ class RabbitmqPublisher(Publisher):
             self._deadline = time.monotonic() + GRACE_SECONDS
         return time.monotonic() >= self._deadline
 
-    @staticmethod
-    def _pauses() -> Iterator[float]:
-        yield from BACKOFF_SECONDS
-        while True:
-            yield BACKOFF_SECONDS[-1]
-
 
 def _away(why_: str) -> str:
     return f"{_AWAY} ({why_})"
-
-
-def _is_answer(error: BaseException | None, code: int) -> bool:
-    return isinstance(error, pika.exceptions.ChannelClosedByBroker) and error.reply_code == code
-
-
-def _cause(error: BaseException | None) -> BaseException | None:
-    while isinstance(inner := getattr(error, "exception", None), BaseException):
-        error = inner
-    return error

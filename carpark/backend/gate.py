@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from dramatiq.errors import BrokerConnectionError
 
-from carpark.broker.lanes import Held
+from carpark.broker.dispatch import MustWait
 from carpark.domain.events import Event, VehicleEntered, format_time, parse_time
 from carpark.domain.routing import partition_queue
 from carpark.records import ExitsHeld, Recorded, Records
@@ -67,7 +67,7 @@ class Gate:
             One effect per exit.
 
         Raises:
-            Held: They have to wait; nothing was recorded.
+            MustWait: They have to wait; nothing was recorded.
             RecordsUnavailable: Redis is not there; recording again later is safe.
         """
         if last > self._speaks_for >= 0 or not self._marker:
@@ -82,7 +82,7 @@ class Gate:
                 return records.record(exits)
         if self._clock() >= self._marked_at + MARKED_EVERY:
             self._publish()
-        raise Held("entries wait that may be earlier")
+        raise MustWait("entries wait that may be earlier")
 
     def _publish(self) -> None:
         """Publish the marker, of which the records know; while RabbitMQ does not take it no standstill is counted."""

@@ -158,14 +158,10 @@ def serve() -> int:
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - the master called
     assert parent.pid is not None  # noqa: S101
-    try:
-        _show(parent.pid, parent.join)
-    except ConfigurationError as error:
-        # The workers have found the port free; somebody took it since.
-        print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - goes into the master's output
+    status = _show(parent.pid, parent.join)
+    if status:  # the workers have found the port free; somebody took it since
         os.kill(parent.pid, signal.SIGTERM)
-        return 2
-    return 0
+    return status
 
 
 def main() -> int:
@@ -175,16 +171,20 @@ def main() -> int:
         The exit status.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the master
+    return _show(int(sys.argv[1]), sys.stdin.read)
+
+
+def _show(master: int, until: Callable[[], object]) -> int:
+    logging.getLogger("waitress").setLevel(logging.ERROR)
     try:
-        _show(int(sys.argv[1]), sys.stdin.read)
+        _show_numbers(master, until)
     except ConfigurationError as error:
-        print(f"carpark: {error}", file=sys.stderr)  # noqa: T201
+        print(f"carpark: {error}", file=sys.stderr)  # noqa: T201 - goes into the master's output
         return 2
     return 0
 
 
-def _show(master: int, until: Callable[[], object]) -> None:
-    logging.getLogger("waitress").setLevel(logging.ERROR)
+def _show_numbers(master: int, until: Callable[[], object]) -> None:
     from prometheus_client import CollectorRegistry
 
     settings = load_settings()

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
@@ -21,13 +21,14 @@ from carpark.backend.meter import Meter
 from carpark.backend.prometheus import Prometheus
 from carpark.backend.relay import Relay
 from carpark.backend.servers import check_servers, is_checked
+from carpark.backend.waiting import Waiting
 from carpark.broker import RabbitmqBroker, StubBroker, make_broker
 from carpark.broker.batches import parts_of
 from carpark.broker.failures import Failures
 from carpark.broker.reading import Marker, RejectedMessage
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited
 from carpark.domain.routing import DELIVER, WORK, event_of, event_queues, is_event_queue, partition_of, partition_queue
-from carpark.errors import CarparkError, ConfigurationError, MessageError, RecordsUnavailable
+from carpark.errors import CarparkError, ConfigurationError, MessageError
 from carpark.failpoints import failpoints
 from carpark.plugins import Plugins
 from carpark.records import Outcome, Recorded, Records, open_records
@@ -36,8 +37,6 @@ from carpark.settings.options import EXIT_USAGE, fail
 from carpark.telemetry import folder
 
 log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 
 class NotRecorded(CarparkError):
@@ -72,7 +71,7 @@ class Backend:
         self._settings = settings
         self._stopping = threading.Event()
         self._records: Records | None = None
-        self._away = False
+        self._waiting = Waiting(self._stopping, "events wait for the records", "the records are back")
         self._sinks = plugins.make_sinks(plugins.context(settings))
         self.meter = Meter(tuple(self._sinks))
         self.prometheus = Prometheus(settings, self.meter)
@@ -104,7 +103,7 @@ class Backend:
     def _gate(self, partition: int) -> Gate:
         entries, exits = (partition_queue(each.queue, partition) for each in (VehicleEntered, VehicleExited))
         mark = partial(self.broker.publish_marker, entries)
-        return Gate(mark, lambda: self.broker.lanes.of(exits).count, partition=partition)
+        return Gate(mark, lambda: self.broker.dispatchers.of(exits).count, partition=partition)
 
     def _processing(self, queue: str) -> Callable[..., None]:
         partition = partition_of(queue)
@@ -125,19 +124,19 @@ class Backend:
             partition: That of their queue.
 
         Raises:
-            Held: They are exits, and entries wait that may be earlier.
+            MustWait: They are exits, and entries wait that may be earlier.
             Retry: The process stops while the records are away; the events stay in their queue.
             NotRecorded: The records refused some events for good; the others are done.
         """
         if isinstance(marker := events[0], Marker):
-            self._when_possible(lambda: self.records.reach(marker.id, partition))
+            self._waiting.until_done(lambda: self.records.reach(marker.id, partition))
             return
         self._process(cast("Sequence[Event]", events), partition)  # a marker goes alone
 
     def _process(self, events: Sequence[Event], partition: int) -> None:
         started = time.perf_counter()
         self._reached("before-record")
-        recorded = self._when_possible(lambda: self._record(events, partition))
+        recorded = self._waiting.until_done(lambda: self._record(events, partition))
         if any(effect.outcome is Outcome.MATCHED for effect in recorded):
             self._reached("after-record")
             self._relay.wake()
@@ -171,7 +170,7 @@ class Backend:
         Raises:
             Retry: The process stops while the records are away; the message stays in its queue.
         """
-        if self._when_possible(lambda: self.records.outbox(sink).put_back(summary)):
+        if self._waiting.until_done(lambda: self.records.outbox(sink).put_back(summary)):
             self._relay.wake()
         else:
             log.warning("%s: summary %s is not held as given up for sink %s: no effect", WORK, summary.id, sink)
@@ -183,7 +182,7 @@ class Backend:
             queue: The queue that it came on.
         """
         try:
-            self._when_possible(lambda: self.records.reject(event_of(queue).kind, partition_of(queue)))
+            self._waiting.until_done(lambda: self.records.reject(event_of(queue).kind, partition_of(queue)))
         except Retry as error:
             log.error("a rejected message of %s was not counted: %s", queue, error)
         else:
@@ -212,28 +211,6 @@ class Backend:
         self._relay.stop()
         if self._records is not None:
             self._records.close()
-
-    def _when_possible(self, step: Callable[[], Result]) -> Result:
-        """Do a step that can be repeated; wait in place for records that are away, so that events keep their order."""
-        pause = 0.05
-        while True:
-            try:
-                result = step()
-            except RecordsUnavailable as error:
-                self._note_away(error)
-                if self._stopping.wait(pause):
-                    raise Retry(str(error)) from error
-                pause = min(pause * 2, 1.0)
-            else:
-                if self._away:
-                    self._away = False
-                    log.warning("the records are back")
-                return result
-
-    def _note_away(self, error: RecordsUnavailable) -> None:
-        if not self._away:
-            self._away = True
-            log.warning("events wait for the records: %s", error)
 
 
 class _Lifecycle(Middleware):

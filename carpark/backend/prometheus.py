@@ -22,7 +22,7 @@ from dramatiq.middleware import prometheus as base
 from carpark.backend import page
 from carpark.backend.meter import Meter
 from carpark.broker.batches import parts_of
-from carpark.broker.lanes import Held
+from carpark.broker.dispatch import MustWait
 from carpark.broker.reading import MarkerMessage
 from carpark.errors import ConfigurationError
 from carpark.services import METRICS_FOLDER, METRICS_SETTING, SERVICES
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 _LOOK_AGAIN = 1.0
-_FIRST_PAGE, _NEXT_PAGE = 30.0, 10.0
-"""Seconds until the page counts as gone: from the start, until which Dramatiq starts it, and from the last attempt."""
+_FIRST_PAGE, _NEXT_PAGE, _GONE = 30.0, 10.0, 3.0
+"""Seconds until the page counts as gone: from the start, until which Dramatiq starts it; from the last attempt; since
+it was seen last. Where all of Dramatiq ends, it ends first, and a worker process hears of it up to 1 s later."""
 
 
 class Prometheus(base.Prometheus):
@@ -147,7 +148,7 @@ class Prometheus(base.Prometheus):
             begun, in_progress = vars(message).pop("begun", (time.perf_counter(), 0))
             count = len(parts_of(message))
             labelled.in_progress.dec(in_progress)
-            if isinstance(exception, Held):
+            if isinstance(exception, MustWait):
                 return  # it comes again
             observe(labelled.duration, [(time.perf_counter() - begun) * 1000], count)
             labelled.total.inc(count)
@@ -166,6 +167,15 @@ class Prometheus(base.Prometheus):
         """
         if labelled := self._of(message):
             labelled.rejected.inc(len(parts_of(message)))
+
+    def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        """Let the page end: Dramatiq has ended its process by now.
+
+        Args:
+            broker: The broker.
+            worker: The process's worker.
+        """
+        self._keeper.is_page_wanted = False
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Take this process out of the sums of what is there now.
@@ -197,6 +207,7 @@ class _Keeper(threading.Thread):
         self._page: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before = time.monotonic() + _FIRST_PAGE
+        self.is_page_wanted = True
 
     def run(self) -> None:
         parent = multiprocessing.parent_process()
@@ -206,7 +217,8 @@ class _Keeper(threading.Thread):
                 break
             with suppress(ConfigurationError, OSError):  # there is no place for them: the page says so
                 folder.keep(master)
-                self._keep_page(master)
+                if self.is_page_wanted:
+                    self._keep_page(master)
         if self._process and self._process.stdin:
             self._process.stdin.close()  # the page ends
 
@@ -223,7 +235,7 @@ class _Keeper(threading.Thread):
             # Where the folder was made again it is another file than the one that the page's process holds.
             self._page = (folder.enter(master)[0] / folder.PAGE).open("a", encoding="ascii")
         if folder.is_held(self._page):
-            self._not_before = 0.0
+            self._not_before = time.monotonic() + _GONE
         elif time.monotonic() >= self._not_before and (self._process is None or self._process.poll() is not None):
             self._not_before = time.monotonic() + _NEXT_PAGE
             command = [sys.executable, "-m", page.__name__, str(master)]

@@ -12,16 +12,19 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from dramatiq.common import compute_backoff
-from dramatiq.errors import BrokerConnectionError
+from dramatiq.errors import Retry
 from dramatiq.message import Message
 
 from carpark.backend.meter import Meter
+from carpark.backend.waiting import Waiting
 from carpark.domain.events import StaySummary
 from carpark.domain.routing import DELIVER, WORK
-from carpark.errors import DeliveryError, RecordsUnavailable, SummaryRefused, one_line
+from carpark.errors import DeliveryError, SummaryRefused, one_line
 from carpark.failpoints import Failpoint
 from carpark.plugins.base import Sink
 from carpark.records import Batch, Outbox, Records, Settled, Settlement
@@ -41,7 +44,6 @@ TOGETHER = 3
 FEW = 3
 """How many members fail one by one, and none is taken, until it is the sink that is to blame."""
 
-Result = TypeVar("Result")
 DeadLetter = Callable[[Message[Any], str], None]
 """Keeps a message as a dead letter for a reason, and returns when that is confirmed."""
 
@@ -69,19 +71,19 @@ class Relay:
     ) -> None:
         self._records, self._sinks, self._stopping = records, sinks, threading.Event()
         self._patience = settings.sink_timeout + MARGIN
-        self._routes = [
-            Route(name, sink, settings, dead_letter, meter, reached, self._stopping) for name, sink in sinks.items()
+        self._relays = [
+            SinkRelay(name, sink, settings, dead_letter, meter, reached, self._stopping) for name, sink in sinks.items()
         ]
 
     def start(self) -> None:
         """Begin to deliver."""
-        for route in self._routes:
-            route.start(self._records().outbox(route.name))
+        for relay in self._relays:
+            relay.start(self._records().outbox(relay.name))
 
     def wake(self) -> None:
         """Look for summaries at once: some have just been recorded."""
-        for route in self._routes:
-            route.wake()
+        for relay in self._relays:
+            relay.wake()
 
     def stop_soon(self) -> None:
         """Take no further batch."""
@@ -92,8 +94,8 @@ class Relay:
         """End the calls in hand, for as long as a sink may take, and close the sinks; what waits is in the outbox."""
         self.stop_soon()
         deadline = time.monotonic() + self._patience
-        for route in self._routes:
-            route.join(max(0.0, deadline - time.monotonic()))
+        for relay in self._relays:
+            relay.join(max(0.0, deadline - time.monotonic()))
         for name, sink in self._sinks.items():
             try:
                 sink.close()
@@ -101,7 +103,7 @@ class Relay:
                 log.exception("sink %s could not be closed", name)
 
 
-class Route:
+class SinkRelay:
     """The way to one sink: takes a batch, offers it, settles it.
 
     Args:
@@ -131,7 +133,8 @@ class Route:
             settings.sink_timeout + MARGIN,
         )
         self._backoff = (int(settings.sink_retry_min * 1000), int(settings.sink_retry_max * 1000))
-        self._fails = self._away = False
+        self._fails = False
+        self._waiting = Waiting(stopping, f"summaries for sink {name} wait", f"summaries for sink {name} go on")
         self._asked_at = 0.0  # when the present batch was asked for: its lease began no earlier
         self._news = threading.Event()
         # A daemon: a sink that never answers must not keep the process from ending.
@@ -181,13 +184,16 @@ class Route:
         if became.delivered != []:
             self._reached("after-sink")
         self._note_health(became)
-        self._when_possible(lambda: self._bury(batch, reasons))
+        with suppress(Retry):
+            self._waiting.until_done(lambda: self._bury(batch, reasons))
         became.dead = [id_ for id_ in became.dead if id_ not in reasons]  # at a stop some may not be buried yet
         self._news.clear()
-        counted, following = self._when_possible(lambda: self._settle(batch, became)) or ((), 0.0)
-        for outcome, count in zip(Settled, counted, strict=False):
-            self._meter.settled(self.name, outcome, count)
-        return following
+        with suppress(Retry):
+            counted, following = self._waiting.until_done(lambda: self._settle(batch, became))
+            for outcome, count in zip(Settled, counted, strict=False):
+                self._meter.settled(self.name, outcome, count)
+            return following
+        return 0.0
 
     def _settle(self, batch: Batch, became: Settlement) -> tuple[tuple[int, int, int], Batch | float]:
         if self._stopping.is_set():
@@ -202,7 +208,9 @@ class Route:
             if batch is None:
                 self._news.clear()
             try:
-                following = self._when_possible(lambda batch=batch: self.turn(batch))  # type: ignore[misc]
+                following = self._waiting.until_done(partial(self.turn, batch))
+            except Retry:
+                return
             except Exception:
                 log.exception("the relay to sink %s goes on after an error of its own", self.name)
                 following = GLANCE
@@ -300,7 +308,7 @@ class Route:
         """Keep dead letters of those that are given up, each once: what is confirmed is taken out of the reasons."""
         for summary in batch.summaries:
             if summary.id in reasons:
-                self._dead_letter(letter(self.name, summary), reasons[summary.id])
+                self._dead_letter(summary_message(self.name, summary), reasons[summary.id])
                 del reasons[summary.id]
 
     def _delay(self, failures: int) -> float:
@@ -318,27 +326,8 @@ class Route:
             else:
                 log.warning("sink %s has recovered", self.name)
 
-    def _when_possible(self, step: Callable[[], Result]) -> Result | None:
-        """Do a step that can be repeated, again and again while a server is away; without a result at a stop."""
-        pause = 0.05
-        while True:
-            try:
-                result = step()
-            except (RecordsUnavailable, BrokerConnectionError) as error:
-                if not self._away:
-                    self._away = True
-                    log.warning("summaries for sink %s wait: %s", self.name, error)
-                if self._stopping.wait(pause):
-                    return None
-                pause = min(2 * pause, GLANCE)
-            else:
-                if self._away:
-                    self._away = False
-                    log.warning("summaries for sink %s go on", self.name)
-                return result
 
-
-def letter(sink: str, summary: StaySummary) -> Message[Any]:
+def summary_message(sink: str, summary: StaySummary) -> Message[Any]:
     """Make the message that a summary is a dead letter as, and by which it comes back.
 
     Args:

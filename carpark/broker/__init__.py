@@ -1,7 +1,7 @@
 """Dramatiq's side: a broker whose consumers read bodies for their own queue, ours, bare events and garbage.
 
-Lanes keep each queue's order, batches fold what has arrived, failures decide what becomes of a message that failed, and
-what is given up becomes a dead letter.
+Dispatchers keep each queue's order, batches fold what has arrived, failures decide what becomes of a message that
+failed, and what is given up becomes a dead letter.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ BATCH_BYTES = 512 * 1024
 """How long the bodies of a batch may be together, the last one not counted: they are written again all at once."""
 
 
-class Batch(MessageProxy):
+class EventBatch(MessageProxy):
     """Events of one queue that are one message for the worker; to Dramatiq it looks like the first of them.
 
     Args:
@@ -90,4 +90,4 @@ def parts_of(message: MessageProxy | Message[Any]) -> Sequence[MessageProxy]:
     Returns:
         One or more messages as they were delivered.
     """
-    return message.parts if isinstance(message, Batch) else [message]  # type: ignore[list-item]
+    return message.parts if isinstance(message, EventBatch) else [message]  # type: ignore[list-item]

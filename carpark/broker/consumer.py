@@ -1,14 +1,12 @@
-"""The consumer of a RabbitMQ queue: reads bodies, fills its lane, acknowledges what is done, many at once."""
+"""The consumer of a RabbitMQ queue: reads bodies, fills its dispatcher, acknowledges what is done, many at once."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import chain, repeat
 from typing import Any
 
 import pika
@@ -20,21 +18,22 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 from pika import spec
 
-from carpark.broker import letters
+from carpark.broker import dead_letters
 from carpark.broker.batches import parts_of
-from carpark.broker.lanes import RESTARTED_AFTER, Lanes
+from carpark.broker.dispatch import RESTARTED_AFTER, Dispatchers
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.domain.events import MAX_BODY_BYTES, VehicleEntered
 from carpark.domain.routing import event_of
 from carpark.rabbitmq.connection import (
-    BACKOFF_SECONDS,
     MAX_MESSAGE_BYTES,
     NO_AMQP_ERRORS,
     Beginning,
+    acknowledge,
     close_in_place,
     keep_beginnings,
 )
 from carpark.rabbitmq.headers import LongTable, PackedTable
+from carpark.rabbitmq.outage import BACKOFF_SECONDS, backoff
 from carpark.rabbitmq.properties import dead_properties
 
 READ_AT_ONCE = 100
@@ -49,6 +48,10 @@ LOOK_EVERY = 1.0
 
 LEAVE_EVERY = 0.01
 """Seconds between two looks whether a queue that is given back is idle."""
+
+
+_LOST = (AssertionError, ConnectionClosed, pika.exceptions.AMQPConnectionError, pika.exceptions.AMQPChannelError)
+"""What pika and Dramatiq raise of a connection that is no use any more."""
 
 
 class Acknowledgements:
@@ -126,16 +129,10 @@ class Acknowledgements:
         while self._settled:
             done.add(self._settled.popleft())
         self._in_hand -= done
-        # One acknowledgement takes all up to its tag, so it may only be used below whatever is not done.
-        oldest = min(self._in_hand, default=math.inf)
-        together = {tag for tag in done if tag < oldest}
-        if together:
-            self._channel.basic_ack(max(together), multiple=True)
-        for tag in sorted(done - together):
-            self._channel.basic_ack(tag)
+        acknowledge(self._channel, done, self._in_hand)
 
 
-class Delivery(MessageProxy):
+class ReceivedMessage(MessageProxy):
     """A message with what it came with.
 
     Args:
@@ -168,18 +165,20 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         queue_name: A queue or its delay queue.
         prefetch: How many messages it holds at most.
         timeout: Milliseconds that it waits for one.
-        lanes: The process's lanes, for a queue whose messages keep their order.
+        dispatchers: The process's dispatchers, for a queue whose messages keep their order.
     """
 
-    def __init__(self, broker: Any, queue_name: str, prefetch: int, timeout: int, lanes: Lanes | None = None) -> None:
+    def __init__(
+        self, broker: Any, queue_name: str, prefetch: int, timeout: int, dispatchers: Dispatchers | None = None
+    ) -> None:
         self._arguments = (broker, queue_name, prefetch, timeout)
         self.broker, self.queue_name = broker, queue_name
         self.connection: Any = None
-        self._lanes = lanes
-        self._lane = lanes.of(queue_name) if lanes else None
+        self._dispatchers = dispatchers
+        self._dispatcher = dispatchers.of(queue_name) if dispatchers else None
         self._look_at = 0.0
         self._processes = 1
-        self._failures, self._connect_at, self._connected_at = 0, 0.0, 0.0
+        self._pauses, self._connect_at, self._connected_at = backoff(), 0.0, 0.0
         self._reads = False
         try:
             self._open()
@@ -199,8 +198,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         self._restart_at: float | None = None
         self._connect_at = 0.0
         self._is_leaving = False
-        if self._lane is not None:
-            self._lane.restart()
+        if self._dispatcher is not None:
+            self._dispatcher.restart()
 
     def __next__(self) -> MessageProxy | None:
         try:
@@ -215,12 +214,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
                 self.connection.process_data_events(LEAVE_EVERY)
             elif not self._read:
                 self._read_what_is_there()
-        except (
-            AssertionError,
-            ConnectionClosed,
-            pika.exceptions.AMQPConnectionError,
-            pika.exceptions.AMQPChannelError,
-        ) as error:
+        except _LOST as error:
             self._lost(error)
             return None
         except StopIteration:
@@ -230,23 +224,22 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             return None
         if not self._reads:  # only now is it sure that RabbitMQ lets this process consume
             self._reads = True
-            self.broker.outage.end(self.queue_name)
-        if self._lane is not None:
-            return self._lane.take()
+            self.broker.goes_on(self.queue_name)
+        if self._dispatcher is not None:
+            return self._dispatcher.take()
         return self._read.popleft() if self._read else None
 
     def _lost(self, error: BaseException | None) -> None:
         """Let go of a connection that is no use; `__next__` makes another one, so that Dramatiq need not hear of it."""
         if error is not None:
-            self.broker.outage.begin(self.queue_name, error)
+            self.broker.waits(self.queue_name, error)
         self.broker.queues_pending.add(q_name(self.queue_name))  # it may be what is gone: declare it again
         with contextlib.suppress(Exception):  # of a connection in any state, or none
             close_in_place(self.connection)
         now = time.monotonic()
         if now - self._connected_at > BACKOFF_SECONDS[-1]:
-            self._failures = 0
-        self._connect_at = now + BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
-        self._failures += 1
+            self._pauses = backoff()
+        self._connect_at = now + next(self._pauses)
 
     def _is_time_to_connect(self) -> bool:
         """Wait a while for it, but no longer than Dramatiq waits for a message: the process may be about to end."""
@@ -261,9 +254,11 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
 
         What is in hand is finished first. It would be dead-lettered, or retried, by both.
         """
-        if self._is_leaving and self._lane:
-            return self._lane.is_idle
-        if not self._lanes or not self._lane or not self._lane.is_active or time.monotonic() < self._look_at:
+        if self._is_leaving and self._dispatcher:
+            return self._dispatcher.is_idle
+        if not self._dispatchers or time.monotonic() < self._look_at:
+            return False
+        if not self._dispatcher or not self._dispatcher.is_active:
             return False
         self._look_at = time.monotonic() + LOOK_EVERY
         # Each process that stands by has a consumer of the delay queue, too; of a quorum queue with a single active
@@ -275,12 +270,12 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             del self.broker.connection
             return False
         before, self._processes = self._processes, there
-        if not self._lanes.is_one_too_many(min(before, there)):
+        if not self._dispatchers.is_one_too_many(min(before, there)):
             return False
         self.logger.info("%s: given back to a process that stands by", self.queue_name)
-        self._lane.halt()
+        self._dispatcher.halt()
         self._is_leaving = True
-        return self._lane.is_idle
+        return self._dispatcher.is_idle
 
     def _read_what_is_there(self) -> None:
         if self._restart_at is not None:  # what is read now is delivered again, and pika would hold all of it
@@ -303,24 +298,24 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         is_long = len(body) > MAX_BODY_BYTES
         is_marker = (
             properties.type == MARKER
-            and self._lane is not None
+            and self._dispatcher is not None
             and event_of(self.queue_name) is VehicleEntered
             and not is_long
         )
         message = (read_marker if is_marker else read_body)(self.queue_name, body)
         self._acknowledgements.delivered(method.delivery_tag)
-        delivery = Delivery(message, self._acknowledgements, method.delivery_tag, body, properties)
+        delivery = ReceivedMessage(message, self._acknowledgements, method.delivery_tag, body, properties)
         if is_long or isinstance(properties.headers, LongTable):
             if delivery.failed:
                 self._bury_now(delivery)
                 return
             properties.headers = PackedTable(properties.headers.encoded)
-        if self._lane is None:
+        if self._dispatcher is None:
             self._read.append(delivery)
             return
-        if not self._lane.is_active:
+        if not self._dispatcher.is_active:
             self.logger.info("%s: this process is the one that works on it", self.queue_name)
-        self._lane.add(delivery)
+        self._dispatcher.add(delivery)
 
     def ack(self, message: Any) -> None:
         """Let a message go, or all of a batch; one that was left stays, and all behind it are delivered again.
@@ -336,8 +331,8 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         if not message.is_left:
             parts[0].acknowledgements.settle(part.tag for part in parts)
         elif parts[0].acknowledgements is self._acknowledgements:
-            if self._lane is not None:
-                self._lane.halt(parts[0].number)
+            if self._dispatcher is not None:
+                self._dispatcher.halt(parts[0].number)
             self._restart_at = time.monotonic() + RESTARTED_AFTER
 
     def nack(self, message: Any) -> None:
@@ -357,20 +352,20 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
     def _bury_at_last(self, part: Any, message: Any) -> None:
         """Make a dead letter until it is one; in vain when the original's connection is lost, or the process ends."""
         name = xq_name(self.queue_name)
-        for pause in chain(BACKOFF_SECONDS, repeat(BACKOFF_SECONDS[-1])):
+        for pause in backoff():
             try:
                 self._bury(part, message)
             except ConnectionClosed as error:
-                self.broker.outage.begin(name, error)
-                if self.broker.lanes.ending.wait(pause):
+                self.broker.waits(name, error)
+                if self.broker.dispatchers.ending.wait(pause):
                     return
                 if not part.acknowledgements.can_be_sent:
                     break
             else:
                 break
-        self.broker.outage.end(name)
+        self.broker.goes_on(name)
 
-    def _bury_now(self, delivery: Delivery) -> None:
+    def _bury_now(self, delivery: ReceivedMessage) -> None:
         """Make a dead letter of what is too long to be kept until its turn comes; the worker has only to count it.
 
         While RabbitMQ does not take it, it stays in its place, and what came before it goes on meanwhile.
@@ -379,16 +374,16 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         try:
             self._bury(delivery, delivery)
         except ConnectionClosed as error:
-            self.broker.outage.begin(name, error)
+            self.broker.waits(name, error)
             self._restart_at = time.monotonic() + BACKOFF_SECONDS[-1]
             return
-        self.broker.outage.end(name)
+        self.broker.goes_on(name)
         self._note(delivery, delivery)
         delivery.is_buried, delivery.body, delivery.properties = True, b"", pika.BasicProperties()
-        self.broker.lanes.hand_on(delivery)
+        self.broker.dispatchers.hand_on(delivery)
 
     def _note(self, part: Any, message: Any) -> None:
-        why, body = letters.reason(message), letters.shortened(part.body)
+        why, body = dead_letters.reason(message), dead_letters.shortened(part.body)
         self.logger.warning("%s: dead-lettered: %s; body: %s", self.queue_name, why, body)
 
     def _bury(self, part: Any, message: Any) -> None:
@@ -397,7 +392,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             return
         if isinstance(part.properties.headers, PackedTable):
             part.properties.headers = part.properties.headers.unpacked()
-        properties = dead_properties(part.properties, letters.reason_headers(message))
+        properties = dead_properties(part.properties, dead_letters.reason_headers(message))
         try:
             self.broker.publish(xq_name(self.queue_name), part.body, properties)
         except ConnectionClosed as error:
@@ -420,9 +415,5 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
             if self._acknowledgements.can_be_sent:
                 self._acknowledgements.send()
             close_in_place(self.connection)
-        except (
-            AssertionError,
-            pika.exceptions.AMQPConnectionError,
-            pika.exceptions.AMQPChannelError,
-        ) as error:
+        except _LOST as error:
             raise ConnectionClosed(error) from None

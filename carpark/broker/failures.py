@@ -9,8 +9,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import BrokerConnectionError, Retry
 from dramatiq.middleware import Middleware
 
-from carpark.broker.batches import Batch
-from carpark.broker.lanes import Held
+from carpark.broker.batches import EventBatch
+from carpark.broker.dispatch import MustWait
 from carpark.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Failures(Middleware):
     """Leaves a message in its queue where it is not at fault, and gives it up where it is.
 
-    What says `Held` is tried again in a moment. What says `Retry`, and a service that is away, are nobody's fault: the
-    event, or the batch, is neither acknowledged nor put back, so that nothing overtakes it. After any other error a
+    What says `MustWait` is tried again in a moment. What says `Retry`, and a service that is away, are nobody's fault:
+    the event, or the batch, is neither acknowledged nor put back, so that nothing overtakes it. After any other error a
     batch is taken apart: the events at the error's ``places``, or all, are worked on again, each alone, before what
     came after them.
     """
@@ -43,13 +43,13 @@ class Failures(Middleware):
         """
         if exception is None:
             return
-        if isinstance(exception, Held):
+        if isinstance(exception, MustWait):
             message.is_held = True  # type: ignore[attr-defined]
         elif isinstance(exception, Retry | ServiceError | BrokerConnectionError):
             log.info("%s: left in its queue: %s", message, exception)
             message.is_left = True  # type: ignore[attr-defined]
-        elif isinstance(message, Batch) and len(message.parts) > 1:
+        elif isinstance(message, EventBatch) and len(message.parts) > 1:
             places = getattr(exception, "places", range(len(message.parts)))
-            broker.lanes.of(message.queue_name).add_first(message.leave(places))
+            broker.dispatchers.of(message.queue_name).add_first(message.leave(places))
         else:
             message.fail()

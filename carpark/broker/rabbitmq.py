@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import threading
-import time
 from typing import Any
 
 import pika
@@ -19,79 +15,28 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import DELAY_QUEUE_PREFETCH, QUEUE_PREFETCH
 from pika import spec
 
-from carpark.broker import letters
+from carpark.broker import dead_letters
 from carpark.broker.batches import PREFETCHED_BATCHES
 from carpark.broker.consumer import EventConsumer
-from carpark.broker.lanes import Lanes
+from carpark.broker.dispatch import Dispatchers
 from carpark.broker.reading import MARKER
 from carpark.domain.routing import is_event_queue
 from carpark.errors import CarparkError, ExchangeMismatch, QueueMismatch
 from carpark.rabbitmq import topology
-from carpark.rabbitmq.connection import HEARTBEAT, NO_AMQP_ERRORS, explain, resolvable
+from carpark.rabbitmq.connection import HEARTBEAT, NO_AMQP_ERRORS, connection_parameters, explain, resolvable
 from carpark.rabbitmq.headers import survive_odd_headers
+from carpark.rabbitmq.outage import Outage
 from carpark.settings.values import mask_urls
 
 log = logging.getLogger(__name__)
 
 BLOCKED_FOR = 3.0
-"""Seconds that a thread which publishes waits for a RabbitMQ that takes nothing."""
+"""Seconds that a thread which publishes waits for a RabbitMQ that takes nothing: a worker shall make room."""
 
 IN_HAND = 800
 """How many events a process holds at most, of all its queues: of 64 KiB each, less than a third of its container."""
 
 _ATTEMPTS = 3
-
-
-class Outage:
-    """Says in a line that RabbitMQ cannot be used, and in another that it can again, whichever threads notice it.
-
-    Args:
-        url: The broker's URLs.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._where, self._lock = mask_urls(url), threading.Lock()
-        self._waiting: set[str] = set()
-        self._said: set[str] = set()
-        self._since, self._what, self._word = 0.0, "RabbitMQ", "there"
-
-    def begin(self, who: str, error: BaseException) -> None:
-        """Hear that something cannot be done for now.
-
-        Args:
-            who: What waits, a queue's name.
-            error: Why.
-        """
-        while isinstance(error, ConnectionClosed) and isinstance(error.message, BaseException):
-            error = error.message
-        if isinstance(error, CarparkError):
-            text = news = str(error)
-        else:
-            # Of one outage each thread hears something else; it is news where something else is to be done.
-            reason, news = explain(error)
-            text = f"RabbitMQ at {self._where}: {reason}; {news}"
-        with self._lock:
-            if not self._waiting:
-                self._since, self._said, self._what = time.monotonic(), set(), who
-            if not isinstance(error, CarparkError):
-                self._what = "RabbitMQ"
-            self._waiting.add(who)
-            if news not in self._said:
-                self._said.add(news)
-                log.warning("%s; events wait", text)
-
-    def end(self, who: str) -> None:
-        """Hear that it can be done.
-
-        Args:
-            who: What does not wait, or not any more.
-        """
-        with self._lock:
-            if self._waiting == {who}:
-                log.warning("%s is %s after %.1f s", self._what, self._word, time.monotonic() - self._since)
-            self._waiting.discard(who)
-            if not self._waiting:
-                self._word = "back"
 
 
 class RabbitmqBroker(base.RabbitmqBroker):
@@ -116,19 +61,14 @@ class RabbitmqBroker(base.RabbitmqBroker):
     ) -> None:
         survive_odd_headers()
         self.queue_type = queue_type
-        self.outage = Outage(url)
-        self.lanes = Lanes(batch)
+        self._where, self._outage = mask_urls(url), Outage(log.warning)
+        self.dispatchers = Dispatchers(batch)
         super().__init__(
             confirm_delivery=True,
             url=[part.strip() for part in url.split(";")],
-            middleware=[*middleware, self.lanes],
+            middleware=[*middleware, self.dispatchers],
         )
-        for parameters in self._nodes:
-            parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
-            if parameters.heartbeat is None:
-                parameters.heartbeat = HEARTBEAT
-            if parameters.blocked_connection_timeout is None:  # memory or disk is full, and a worker shall make room
-                parameters.blocked_connection_timeout = BLOCKED_FOR
+        self._nodes = connection_parameters(url, name, None, HEARTBEAT, BLOCKED_FOR)
         self._batch = batch
 
     @property
@@ -149,6 +89,30 @@ class RabbitmqBroker(base.RabbitmqBroker):
             raise pika.exceptions.AMQPConnectionError(error) from error
         return connection
 
+    def waits(self, who: str, error: BaseException) -> None:
+        """Say what events wait for.
+
+        Args:
+            who: What waits, a queue's name.
+            error: Why.
+        """
+        while isinstance(error, ConnectionClosed) and isinstance(error.message, BaseException):
+            error = error.message
+        if isinstance(error, CarparkError):
+            self._outage.begin(f"{error}; events wait", str(error), who, who)
+        else:
+            # Of one outage each thread hears something else; it is news where something else is to be done.
+            reason, remedy = explain(error)
+            self._outage.begin(f"RabbitMQ at {self._where}: {reason}; {remedy}; events wait", remedy, who=who)
+
+    def goes_on(self, who: str) -> None:
+        """Hear that something need not wait.
+
+        Args:
+            who: A queue's name.
+        """
+        self._outage.end(who)
+
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> EventConsumer:
         """Make a consumer that reads bodies.
 
@@ -161,13 +125,13 @@ class RabbitmqBroker(base.RabbitmqBroker):
         Returns:
             The consumer. It waits by itself for a RabbitMQ that cannot be used.
         """
-        lanes = self.lanes if is_event_queue(queue_name) else None
+        dispatchers = self.dispatchers if is_event_queue(queue_name) else None
         if queue_name == dq_name(queue_name):
             prefetch = DELAY_QUEUE_PREFETCH or 1
-        elif lanes and not QUEUE_PREFETCH:
+        elif dispatchers and not QUEUE_PREFETCH:
             wanted = max(prefetch, PREFETCHED_BATCHES * self._batch) if self._batch > 1 else prefetch
             prefetch = max(1, min(wanted, IN_HAND // (sum(map(is_event_queue, self.queues)) or 1)))
-        return EventConsumer(self, queue_name, prefetch, timeout, lanes)
+        return EventConsumer(self, queue_name, prefetch, timeout, dispatchers)
 
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:
         """Publish a body to a queue, declaring the queue when it is missing, and wait for the confirm.
@@ -208,18 +172,19 @@ class RabbitmqBroker(base.RabbitmqBroker):
             content_type="application/json",
             delivery_mode=2,
             message_id=message.message_id,
-            headers=letters.headers_for(why),
+            headers=dead_letters.headers_for(why),
         )
         self.publish(xq_name(message.queue_name), message.encode(), properties)
 
-    def _declare_queue(self, queue_name: str) -> Any:
+    def _declare_queue(self, queue_name: str) -> int:
         try:
-            return topology.declare_queue(self.channel, queue_name, self.queue_type)
+            found = topology.declare_queue(self.channel, queue_name, self.queue_type)
+            return found.message_count if found else 0
         except (QueueMismatch, ExchangeMismatch) as error:
             del self.connection
             raise ConnectionClosed(error) from None  # which a consumer says in one line, and tries again
 
-    def _declare_dq_queue(self, queue_name: str) -> Any:
+    def _declare_dq_queue(self, queue_name: str) -> int:
         return self._declare_queue(dq_name(queue_name))
 
     def _declare_xq_queue(self, queue_name: str) -> Any:
@@ -254,8 +219,5 @@ class RabbitmqBroker(base.RabbitmqBroker):
         Returns:
             Those of the queue, of its delay queue, and its dead letters.
         """
-        return (
-            self._declare_queue(queue_name),
-            self._declare_dq_queue(queue_name),
-            self._declare_queue(xq_name(queue_name)),
-        )
+        queue, delayed, dead = map(self._declare_queue, topology.with_companions(queue_name))
+        return queue, delayed, dead

@@ -7,10 +7,8 @@ cannot be read becomes a `RejectedMessage`, which travels through the worker lik
 
 from __future__ import annotations
 
-import time
-import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from dramatiq.common import q_name
 from dramatiq.message import Message
@@ -27,6 +25,9 @@ _LIGHT = 1024
 
 _MAX_ID = 200  # room for a sink's name beside a stay's id
 _MAX_MILLIS = 253_402_300_800_000  # the year 10000
+
+
+Kind = TypeVar("Kind", bound=Message[None])
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,7 @@ def read_marker(queue_name: str, body: bytes) -> Message[None]:
         The message, for the queue's actor.
     """
     id_ = body[:_MAX_ID].decode("ascii", "replace")
-    return MarkerMessage(
-        queue_name=queue_name, actor_name=q_name(queue_name), args=(Marker(id_),), kwargs={}, options={}
-    )
+    return _message(MarkerMessage, queue_name, (Marker(id_),))
 
 
 def read_body(queue_name: str, body: bytes) -> Message[None]:
@@ -114,14 +113,13 @@ def read_body(queue_name: str, body: bytes) -> Message[None]:
             message.event.lighten(lambda: _event_in(load_json(body)))
         return message
     except MessageError as error:
-        return RejectedMessage(
-            queue_name=queue_name,
-            actor_name=DELIVER if q_name(queue_name) == WORK else q_name(queue_name),
-            args=(),
-            kwargs={},
-            options={},
-            error=" ".join(str(error).split()),
-        )
+        return _message(RejectedMessage, queue_name, (), error=" ".join(str(error).split()))
+
+
+def _message(kind: type[Kind], queue_name: str, args: tuple[Any, ...], **more: Any) -> Kind:
+    queue = q_name(queue_name)
+    actor = DELIVER if queue == WORK else queue
+    return kind(queue_name=queue_name, actor_name=actor, args=args, kwargs={}, options={}, **more)
 
 
 def _read_event(queue_name: str, fields: Any) -> EventMessage:
@@ -130,56 +128,33 @@ def _read_event(queue_name: str, fields: Any) -> EventMessage:
         raise InvalidBody(f"the body is {kind_of(fields)}; wanted an object")
     event = _event_in(fields)
     if event is fields:
-        return _event_message(queue_name, event_type, str(uuid.uuid4()), int(time.time() * 1000), fields, None)
+        return _message(EventMessage, queue_name, (event_type.parse(event),))
     if fields["actor_name"] != event_type.queue:
         raise InvalidBody(f"actor_name: wanted {event_type.queue!r} on this queue")
-    message_id, timestamp = _checked_envelope(fields)
-    return _event_message(queue_name, event_type, message_id, timestamp, event, timestamp / 1000)
+    envelope = _checked_envelope(fields)
+    if not isinstance(event, dict):
+        raise InvalidBody(f"kwargs: is {kind_of(event)}; wanted the event, an object")
+    args = (event_type.parse(event),)
+    return _message(EventMessage, queue_name, args, **envelope, sent_at=envelope["message_timestamp"] / 1000)
 
 
 def _event_in(fields: dict[str, Any]) -> Any:
     return fields["kwargs"] if fields.keys() >= ENVELOPE else fields
 
 
-def _event_message(
-    queue_name: str, event_type: type[Event], message_id: str, timestamp: int, event: Any, sent_at: float | None
-) -> EventMessage:
-    if not isinstance(event, dict):
-        raise InvalidBody(f"kwargs: is {kind_of(event)}; wanted the event, an object")
-    return EventMessage(
-        queue_name=queue_name,
-        actor_name=q_name(queue_name),
-        args=(event_type.parse(event),),
-        kwargs={},
-        options={},
-        message_id=message_id,
-        message_timestamp=timestamp,
-        sent_at=sent_at,
-    )
-
-
 def _read_work(queue_name: str, fields: Any) -> Message[None]:
     if not isinstance(fields, dict) or not fields.keys() >= ENVELOPE or fields["actor_name"] != DELIVER:
         raise InvalidBody(f"wanted a Dramatiq message to {DELIVER} on this queue")
-    message_id, timestamp = _checked_envelope(fields)
-    kwargs = fields["kwargs"]
+    envelope, kwargs = _checked_envelope(fields), fields["kwargs"]
     if not isinstance(kwargs, dict) or kwargs.keys() != {"sink", "summary"} or not isinstance(kwargs["sink"], str):
         raise InvalidBody(f"kwargs: are not those of {DELIVER}: sink and summary")
-    return Message(
-        queue_name=queue_name,
-        actor_name=DELIVER,
-        args=(kwargs["sink"], StaySummary.parse(kwargs["summary"])),
-        kwargs={},
-        options={},
-        message_id=message_id,
-        message_timestamp=timestamp,
-    )
+    return _message(Message, queue_name, (kwargs["sink"], StaySummary.parse(kwargs["summary"])), **envelope)
 
 
-def _checked_envelope(fields: dict[str, Any]) -> tuple[str, int]:
+def _checked_envelope(fields: dict[str, Any]) -> dict[str, Any]:
     message_id, timestamp = fields["message_id"], fields["message_timestamp"]
     if not isinstance(message_id, str) or not 1 <= len(message_id) <= _MAX_ID or not message_id.isprintable():
         raise InvalidBody(f"message_id: wanted 1 to {_MAX_ID} printable characters")
     if type(timestamp) is not int or not 0 <= timestamp < _MAX_MILLIS:
         raise InvalidBody("message_timestamp: wanted milliseconds since 1970, a whole number")
-    return message_id, timestamp
+    return {"message_id": message_id, "message_timestamp": timestamp}

@@ -18,9 +18,9 @@ from dramatiq.logging import get_logger
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from carpark.broker import letters
+from carpark.broker import dead_letters
 from carpark.broker.batches import PREFETCHED_BATCHES, parts_of
-from carpark.broker.lanes import RESTARTED_AFTER, Lane, Lanes
+from carpark.broker.dispatch import RESTARTED_AFTER, Dispatcher, Dispatchers
 from carpark.broker.reading import MARKER, RejectedMessage, read_body, read_marker
 from carpark.domain.events import VehicleEntered
 from carpark.domain.routing import event_of, is_event_queue
@@ -28,7 +28,7 @@ from carpark.rabbitmq.properties import without_reason
 
 
 @dataclass(frozen=True)
-class Letter:
+class StoredMessage:
     """A body with its headers, as a queue of the in-process broker holds it.
 
     Args:
@@ -49,11 +49,11 @@ class StubBroker(base.StubBroker):
     """
 
     def __init__(self, middleware: list[Middleware], batch: int = 1) -> None:
-        self.lanes = Lanes(batch)
-        super().__init__([*middleware, self.lanes], fail_fast_default=False)
+        self.dispatchers = Dispatchers(batch)
+        super().__init__([*middleware, self.dispatchers], fail_fast_default=False)
         self._batch = batch
-        self.dead: defaultdict[str, list[Letter]] = defaultdict(list)
-        self.in_hand: defaultdict[str, dict[int, Letter]] = defaultdict(dict)
+        self.dead: defaultdict[str, list[StoredMessage]] = defaultdict(list)
+        self.in_hand: defaultdict[str, dict[int, StoredMessage]] = defaultdict(dict)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Put a message on its queue.
@@ -85,7 +85,7 @@ class StubBroker(base.StubBroker):
             message: The message.
             why: The reason, one line.
         """
-        self.dead[q_name(message.queue_name)].append(Letter(message.encode(), letters.headers_for(why)))
+        self.dead[q_name(message.queue_name)].append(StoredMessage(message.encode(), dead_letters.headers_for(why)))
 
     def publish(self, queue_name: str, body: bytes, headers: Mapping[str, Any] | None = None) -> None:
         """Put a body on a queue, as another program would.
@@ -100,7 +100,7 @@ class StubBroker(base.StubBroker):
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        self.queues[queue_name].put(Letter(body, headers or {}))
+        self.queues[queue_name].put(StoredMessage(body, headers or {}))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Consumer:
         """Make a consumer that reads bodies.
@@ -121,8 +121,8 @@ class StubBroker(base.StubBroker):
         if self._batch > 1:
             prefetch = max(prefetch, PREFETCHED_BATCHES * self._batch)
         dead, in_hand = self.dead[q_name(queue_name)], self.in_hand[queue_name]
-        lane = self.lanes.of(queue_name) if is_event_queue(queue_name) else None
-        return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout, lane)
+        dispatcher = self.dispatchers.of(queue_name) if is_event_queue(queue_name) else None
+        return EventConsumer(self.queues[queue_name], queue_name, dead, in_hand, prefetch, timeout, dispatcher)
 
     @property
     def names(self) -> list[str]:
@@ -138,7 +138,7 @@ class StubBroker(base.StubBroker):
         """
         self.publish(queue_name, id_.encode(), {MARKER: 1})
 
-    def letters(self, queue_name: str) -> list[Letter]:
+    def messages(self, queue_name: str) -> list[StoredMessage]:
         """Look at what waits in a queue; that changes nothing.
 
         Args:
@@ -172,17 +172,17 @@ class StubBroker(base.StubBroker):
         }
 
 
-class Delivery(MessageProxy):
-    """A message with the letter that it came as.
+class ReceivedMessage(MessageProxy):
+    """A message with what it came as.
 
     Args:
         message: The message that the body was read as.
-        letter: The body and headers as they came.
+        stored: The body and headers as they came.
     """
 
-    def __init__(self, message: Message[None], letter: Letter) -> None:
+    def __init__(self, message: Message[None], stored: StoredMessage) -> None:
         super().__init__(message)
-        self.letter, self.body = letter, letter.body
+        self.stored, self.body = stored, stored.body
         self.failed = isinstance(message, RejectedMessage)
         self.is_left = False
 
@@ -197,58 +197,60 @@ class EventConsumer(Consumer):
         in_hand: Where it is noted what the consumer has taken and not let go of.
         prefetch: How many messages are held at most.
         timeout: Milliseconds that one is waited for.
-        lane: Where messages go that keep their order.
+        dispatcher: Where messages go that keep their order.
     """
 
     def __init__(
         self,
-        queue: Queue[Letter],
+        queue: Queue[StoredMessage],
         queue_name: str,
-        dead: list[Letter],
-        in_hand: dict[int, Letter],
+        dead: list[StoredMessage],
+        in_hand: dict[int, StoredMessage],
         prefetch: int,
         timeout: int,
-        lane: Lane | None,
+        dispatcher: Dispatcher | None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self._in_hand = in_hand
         self._queue, self._queue_name, self._dead, self._timeout = queue, queue_name, dead, timeout / 1000
         self._free = threading.Semaphore(prefetch)
-        self._lane = lane
+        self._dispatcher = dispatcher
         self._restart_at: float | None = None
 
     def __next__(self) -> MessageProxy | None:
         if self._restart_at is not None and time.monotonic() >= self._restart_at:
             self._restart()
         delivery = self._read()
-        if self._lane is None:
+        if self._dispatcher is None:
             return delivery
         if delivery is not None:
-            self._lane.add(delivery)
-        return self._lane.take()
+            self._dispatcher.add(delivery)
+        return self._dispatcher.take()
 
-    def _read(self) -> Delivery | None:
+    def _read(self) -> ReceivedMessage | None:
         if not self._free.acquire(timeout=self._timeout):
             return None
         try:
-            letter = self._queue.get(timeout=self._timeout)
+            stored = self._queue.get(timeout=self._timeout)
         except Empty:
             self._free.release()
             return None
-        self._in_hand[id(letter)] = letter
-        is_marker = MARKER in letter.headers and self._lane is not None and event_of(self._queue_name) is VehicleEntered
-        return Delivery((read_marker if is_marker else read_body)(self._queue_name, letter.body), letter)
+        self._in_hand[id(stored)] = stored
+        is_marker = (
+            MARKER in stored.headers and self._dispatcher is not None and event_of(self._queue_name) is VehicleEntered
+        )
+        return ReceivedMessage((read_marker if is_marker else read_body)(self._queue_name, stored.body), stored)
 
     def _restart(self) -> None:
-        """Put all that is in hand back, each letter in its place, as RabbitMQ does when a connection is closed."""
+        """Put all that is in hand back, each stored in its place, as RabbitMQ does when a connection is closed."""
         left = list(self._in_hand.values())
         self._in_hand.clear()
         with self._queue.mutex:
             self._queue.queue.extendleft(reversed(left))
         self._free.release(len(left))
         self._restart_at = None
-        if self._lane is not None:
-            self._lane.restart()
+        if self._dispatcher is not None:
+            self._dispatcher.restart()
 
     def ack(self, message: Any) -> None:
         """Let a message go, or all of a batch; one that was left stays, and all behind it are delivered again.
@@ -259,30 +261,30 @@ class EventConsumer(Consumer):
         if getattr(message, "is_held", False):
             return
         if message.is_left:
-            if self._lane is not None:
-                self._lane.halt()
+            if self._dispatcher is not None:
+                self._dispatcher.halt()
             self._restart_at = time.monotonic() + RESTARTED_AFTER
             return
         parts: Sequence[Any] = parts_of(message)
         for part in parts:
-            self._in_hand.pop(id(part.letter), None)
+            self._in_hand.pop(id(part.stored), None)
             self._queue.task_done()
             self._free.release()
 
     def nack(self, message: Any) -> None:
-        """Keep a message as a dead letter, and let it go.
+        """Keep a message as a dead stored, and let it go.
 
         Args:
             message: The message that is given up.
         """
         parts: Sequence[Any] = parts_of(message)
-        for letter in (part.letter for part in parts):
+        for stored in (part.stored for part in parts):
             self.logger.warning(
                 "%s: dead-lettered: %s; body: %s",
                 self._queue_name,
-                letters.reason(message),
-                letters.shortened(letter.body),
+                dead_letters.reason(message),
+                dead_letters.shortened(stored.body),
             )
-            headers = {**without_reason(letter.headers), **letters.reason_headers(message)}
-            self._dead.append(Letter(letter.body, headers))
+            headers = {**without_reason(stored.headers), **dead_letters.reason_headers(message)}
+            self._dead.append(StoredMessage(stored.body, headers))
         self.ack(message)

@@ -147,7 +147,7 @@ def _keep(park: Embedded, last: LastRun) -> str:
 def _audit(park: Embedded, last: LastRun, plugins: Plugins, console: Console) -> Verdict | CarparkError:
     with progress_bar(console) as progress:
         names = (name for queue in park.broker.names for name in with_companions(queue))
-        letters = ((name, letter.body) for name in names for letter in park.broker.letters(name))
+        letters = ((name, letter.body) for name in names for letter in park.broker.messages(name))
         settings = park.settings
         try:
             sources = last.sources(plugins.read_back(settings))

@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from carpark.backend.page import RecordsNow
 from carpark.backend.processing import Backend
-from carpark.backend.relay import letter
+from carpark.backend.relay import summary_message
 from carpark.broker import STUB, StubBroker
-from carpark.broker.letters import headers_for
-from carpark.broker.stub import Letter
+from carpark.broker.dead_letters import headers_for
+from carpark.broker.stub import StoredMessage
 from carpark.domain.events import Event, StaySummary, VehicleExited
 from carpark.domain.report import Report
 from carpark.domain.routing import WORK, event_queues, queue_for
@@ -300,20 +300,23 @@ class Embedded:
         """Events that the rates would have made and that were not due, because a camera waited for somebody."""
         return sum(int(lane.tally.waited * lane.schedule.rate) for lane in self._lanes if not lane.done)
 
-    def letters(self) -> Iterator[tuple[str, Letter]]:
+    def letters(self) -> Iterator[tuple[str, StoredMessage]]:
         """Give what ends with this process unless it is kept: dead letters, and summaries that wait for a sink.
 
         Yields:
             The queue of dead letters that each is in, or would be in, and the letter.
         """
         for name in map(xq_name, self.broker.names):
-            yield from ((name, each) for each in self.broker.letters(name))
+            yield from ((name, each) for each in self.broker.messages(name))
         records = self.backend.records
         for backlog in records.backlogs():
             why = f"sink {backlog.sink!r} had not taken it when the run ended: {backlog.error or 'it was not its turn'}"
             for summary, state in records.outbox(backlog.sink).stays():
                 if state == "waiting":
-                    yield xq_name(WORK), Letter(letter(backlog.sink, summary).encode(), headers_for(why))
+                    yield (
+                        xq_name(WORK),
+                        StoredMessage(summary_message(backlog.sink, summary).encode(), headers_for(why)),
+                    )
 
     def _is_idle(self) -> bool:
         return all(not (count["ready"] or count["unacked"]) for count in map(self.broker.counts, self.broker.names))

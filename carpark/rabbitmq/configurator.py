@@ -6,22 +6,21 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
-from dramatiq.common import xq_name
 from pika import exceptions, spec
-from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+from pika.adapters.blocking_connection import BlockingConnection
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from carpark.domain.routing import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, InvalidSetting, QueueMismatch
-from carpark.rabbitmq.connection import BACKOFF_SECONDS, explain, open_connection, unavailable
+from carpark.rabbitmq.connection import look, open_connection, ours
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.metrics import QueueMetrics
 from carpark.rabbitmq.migration import Migration
-from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_exchange, queue_arguments, with_companions
+from carpark.rabbitmq.outage import Outage, backoff
+from carpark.rabbitmq.topology import EXCHANGE, all_queues, declare_exchange, declare_queue, with_companions
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.settings.model import MOST_PARTITIONS
@@ -73,9 +72,8 @@ class QueueConfigurator:
         self._ask_management_at = 0.0
         self._management_answers = True
         self._connection: BlockingConnection | None = None
-        self._channel: BlockingChannel | None = None
         self._declared: set[str] = set()
-        self._answers: dict[str, tuple[int, int] | None] = {}
+        self._answers: dict[str, spec.Queue.DeclareOk | None] = {}
 
     def declare(self) -> list[str]:
         """Connect where that is needed, and declare what is missing.
@@ -95,7 +93,8 @@ class QueueConfigurator:
             try:
                 if not self._declared:
                     self.check_partitions()
-                found = self._declare_exchange(missing) if name == EXCHANGE else self._declare_family(name)
+                with ours(self._url):
+                    found = self._declare_exchange(missing) if name == EXCHANGE else self._declare_family(name)
             except (BrokerUnavailable, QueueMismatch, ExchangeMismatch):
                 for each in names[place:]:
                     self._metrics.declaration(each, "failed")
@@ -110,18 +109,19 @@ class QueueConfigurator:
         """Show in the metrics how many messages and consumers `declare` found; the messages in hand are asked for."""
         totals = self._asked(self._management.queues) or {}
         for queue in filter(is_event_queue, totals.keys() - self._queues):  # a camera may have another number
-            found = self._look(queue) or (0, 0)
-            self._metrics.counts(queue, {"ready": found[0]}, found[1])
+            ready, consumers = self._look(queue)
+            self._metrics.counts(queue, {"ready": ready}, consumers)
         for queue in self._queues:
-            ready, delayed, dead = (answer and answer[0] for answer in map(self._answers.get, with_companions(queue)))
-            unacked, held, seen = (totals[name].unacked if name in totals else None for name in with_companions(queue))
+            names = with_companions(queue)
+            own, delayed, dead = map(self._answers.__getitem__, names)
+            unacked, held, seen = (totals[name].unacked if name in totals else None for name in names)
             messages = {
-                "ready": ready,
+                "ready": own.message_count if own else None,
                 "unacked": unacked,
-                "delayed": (delayed or 0) + (held or 0),
-                "dead": None if dead is None else dead + (seen or 0),
+                "delayed": (delayed.message_count if delayed else 0) + (held or 0),
+                "dead": dead.message_count + (seen or 0) if dead else None,
             }
-            self._metrics.counts(queue, messages, (self._answers[queue] or (0, 0))[1])
+            self._metrics.counts(queue, messages, own.consumer_count if own else 0)
 
     def watch(self) -> None:
         """Keep the queues declared, for ever; a RabbitMQ that goes away is waited for.
@@ -132,32 +132,27 @@ class QueueConfigurator:
             InvalidSetting: At the start, queues beyond the number of partitions still have messages.
             BrokerUnavailable: At the start, RabbitMQ refuses the user, the password or the virtual host.
         """
-        away_since: float | None = None
-        attempt, started = 0, False
+        outage, pauses, started = Outage(lambda line: self._say(f"queues: {line}")), backoff(), False
         while True:
             try:
                 missing = self.declare()
                 self.count()
-                if away_since is not None:
-                    word = "back" if started else "there"
-                    self._say(f"queues: RabbitMQ is {word} after {time.monotonic() - away_since:.1f} s")
+                outage.end()
                 self._say_missing(missing, started)
-                away_since, attempt, started = None, 0, True
-                self._wait()
+                pauses, started = backoff(), True
+                with ours(self._url):
+                    self._open().sleep(self._interval)  # answers heartbeats, and notices a lost connection at once
             except BrokerUnavailable as error:
                 if error.refuses and not started:
                     raise
                 self.close()
                 self._metrics.forget()
-                if away_since is None:
-                    away_since = time.monotonic()
-                    self._say(f"queues: {error}; waiting for it")
-                time.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-                attempt += 1
+                outage.begin(f"{error}; waiting for it")
+                time.sleep(next(pauses))
 
     def close(self) -> None:
         """Let go of the connection, within a second even when RabbitMQ does not answer."""
-        connection, self._connection, self._channel = self._connection, None, None
+        connection, self._connection = self._connection, None
         self._management.close()
         if connection is None:
             return
@@ -180,7 +175,8 @@ class QueueConfigurator:
         names: Iterable[str] = event_queues(MOST_PARTITIONS)
         with contextlib.suppress(BrokerUnavailable):  # then each is looked for, of which RabbitMQ's log has a line
             names = set(self._management.queues()).intersection(names)
-        found = sorted((queue for queue in names if self._look(queue)), key=partition_of)
+        with ours(self._url):
+            found = sorted((queue for queue in names if look(self._open(), queue)), key=partition_of)
         there = partition_of(found[-1]) + 1 if found else self._partitions
         if there > self._partitions:
             beyond = (queue for queue in found if partition_of(queue) >= self._partitions)
@@ -199,31 +195,23 @@ class QueueConfigurator:
     def _left_in(self, names: Iterable[str]) -> str:
         left = []
         for name in names:
-            messages, consumers = self._look(name) or (0, 0)
+            messages, consumers = self._look(name)
             left += [f"{name} ({messages} message{'s' * (messages > 1)})"] * bool(messages)
             left += [f"{name} (a worker)"] * bool(consumers)
         return ", ".join(left)
 
-    def _look(self, name: str) -> tuple[int, int] | None:
-        try:
-            return self._ask(name, passive=True)
-        except exceptions.ChannelClosedByBroker:
-            return None
+    def _look(self, name: str) -> tuple[int, int]:
+        with ours(self._url):
+            found = look(self._open(), name)
+        return (found.message_count, found.consumer_count) if found else (0, 0)
 
     def _declare_family(self, queue: str) -> list[str]:
-        missing = []
+        missing, connection = [], self._open()
         for name in with_companions(queue):
-            is_missing = self._look(name) is None
-            try:
-                self._answers[name] = self._ask(name, passive=False)  # one that is there too: this compares arguments
-            except exceptions.ChannelClosedByBroker as error:
-                if error.reply_code == spec.PRECONDITION_FAILED:
-                    raise QueueMismatch(name, explain(error)[0]) from error
-                if name != xq_name(name):
-                    raise unavailable(self._url, error) from error
-                # It is there, but its node of the cluster is away. The other queues of a cluster work on.
-                self._answers[name], is_missing = None, False
-            missing += [name] * is_missing
+            is_missing = look(connection, name) is None
+            with connection.channel() as channel:  # one that is there is declared too: this compares arguments
+                self._answers[name] = found = declare_queue(channel, name, self._queue_type, bind=False)
+            missing += [name] * (is_missing and found is not None)
         return missing
 
     def _declare_exchange(self, new: Sequence[str]) -> list[str]:
@@ -233,48 +221,27 @@ class QueueConfigurator:
         tells.
         """
         bound = self._asked(lambda: self._management.bound(EXCHANGE)) if EXCHANGE in self._declared else None
-        missing = []
+        missing, connection, queues = [], self._open(), event_queues(self._partitions)
         try:
-            self._do(partial(BlockingChannel.exchange_declare, exchange=EXCHANGE, passive=True))
-        except exceptions.ChannelClosedByBroker:
+            with connection.channel() as channel:
+                channel.exchange_declare(EXCHANGE, passive=True)
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != spec.NOT_FOUND:
+                raise
             missing.append(EXCHANGE)
         else:
             known = set(self._queues) if bound is None else {*bound, *new}
-            missing += [
-                f"{EXCHANGE}'s binding to {queue}" for queue in event_queues(self._partitions) if queue not in known
-            ]
-        self._do(declare_exchange)
-        for queue in event_queues(self._partitions):
-            try:
-                self._do(partial(BlockingChannel.queue_bind, queue=queue, exchange=EXCHANGE, routing_key=queue))
-            except exceptions.ChannelClosedByBroker as error:  # gone since a moment ago
-                raise unavailable(self._url, error) from error
+            missing += [f"{EXCHANGE}'s binding to {queue}" for queue in queues if queue not in known]
+        with connection.channel() as channel:
+            declare_exchange(channel)
+            for queue in queues:
+                channel.queue_bind(queue, EXCHANGE, queue)
         return missing
 
-    def _ask(self, name: str, *, passive: bool) -> tuple[int, int]:
-        """Declare a queue, or ask whether it is there; give its ready messages and its consumers."""
-        arguments = None if passive else queue_arguments(name, self._queue_type)
-        declare = partial(BlockingChannel.queue_declare, queue=name, passive=passive, durable=True, arguments=arguments)
-        method = self._do(declare).method
-        return method.message_count, method.consumer_count
-
-    def _do(self, step: Callable[[BlockingChannel], Any]) -> Any:
-        """Do a step on an open channel; the answer that there is no such thing, or another one, is let through."""
-        try:
-            return step(self._open())
-        except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code in (spec.NOT_FOUND, spec.PRECONDITION_FAILED):
-                raise
-            raise unavailable(self._url, error) from error
-        except exceptions.AMQPError as error:
-            raise unavailable(self._url, error) from error
-
-    def _open(self) -> BlockingChannel:
+    def _open(self) -> BlockingConnection:
         if self._connection is None or not self._connection.is_open:
-            self._connection, self._channel = open_connection(self._url, "carpark queues", self._timeout), None
-        if self._channel is None or not self._channel.is_open:
-            self._channel = self._connection.channel()
-        return self._channel
+            self._connection = open_connection(self._url, "carpark queues", self._timeout)
+        return self._connection
 
     def _asked(self, question: Callable[[], Answer]) -> Answer | None:
         """Ask the management API; it is left alone for a while when it does not answer."""
@@ -312,13 +279,6 @@ class QueueConfigurator:
         new = f"new are {', '.join(missing)}" if missing else "all were there already"
         names = f"{', '.join(self._queues)} are declared with their companions, and the exchange {EXCHANGE}"
         return f"queues: {names}, at {mask_urls(self._url)}; {new}"
-
-    def _wait(self) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.sleep(self._interval)  # answers heartbeats, and notices a lost connection at once
-            except exceptions.AMQPError as error:
-                raise unavailable(self._url, error) from error
 
 
 class _Ended(BaseException):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pika
@@ -29,9 +31,6 @@ HEARTBEAT = 10
 """Seconds between two signs of life of a worker. For twice to three times as long events wait for a process that froze,
 or whose machine is gone; with the 60 that RabbitMQ proposes it would be three minutes."""
 
-BACKOFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Pauses while RabbitMQ cannot be used; the last one repeats."""
-
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The longest message that RabbitMQ takes where its configuration is ours (`max_message_size`)."""
 
@@ -43,6 +42,35 @@ _REFUSALS = (
     exceptions.ProbableAuthenticationError,
     exceptions.ProbableAccessDeniedError,
 )
+
+
+def connection_parameters(
+    urls: str, name: str, timeout: float | None = TIMEOUT, heartbeat: int | None = None, blocked: float | None = None
+) -> list[pika.URLParameters]:
+    """Read broker URLs.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+        name: What the connection is called in RabbitMQ's management UI, before host and process id.
+        timeout: Seconds that connecting to one URL may take; None for what the URL or pika says.
+        heartbeat: Seconds between two signs of life where the URL does not say it; 0 for none, whatever it says.
+        blocked: Seconds that RabbitMQ may keep the connection waiting, where the URL does not say it.
+
+    Returns:
+        Parameters for pika, one per URL, each tried once in turn.
+    """
+    every = []
+    for url in urls.split(";"):
+        parameters = pika.URLParameters(url.strip())
+        parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
+        if timeout is not None:
+            parameters.socket_timeout = parameters.stack_timeout = timeout
+        if heartbeat == 0 or parameters.heartbeat is None:
+            parameters.heartbeat = heartbeat
+        if parameters.blocked_connection_timeout is None:
+            parameters.blocked_connection_timeout = blocked
+        every.append(parameters)
+    return every
 
 
 def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: int | None = None) -> BlockingConnection:
@@ -62,24 +90,70 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: i
     """
     survive_odd_headers()
     try:
-        return BlockingConnection(resolvable(_parameters(urls, name, timeout, heartbeat)))
+        return BlockingConnection(resolvable(connection_parameters(urls, name, timeout, heartbeat, BLOCKED_TIMEOUT)))
     except Exception as error:  # pika lets through what its layers raise: files, sockets, TLS, its own connector
         raise unavailable(urls, error) from error
 
 
-def _parameters(urls: str, name: str, timeout: float, heartbeat: int | None) -> list[pika.URLParameters]:
-    every = []
-    for url in urls.split(";"):
-        parameters = pika.URLParameters(url.strip())
-        parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
-        parameters.connection_attempts = 1
-        parameters.socket_timeout = timeout
-        parameters.stack_timeout = timeout
-        parameters.blocked_connection_timeout = BLOCKED_TIMEOUT
-        if heartbeat is not None:
-            parameters.heartbeat = heartbeat
-        every.append(parameters)
-    return every
+@contextlib.contextmanager
+def connected(urls: str, name: str, heartbeat: int | None = None) -> Iterator[BlockingConnection]:
+    """Have a connection for a while; whatever goes wrong on it is a `BrokerUnavailable`.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+        name: What the connection is called in RabbitMQ's management UI, before host and process id.
+        heartbeat: As `open_connection` has it.
+
+    Yields:
+        The open connection.
+    """
+    connection = open_connection(urls, name, heartbeat=heartbeat)
+    try:
+        with ours(urls):
+            yield connection
+    finally:
+        with contextlib.suppress(exceptions.AMQPError):
+            connection.close()
+
+
+@contextlib.contextmanager
+def ours(urls: str) -> Iterator[None]:
+    """Turn pika's errors into ours.
+
+    Args:
+        urls: AMQP URLs separated by ``;``.
+
+    Yields:
+        Once.
+
+    Raises:
+        BrokerUnavailable: For each of pika's.
+    """
+    try:
+        yield
+    except exceptions.AMQPError as error:
+        raise unavailable(urls, error) from error
+
+
+def look(connection: BlockingConnection, name: str) -> spec.Queue.DeclareOk | None:
+    """Ask for a queue's ready messages and its consumers, without a change.
+
+    Args:
+        connection: An open connection.
+        name: A queue or a companion.
+
+    Returns:
+        Both numbers; None when there is no such queue, or its node of a cluster is away.
+    """
+    channel = connection.channel()
+    try:
+        found: spec.Queue.DeclareOk = channel.queue_declare(name, passive=True).method
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != spec.NOT_FOUND:
+            raise
+        return None
+    channel.close()
+    return found
 
 
 def unavailable(urls: str, error: BaseException) -> BrokerUnavailable:
@@ -133,6 +207,22 @@ def close_in_place(connection: BlockingConnection) -> None:
         channel._get_cookie()._consumer_infos.clear()
         channel._cancelled.update(channel._consumers)  # taken for cancelled: what still arrives is dropped
     connection.close()
+
+
+def acknowledge(channel: BlockingChannel, done: set[int], in_hand: set[int]) -> None:
+    """Acknowledge deliveries, as many as can be in one word: many words a quorum queue forgets when the channel closes.
+
+    Args:
+        channel: The channel that they came on.
+        done: Their tags.
+        in_hand: Those of the deliveries that are not done. One acknowledgement takes all up to its tag.
+    """
+    oldest = min(in_hand, default=math.inf)
+    together = {tag for tag in done if tag < oldest}
+    if together:
+        channel.basic_ack(max(together), multiple=True)
+    for tag in sorted(done - together):
+        channel.basic_ack(tag)
 
 
 class Beginning(bytes):

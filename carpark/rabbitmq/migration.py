@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from dramatiq.common import dq_name
 from pika import exceptions, spec
@@ -19,7 +18,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 from carpark.domain.events import VehicleExited, load_json
 from carpark.domain.routing import DELIVER, is_event_queue
 from carpark.errors import BrokerUnavailable, MessageError, QueueInUse, QueueMismatch, RecordsUnavailable
-from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, open_connection, unavailable
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, connected, look
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.moving import Mover, Taken
 from carpark.rabbitmq.topology import ASIDE, TYPE, all_queues, declare_queue, queue_arguments, with_companions
@@ -73,11 +72,8 @@ class Migration:
             BrokerUnavailable: RabbitMQ cannot be used. What was done stays done: run it again.
             RecordsUnavailable: Redis cannot be used; likewise.
         """
-        try:
-            with contextlib.closing(self._management), self._connected() as connection:
-                self._migrate(connection)
-        except exceptions.AMQPError as error:
-            raise unavailable(self._url, error) from error
+        with contextlib.closing(self._management), self._connected() as connection:
+            self._migrate(connection)
 
     def _migrate(self, connection: BlockingConnection) -> None:
         self._lock(connection)
@@ -121,7 +117,7 @@ class Migration:
     def _replace(self, connection: BlockingConnection, name: str) -> None:
         aside = name + ASIDE
         if self._is_otherwise(connection, name):
-            if self._look(connection, aside) is None:
+            if look(connection, aside) is None:
                 # The arguments of a delay queue: those of a queue with nothing special about it.
                 arguments = queue_arguments(dq_name(name), self._queue_type)
                 with connection.channel() as channel:
@@ -132,7 +128,7 @@ class Migration:
                 declare_queue(channel, name, self._queue_type)
             self._say(f"queues: {name} is declared anew")
         moved = 0
-        while self._look(connection, aside) is not None and not self._is_deleted(connection, aside):
+        while look(connection, aside) is not None and not self._is_deleted(connection, aside):
             moved += self._mover.transfer(aside, name)
         if moved:
             self._say(f"queues: {moved} messages are back in {name}")
@@ -151,35 +147,33 @@ class Migration:
 
     def _is_deleted(self, connection: BlockingConnection, name: str) -> bool:
         """Delete a queue if it is empty and nobody uses it."""
-        found = self._look(connection, name)
+        found = look(connection, name)
         if found is None:
             return True
         if found.message_count:
             return False
-        try:
-            with self._connected() as other:  # a refusal would close the one that holds the lock
+        with self._connected() as other:  # a refusal would close the one that holds the lock
+            try:
                 other.channel().queue_delete(name, if_unused=True, if_empty=True)
-        except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != spec.PRECONDITION_FAILED:
-                raise
-            self._refuse_consumers(connection, name)
-            return False
-        except exceptions.ConnectionClosedByBroker as error:
-            if error.reply_code != spec.NOT_IMPLEMENTED:
-                raise
-            self._delete_quorum(connection, name)
+            except (exceptions.ChannelClosedByBroker, exceptions.ConnectionClosedByBroker) as error:
+                if error.reply_code == spec.PRECONDITION_FAILED:
+                    self._refuse_consumers(connection, name)
+                    return False
+                if error.reply_code != spec.NOT_IMPLEMENTED:
+                    raise
+                self._delete_quorum(connection, name)
         return True
 
     def _delete_quorum(self, connection: BlockingConnection, name: str) -> None:
         """Delete an empty quorum queue, which RabbitMQ does whether it is empty or not."""
         connection.sleep(QUIET)
         self._refuse_consumers(connection, name)
-        if self._look(connection, name).message_count:
+        if (found := look(connection, name)) and found.message_count:
             raise QueueInUse(name, "somebody publishes to it; stop the cameras, too, and run this again")
         connection.channel().queue_delete(name)
 
     def _refuse_consumers(self, connection: BlockingConnection, name: str) -> None:
-        found = self._look(connection, name)
+        found = look(connection, name)
         if found is not None and found.consumer_count:
             raise QueueInUse(name, f"{self._consumers(name)} from it; stop the workers and run this again")
 
@@ -193,19 +187,6 @@ class Migration:
         return "somebody consumes"
 
     @staticmethod
-    def _look(connection: BlockingConnection, name: str) -> Any:
-        """Ask for a queue's messages and consumers; None when there is no such queue."""
-        channel = connection.channel()
-        try:
-            method = channel.queue_declare(name, passive=True).method
-        except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != spec.NOT_FOUND:
-                raise
-            return None
-        channel.close()
-        return method
-
-    @staticmethod
     def _lock(connection: BlockingConnection) -> None:
         try:
             connection.channel().queue_declare(_LOCK, exclusive=True)  # gone with the connection
@@ -214,12 +195,6 @@ class Migration:
                 raise
             raise QueueInUse(_LOCK, "another `carpark queues --migrate` is at work") from None
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[BlockingConnection]:
+    def _connected(self) -> contextlib.AbstractContextManager[BlockingConnection]:
         # It says nothing for as long as a queue is moved; when this process dies, its end is noticed anyway.
-        connection = open_connection(self._url, "carpark queues", heartbeat=0)
-        try:
-            yield connection
-        finally:
-            with contextlib.suppress(exceptions.AMQPError):
-                connection.close()
+        return connected(self._url, "carpark queues", heartbeat=0)

@@ -7,28 +7,32 @@ read here is taken on one channel, which gives the rest back in its order when i
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import pika
 from dramatiq.common import q_name, xq_name
-from pika import exceptions, spec
+from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from carpark.errors import BrokerUnavailable, QueueMismatch
 from carpark.rabbitmq.connection import (
     MAX_MESSAGE_BYTES,
     Beginning,
+    acknowledge,
     close_in_place,
+    connected,
+    connection_parameters,
     keep_beginnings,
-    open_connection,
+    look,
+    resolvable,
     unavailable,
 )
 from carpark.rabbitmq.management import ManagementApi
 from carpark.rabbitmq.properties import moved_properties, requeued_properties
+from carpark.rabbitmq.publishing import ConfirmingPublisher, Outgoing
 from carpark.rabbitmq.topology import why_not_to_look
 
 BATCH = 100
@@ -39,7 +43,6 @@ BATCH_BYTES = 8 * 1024 * 1024
 PATIENCE = 30.0
 """Seconds that a confirm may take, and that a queue may take to hand out what it has."""
 
-_GLANCE = 0.005
 _INACTIVE = 1.0
 _FIRST_WINDOW = 20
 
@@ -91,8 +94,8 @@ class Mover:
         Raises:
             BrokerUnavailable: RabbitMQ cannot be used.
         """
-        with self._opened() as connection, _Reader(connection, queue_name) as reader:
-            return reader.count
+        with connected(self._urls, self._name) as connection:
+            return _count(connection, queue_name)
 
     def walk(self, queue_name: str, keep: int | None = None) -> Generator[Taken, None, None]:
         """Read a queue from its beginning. All is back in its place when the iterator has ended or is closed.
@@ -125,26 +128,26 @@ class Mover:
         Raises:
             BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
         """
-        with self._opened() as connection, self._opened() as other:
-            sender, channel = _Sender(other), connection.channel()
-            count = left = self.count(queue_name)
+        with connected(self._urls, self._name) as connection, self._publishing() as publish:
+            channel, count = connection.channel(), self.count(queue_name)
+            left = count
             channel.basic_qos(prefetch_count=BATCH)
-            batch = _Batch()
+            chunk = _Chunk()
             # One consumer to the end: of several a quorum queue takes back what each has in hand, one after the other.
             messages = channel.consume(queue_name, inactivity_timeout=_INACTIVE) if count else ()
             for method, properties, body in messages:
                 if method is None or properties is None or body is None:
                     break
-                batch.add(Taken(queue_name, method.delivery_tag, body, properties))
+                chunk.add(Taken(queue_name, method.delivery_tag, body, properties))
                 left -= 1
-                if batch.is_full or not left:
-                    sender.send(target, batch, properties=moved_properties)
+                if chunk.is_full or not left:
+                    publish(target, chunk, moved_properties)
                     channel.basic_ack(method.delivery_tag, multiple=True)
-                    batch = _Batch()
+                    chunk = _Chunk()
                 if not left:
                     break
             close_in_place(connection)
-        return count - left - len(batch)
+        return count - left - len(chunk)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send messages to their queue again, in their order; a crash may leave some of them in both places.
@@ -164,13 +167,16 @@ class Mover:
             QueueMismatch: They are dead letters, and their queue is not a classic one.
             BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
         """
-        with self._opened(queue_name) as connection, self._opened() as other:
-            sender, reader = _Sender(other), _Reader(connection, queue_name, MAX_MESSAGE_BYTES)
+        with self._opened(queue_name) as connection, self._publishing() as publish:
+            reader = _Reader(connection, queue_name, MAX_MESSAGE_BYTES)
 
             def can_be_sent(taken: Taken) -> bool:
                 return wanted(taken) and (body is not None or not isinstance(taken.body, Beginning))
 
-            return self._work(reader, can_be_sent, limit, lambda batch: sender.send(q_name(queue_name), batch, body))
+            def send(chunk: _Chunk) -> None:
+                publish(q_name(queue_name), chunk, requeued_properties, body)
+
+            return self._work(reader, can_be_sent, limit, send)
 
     def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
         """Take messages away for good.
@@ -188,44 +194,76 @@ class Mover:
             BrokerUnavailable: RabbitMQ cannot be used.
         """
         with self._opened(queue_name) as connection:
-            return self._work(_Reader(connection, queue_name, MAX_MESSAGE_BYTES), wanted, limit, lambda batch: None)
+            return self._work(_Reader(connection, queue_name, MAX_MESSAGE_BYTES), wanted, limit, lambda chunk: None)
 
     @staticmethod
-    def _work(reader: _Reader, wanted: Wanted, limit: int, settle: Callable[[_Batch], None]) -> int:
-        """Settle the wanted messages batch by batch, and acknowledge each batch once it is settled."""
-        done, batch = 0, _Batch()
+    def _work(reader: _Reader, wanted: Wanted, limit: int, settle: Callable[[_Chunk], None]) -> int:
+        """Settle the wanted messages batch by batch, and acknowledge each chunk once it is settled."""
+        done, chunk = 0, _Chunk()
         with reader, contextlib.closing(iter(reader)) as messages:
             for taken in messages if limit else ():
                 if wanted(taken):
-                    batch.add(taken)
-                if batch and (batch.is_full or done + len(batch) == limit):
-                    settle(batch)
-                    reader.acknowledge(batch)
-                    done, batch = done + len(batch), _Batch()
+                    chunk.add(taken)
+                if chunk and (chunk.is_full or done + len(chunk) == limit):
+                    settle(chunk)
+                    reader.acknowledge(chunk)
+                    done, chunk = done + len(chunk), _Chunk()
                 if done == limit:
                     break
-            if batch:
-                settle(batch)
-                reader.acknowledge(batch)
-        return done + len(batch)
+            if chunk:
+                settle(chunk)
+                reader.acknowledge(chunk)
+        return done + len(chunk)
 
     @contextlib.contextmanager
-    def _opened(self, to_look: str = "") -> Iterator[BlockingConnection]:
-        """Connect; if messages of a queue shall be put back, see to it that it bears that."""
-        connection = open_connection(self._urls, self._name)
-        try:
-            is_dead = bool(to_look) and to_look == xq_name(to_look)  # others become dead letters at worst
-            if is_dead and (what := why_not_to_look(connection, to_look, self._management)):
-                raise QueueMismatch(to_look, what)
+    def _opened(self, queue_name: str) -> Iterator[BlockingConnection]:
+        """Connect, to put messages of a queue back; see to it that it bears that."""
+        with connected(self._urls, self._name) as connection:
+            is_dead = queue_name == xq_name(queue_name)  # others become dead letters at worst
+            if is_dead and (what := why_not_to_look(connection, queue_name, self._management)):
+                raise QueueMismatch(queue_name, what)
             yield connection
-        except exceptions.AMQPError as error:
-            raise unavailable(self._urls, error) from error
+
+    @contextlib.contextmanager
+    def _publishing(self) -> Iterator[Callable[..., None]]:
+        """Connect once more, to publish: to wait for confirms on the connection that reads would be to read on."""
+        publisher = ConfirmingPublisher(resolvable(connection_parameters(self._urls, self._name)))
+        try:
+            publisher.wait_open(PATIENCE)
+            yield partial(self._publish, publisher)
         finally:
-            with contextlib.suppress(exceptions.AMQPError):
-                connection.close()
+            publisher.close()
+
+    def _publish(
+        self,
+        publisher: ConfirmingPublisher,
+        queue_name: str,
+        chunk: _Chunk,
+        properties: Callable[[pika.BasicProperties], pika.BasicProperties],
+        body: bytes | None = None,
+    ) -> None:
+        """Publish messages, and wait for all confirms."""
+        publisher.send(
+            [
+                Outgoing(queue_name, each.body if body is None else body, properties(each.properties), "")
+                for each in chunk
+            ]
+        )
+        is_settled = publisher.wait(PATIENCE)
+        confirmed, missing = publisher.outcome()
+        if len(confirmed) == len(chunk):
+            return
+        if publisher.is_closed():
+            raise unavailable(self._urls, publisher.reason or exceptions.AMQPConnectionError("connection lost"))
+        if not is_settled:
+            raise BrokerUnavailable(f"RabbitMQ did not confirm within {PATIENCE:g} s; look into its log and disks")
+        problem = "there is no such queue; declare it with `carpark queues`"
+        if not missing:
+            problem = "it refused it; look into its log"
+        raise BrokerUnavailable(f"RabbitMQ did not take a message for {queue_name}: {problem}")
 
 
-class _Batch(list[Taken]):
+class _Chunk(list[Taken]):
     """Messages that are settled together."""
 
     size = 0
@@ -240,10 +278,7 @@ class _Batch(list[Taken]):
 
 
 class _Reader:
-    """Takes as many messages of a queue as there were at the start, and gives back what is not acknowledged.
-
-    What publishes meanwhile needs another connection: to wait for a confirm on this one would be to read on.
-    """
+    """Takes as many messages of a queue as there were at the start, and gives back what is not acknowledged."""
 
     def __init__(self, connection: BlockingConnection, queue_name: str, keep: int | None = None) -> None:
         self._queue_name = queue_name
@@ -252,12 +287,7 @@ class _Reader:
             keep_beginnings(self._channel, keep)
         self._held: set[int] = set()
         self._done: set[int] = set()
-        self.count = 0
-        try:
-            self.count = self._ready()
-        except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != spec.NOT_FOUND:
-                raise
+        self._count = _count(connection, queue_name)
 
     def _ready(self) -> int:
         return int(self._channel.queue_declare(self._queue_name, passive=True).method.message_count)
@@ -265,7 +295,7 @@ class _Reader:
     def __iter__(self) -> Generator[Taken, None, None]:
         # A message at a time costs a round trip each. A window of them is taken, and no more: what a consumer is sent
         # counts as delivered.
-        left, window = self.count, _FIRST_WINDOW
+        left, window = self._count, _FIRST_WINDOW
         while left > 0:
             wanted = min(window, left)
             if (yield from self._take(wanted)) < wanted:
@@ -298,18 +328,13 @@ class _Reader:
         self._acknowledge()
         return taken
 
-    def acknowledge(self, batch: Sequence[Taken]) -> None:
-        self._done |= {taken.tag for taken in batch}
+    def acknowledge(self, chunk: Sequence[Taken]) -> None:
+        self._done |= {taken.tag for taken in chunk}
 
     def _acknowledge(self) -> None:
         """Acknowledge what is done. Not while a consumer is there: it would be sent more."""
         self._held -= self._done
-        # Where it can be, in one word: many of them a quorum queue forgets when the channel is closed behind them.
-        if self._done and max(self._done) < min(self._held, default=math.inf):
-            self._channel.basic_ack(max(self._done), multiple=True)
-        else:
-            for tag in sorted(self._done):
-                self._channel.basic_ack(tag)
+        acknowledge(self._channel, self._done, self._held)
         self._done.clear()
 
     def __enter__(self) -> _Reader:
@@ -321,55 +346,6 @@ class _Reader:
             self._channel.close()  # answered when the acknowledgements before it are done and the rest is back
 
 
-class _Sender:
-    """Publishes batches, and waits for the confirms of each.
-
-    `BlockingChannel` has a confirm mode too, which waits for each message before the next is sent; so the channel
-    below it is used.
-    """
-
-    def __init__(self, connection: BlockingConnection) -> None:
-        self._connection = connection
-        self._channel: Any = connection.channel()
-        self._unconfirmed: set[int] = set()
-        self._tag = 0
-        self._problem = ""
-        ready: list[object] = []
-        self._channel._impl.add_on_return_callback(self._returned)
-        self._channel._impl.confirm_delivery(self._settled, callback=ready.append)
-        self._wait(lambda: bool(ready))
-
-    def send(
-        self,
-        queue_name: str,
-        messages: Sequence[Taken],
-        body: bytes | None = None,
-        properties: Callable[[pika.BasicProperties], pika.BasicProperties] = requeued_properties,
-    ) -> None:
-        for each in messages:
-            self._tag += 1
-            self._unconfirmed.add(self._tag)
-            own = each.body if body is None else body
-            self._channel.basic_publish("", queue_name, own, properties(each.properties), mandatory=True)
-        self._wait(lambda: not self._unconfirmed)
-        if self._problem:
-            raise BrokerUnavailable(f"RabbitMQ did not take a message for {queue_name}: {self._problem}")
-
-    def _settled(self, frame: Any) -> None:
-        method = frame.method
-        last = method.delivery_tag
-        self._unconfirmed -= {tag for tag in self._unconfirmed if tag <= last} if method.multiple else {last}
-        if isinstance(method, spec.Basic.Nack):
-            self._problem = self._problem or "it refused it; look into its log"
-
-    def _returned(self, *_: object) -> None:
-        self._problem = self._problem or "there is no such queue; declare it with `carpark queues`"
-
-    def _wait(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not done():
-            if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"RabbitMQ did not confirm within {PATIENCE:g} s; look into its log and disks")
-            self._connection.process_data_events(_GLANCE)
-            if not self._channel.is_open:
-                raise self._channel._closing_reason or exceptions.ChannelClosed(0, "the channel is closed")
+def _count(connection: BlockingConnection, queue_name: str) -> int:
+    found = look(connection, queue_name)
+    return found.message_count if found else 0

@@ -14,7 +14,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from carpark.domain.routing import WORK, event_queues, is_event_queue
 from carpark.errors import BrokerUnavailable, ExchangeMismatch, QueueMismatch
-from carpark.rabbitmq.connection import explain
+from carpark.rabbitmq.connection import explain, look
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
@@ -104,35 +104,44 @@ def with_companions(name: str) -> tuple[str, str, str]:
     return q_name(name), dq_name(name), xq_name(name)
 
 
-def declare_queue(channel: BlockingChannel, name: str, queue_type: str = CLASSIC) -> int:
+def declare_queue(
+    channel: BlockingChannel, name: str, queue_type: str = CLASSIC, *, bind: bool = True
+) -> spec.Queue.DeclareOk | None:
     """Declare one queue of RabbitMQ, durable; a queue of events with its exchange, bound to it.
+
+    Dead letters are in a classic queue, which lives on one node of a cluster. While that node is away RabbitMQ refuses
+    it and closes the channel; the other queues work on, and so shall who uses them: it has a channel of its own.
 
     Args:
         channel: An open channel; RabbitMQ closes it when it refuses.
         name: A queue or one of its companions.
         queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
+        bind: Whether the exchange is declared and bound, too.
 
     Returns:
-        How many messages are ready in it; 0 for dead letters whose node of a cluster is away.
+        How many messages are ready in it, and its consumers; None for dead letters whose node of a cluster is away.
 
     Raises:
         QueueMismatch: It exists with other arguments.
         ExchangeMismatch: The exchange does.
         pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
-    try:
-        if name == xq_name(name):
-            return _declare_dead_letters(channel.connection, name)
-        declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name, queue_type))
-    except ChannelClosedByBroker as error:
-        if error.reply_code == spec.PRECONDITION_FAILED:
-            raise QueueMismatch(name, explain(error)[0]) from error
-        raise
-    if is_event_queue(name):
+    is_dead = name == xq_name(name)
+    with channel.connection.channel() if is_dead else contextlib.nullcontext(channel) as used:
+        try:
+            arguments = queue_arguments(name, queue_type)
+            declared: spec.Queue.DeclareOk = used.queue_declare(name, durable=True, arguments=arguments).method
+        except ChannelClosedByBroker as error:
+            if error.reply_code == spec.PRECONDITION_FAILED:
+                raise QueueMismatch(name, explain(error)[0]) from error
+            if error.reply_code != spec.NOT_FOUND or not is_dead:
+                raise
+            log.warning("%s: its node is away; dead letters wait for it", name)
+            return None
+    if bind and is_event_queue(name):
         declare_exchange(channel)
         channel.queue_bind(name, EXCHANGE, name)
-    count: int = declared.method.message_count
-    return count
+    return declared
 
 
 def declare_exchange(channel: BlockingChannel) -> None:
@@ -151,25 +160,6 @@ def declare_exchange(channel: BlockingChannel) -> None:
         if error.reply_code == spec.PRECONDITION_FAILED:
             raise ExchangeMismatch(EXCHANGE, explain(error)[0]) from error
         raise
-
-
-def _declare_dead_letters(connection: BlockingConnection, name: str) -> int:
-    """Declare a queue of dead letters on a channel of its own.
-
-    Being classic, it lives on one node of a cluster. While that node is away RabbitMQ refuses it and closes the
-    channel; the other queues work on, and so shall who uses them.
-    """
-    channel = connection.channel()
-    try:
-        declared = channel.queue_declare(queue=name, durable=True, arguments=queue_arguments(name))
-    except ChannelClosedByBroker as error:
-        if error.reply_code != spec.NOT_FOUND:
-            raise
-        log.warning("%s: its node is away; dead letters wait for it", name)
-        return 0
-    channel.close()
-    count: int = declared.method.message_count
-    return count
 
 
 def declare_queues(channel: BlockingChannel, names: Iterable[str] = all_queues(1), queue_type: str = CLASSIC) -> None:
@@ -208,25 +198,21 @@ def why_not_to_look(connection: BlockingConnection, name: str, management: Manag
         BrokerUnavailable: Nobody says of what type it is.
         pika.exceptions.AMQPError: RabbitMQ is gone.
     """
-    channel = connection.channel()
+    if look(connection, name) is None:
+        return ""
+    if kind := _kind(name, management):
+        return "" if kind == CLASSIC else f"it is a {kind} queue"
     try:
-        channel.queue_declare(name, passive=True)
-        kind = _kind(name, management)
-        if not kind:
+        with connection.channel() as channel:
             channel.queue_declare(name, durable=True, arguments=queue_arguments(name))
     except ChannelClosedByBroker as error:
         if error.reply_code == spec.PRECONDITION_FAILED:
             return explain(error)[0]
-        if error.reply_code == spec.ACCESS_REFUSED:
-            wanted = (
-                f"give the user the right to configure {name}, or name the management API in CARPARK_MANAGEMENT_URL"
-            )
-            raise BrokerUnavailable(f"RabbitMQ does not say of what type {name} is; {wanted}") from error
-        if error.reply_code != spec.NOT_FOUND:
+        if error.reply_code != spec.ACCESS_REFUSED:
             raise
-        return ""
-    channel.close()
-    return f"it is a {kind} queue" if kind not in ("", CLASSIC) else ""
+        wanted = f"give the user the right to configure {name}, or name the management API in CARPARK_MANAGEMENT_URL"
+        raise BrokerUnavailable(f"RabbitMQ does not say of what type {name} is; {wanted}") from error
+    return ""
 
 
 def _kind(name: str, management: ManagementApi | None) -> str:

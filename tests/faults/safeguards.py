@@ -44,7 +44,7 @@ class Safeguard:
 SAFEGUARDS = (
     Safeguard(
         "confirms of what the cameras publish",
-        "generators/link.py",
+        "carpark/rabbitmq/publishing.py",
         (
             (
                 "                self._tag += 1\n",

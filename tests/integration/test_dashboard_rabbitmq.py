@@ -13,7 +13,7 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.letters import headers_for
+from carpark.broker.dead_letters import headers_for
 from carpark.errors import BrokerUnavailable
 from carpark.ops.dashboard import make_app
 from carpark.ops.dashboard.base import has_id, matches

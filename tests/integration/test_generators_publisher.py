@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pika
 import pytest
 
 from carpark.domain.events import VehicleEntered
 from carpark.errors import ExchangeMismatch
+from carpark.rabbitmq import connection
+from carpark.rabbitmq.connection import connection_parameters
+from carpark.rabbitmq.publishing import ConfirmingPublisher
 from carpark.rabbitmq.topology import EXCHANGE, declare_exchange, declare_queues
-from generators.link import Link, connection_parameters
 from generators.publisher import RabbitmqPublisher
 from tests.support.generating import Wire, entered, numbered
 from tests.support.helpers import eventually, find_free_port
@@ -86,7 +87,7 @@ def test_of_several_brokers_the_first_that_answers_is_used(broker_url: str, wire
 def test_a_name_that_is_unknown_when_a_queue_is_missing_is_waited_for(
     sender: Sender, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect, tries = pika.BlockingConnection, []
+    connect, tries = connection.BlockingConnection, []
 
     def unknown_at_first(*arguments: Any) -> Any:
         tries.append(1)
@@ -94,7 +95,7 @@ def test_a_name_that_is_unknown_when_a_queue_is_missing_is_waited_for(
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return connect(*arguments)
 
-    monkeypatch.setattr(pika, "BlockingConnection", unknown_at_first)
+    monkeypatch.setattr(connection, "BlockingConnection", unknown_at_first)
     assert sender.send(10) == 10
     assert set(arrived(wire)) == set(numbered(10))
     assert "is missing and cannot be declared: " in sender.said[0]
@@ -204,17 +205,17 @@ def test_what_is_held_for_the_events_is_held_while_the_broker_is_away() -> None:
 
 def test_an_idle_connection_answers_heartbeats_by_itself(broker_url: str) -> None:
     def survives() -> bool:
-        link = Link(connection_parameters(f"{broker_url}?heartbeat=1", "test"))
-        assert link.wait_open(10)
+        publisher = ConfirmingPublisher(connection_parameters(f"{broker_url}?heartbeat=1", "test"))
+        assert publisher.wait_open(10)
         try:
-            eventually(link.is_closed, 4)
+            eventually(publisher.is_closed, 4)
         except AssertionError:
             return True
         else:
             return False
         finally:
-            link.close()
-            assert link.is_closed()
+            publisher.close()
+            assert publisher.is_closed()
 
     # RabbitMQ closes after two missed ones, as this process's are when it gets no processor for 2 s; but not each time.
     assert any(survives() for _ in range(3))

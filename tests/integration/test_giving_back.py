@@ -39,19 +39,19 @@ def test_a_dead_letter_of_a_queue_that_is_given_back_is_one(
     waits = [first.consume(queue, timeout=100) for queue in ("vehicle_entry.DQ", "vehicle_exit.DQ")]
     for each in (*theirs, *waits):
         assert next(each) is None, "only now RabbitMQ knows of it"
-    entries, lane = ours[0], first.lanes.of("vehicle_entry")
+    entries, dispatcher = ours[0], first.dispatchers.of("vehicle_entry")
 
     def is_leaving() -> bool:
         assert next(entries) is None
-        return lane.is_halted
+        return dispatcher.is_halted
 
     eventually(is_leaving)
     for _ in range(20):
         assert next(entries) is None, "what is behind stays in the queue"
         assert next(theirs[0]) is None, "nobody else has the queue while something of it is in hand"
     entries.nack(in_hand[0])
-    lane.done(in_hand[0])
-    eventually(lambda: next(entries) is None and not lane.is_halted)
+    dispatcher.done(in_hand[0])
+    eventually(lambda: next(entries) is None and not dispatcher.is_halted)
     message = eventually(lambda: next(theirs[0]))
     assert [event.id for event in message.args] == ["behind"]
     assert channel.queue_declare("vehicle_entry.XQ", passive=True).method.message_count == 1

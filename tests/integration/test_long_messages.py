@@ -15,7 +15,7 @@ import requests
 from pika.adapters.blocking_connection import BlockingChannel
 
 from carpark.backend.processing import Backend
-from carpark.backend.relay import letter
+from carpark.backend.relay import summary_message
 from carpark.broker import rabbitmq
 from carpark.domain.events import MAX_BODY_BYTES, StaySummary
 from carpark.ops.doctor.findings import Level
@@ -289,4 +289,4 @@ def test_the_doctor_says_that_rabbitmq_takes_too_much(
 
 def test_our_own_messages_are_far_from_the_limit() -> None:
     longest = StaySummary.of_stay("🚗" * 128, "𐐀" * 16, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
-    assert len(letter("s" * 200, longest).encode()) < MAX_MESSAGE_BYTES / 100
+    assert len(summary_message("s" * 200, longest).encode()) < MAX_MESSAGE_BYTES / 100

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from carpark.rabbitmq.connection import resolvable
-from generators.link import connection_parameters
+from carpark.rabbitmq.connection import connection_parameters, resolvable
 from tests.support.helpers import eventually
 from tests.support.processes import Processes
 

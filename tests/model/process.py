@@ -19,7 +19,7 @@ QUEUES = (ENTRIES, EXITS)
 
 
 class Process:
-    """A worker's process: its consumers, its lanes, its threads, one backend.
+    """A worker's process: its consumers, its dispatchers, its threads, one backend.
 
     Args:
         backend: One that no other process of this world has.
@@ -36,10 +36,10 @@ class Process:
         self.made: set[str] = set()
         self.clock = 0.0
         broker: Any = backend.broker
-        broker.lanes.before_worker_boot(broker, self)
-        backend._gates = [Gate(world.mark, lambda: broker.lanes.of(EXITS).count, lambda: self.clock)]
+        broker.dispatchers.before_worker_boot(broker, self)
+        backend._gates = [Gate(world.mark, lambda: broker.dispatchers.of(EXITS).count, lambda: self.clock)]
         backend._records = world.model.memo
-        backend._stopping = SimpleNamespace(  # type: ignore[assignment]
+        backend._waiting._stopping = SimpleNamespace(  # type: ignore[assignment]
             wait=lambda pause: self.stops, set=lambda: None
         )
 
@@ -89,7 +89,7 @@ def names_of_markers() -> SimpleNamespace:
 
 
 def at_once() -> SimpleNamespace:
-    """Stand for the module `threading` in the lanes: a timer hands on at once, and the schedule says when it begins."""
+    """Stand for the module `threading` in `dispatch`: a timer hands on at once, the schedule says when it begins."""
 
     class Timer:
         daemon = False

@@ -76,22 +76,22 @@ class Queue:
 
 
 class Consumer:
-    """Stands for the consumer of a queue in a process: fills the process's lane, acknowledges what is done."""
+    """Stands for the consumer of a queue in a process: fills the process's dispatcher, acknowledges what is done."""
 
     def __init__(self, process: Any, queue: Queue) -> None:
         self.process, self.queue = process, queue
-        self.lane = process.backend.broker.lanes.of(queue.name)
-        self.lane.restart()
+        self.dispatcher = process.backend.broker.dispatchers.of(queue.name)
+        self.dispatcher.restart()
         self.unread = queue.rest()
         self.settled: set[int] = set()
         self.is_open = True
         queue.consumer = self
 
     def read(self, count: int) -> None:
-        """Give the lane what is next in the queue."""
+        """Give the dispatcher what is next in the queue."""
         self.process.world.note_read(self.queue, self.queue.names(self.unread[:count]))
         for place in self.unread[:count]:
-            self.lane.add(At(self.queue.messages[place], place, self))
+            self.dispatcher.add(At(self.queue.messages[place], place, self))
         del self.unread[:count]
 
     def counts(self, most: int) -> Iterator[int]:
@@ -113,7 +113,7 @@ class Consumer:
                 return
 
     def handle_message(self, message: Any) -> None:
-        """Take what the lane hands on; a thread begins it later."""
+        """Take what the dispatcher hands on; a thread begins it later."""
         self.process.given[self.queue.name].append(message)
 
     def ack(self, message: Any) -> None:
@@ -126,7 +126,7 @@ class Consumer:
         elif parts[0].consumer is self and self.process.world.model.mutant == "nack with requeue":
             self.queue.at_the_back += [part.place for part in parts]
         elif parts[0].consumer is self:
-            self.lane.halt()
+            self.dispatcher.halt()
 
     def end(self, *, heard: bool) -> None:
         """Lose the connection; what RabbitMQ has not heard of is in its place in the queue again."""

@@ -15,8 +15,8 @@ import pytest
 from carpark.backend import gate
 from carpark.backend.gate import Gate
 from carpark.backend.processing import Backend
-from carpark.broker import lanes
-from carpark.broker.lanes import Held, Lane
+from carpark.broker import dispatch
+from carpark.broker.dispatch import Dispatcher, MustWait
 from carpark.domain.events import Event
 from carpark.plugins import Plugins
 from carpark.records import Recorded, Records
@@ -48,12 +48,12 @@ TWO, THREE = "e1 x1 e2 x2", "e1 x1 e2 x2 e3 x3"
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_processor() -> Iterator[None]:
-    """Threads that take turns do so ten times as fast on one processor; the lanes' timers are the schedule's."""
+    """Threads that take turns do so ten times as fast on one processor; the dispatchers' timers are the schedule's."""
     before = os.sched_getaffinity(0)
     # Not the same one for two processes of a test run, which have ids that follow on each other.
     os.sched_setaffinity(0, {sorted(before)[os.getpid() % len(before)]})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "threading", at_once())
+        patch.setattr(dispatch, "threading", at_once())
         patch.setattr(gate, "uuid", names_of_markers())
         yield
     os.sched_setaffinity(0, before)
@@ -238,13 +238,13 @@ class TestTheModelFinds:
     """What is promised is not kept without each of these, and the model notices."""
 
     def test_two_batches_in_hand(self, try_in_memory: Explore, monkeypatch: pytest.MonkeyPatch) -> None:
-        take = Lane.take
+        take = Dispatcher.take
 
-        def take_another(lane: Lane) -> Any:
-            lane._in_hand = None
-            return take(lane)
+        def take_another(dispatcher: Dispatcher) -> Any:
+            dispatcher._in_hand = None
+            return take(dispatcher)
 
-        monkeypatch.setattr(Lane, "take", take_another)
+        monkeypatch.setattr(Dispatcher, "take", take_another)
         with pytest.raises(Wrong, match="took effect after"):
             try_in_memory(plate(TWO), mutant="two in hand", most=1)
 
@@ -272,7 +272,7 @@ class TestTheModelFinds:
         def record_when_published(self: Gate, records: Records, exits: Sequence[Event], last: int) -> list[Recorded]:
             try:
                 return record(self, records, exits, last)
-            except Held:
+            except MustWait:
                 return records.record(exits)
 
         monkeypatch.setattr(Gate, "record", record_when_published)

@@ -76,7 +76,7 @@ class World:
         }
         self.processes = [Process(backend, self) for backend in model.backends]
         for process in self.processes:
-            process.backend.broker.lanes._most = model.most
+            process.backend.broker.dispatchers._most = model.most
         for name, which in zip(QUEUES, model.layout, strict=True):
             self._consume(self.processes[which], name)
         self.faults = model.faults
@@ -131,11 +131,15 @@ class World:
         busy = sum(hand.at is not None for hand, _ in process.hands[name])
         if consumer is None or busy > (self.model.mutant == "two in hand"):
             return
-        lane = consumer.lane
-        if process.given[name] or lane._waiting:
+        dispatcher = consumer.dispatcher
+        if process.given[name] or dispatcher._waiting:
             if not (process.given[name] and process.held_at == self._seen()):
                 yield ("begin", which, name, 0)
-        elif consumer.is_open and not lane._is_halted and (lane._in_hand is None or self.model.mutant == "two in hand"):
+        elif (
+            consumer.is_open
+            and not dispatcher._is_halted
+            and (dispatcher._in_hand is None or self.model.mutant == "two in hand")
+        ):
             for count in consumer.counts(self.model.most):
                 yield ("begin", which, name, count)
 
@@ -193,7 +197,7 @@ class World:
     def _begin(self, process: Process, name: str, count: int) -> None:
         consumer = process.consumers[name]
         consumer.read(count)
-        message = process.given[name].pop(0) if process.given[name] else consumer.lane.take()
+        message = process.given[name].pop(0) if process.given[name] else consumer.dispatcher.take()
         hand = Hand.begin(lambda: process.work(message))
         process.hands[name] = [(h, m) for h, m in process.hands[name] if h.at] + [(hand, message)]
         if name == EXITS and hand.at:
@@ -270,7 +274,7 @@ class World:
         held = process.given[EXITS][0]
         self._to_the_end(process, EXITS)
         consumer = self.queues[ENTRIES].consumer
-        while consumer and (consumer.unread or consumer.lane._waiting):
+        while consumer and (consumer.unread or consumer.dispatcher._waiting):
             self._to_the_end(consumer.process, ENTRIES)
         if any(message is held for message in process.given[EXITS]):
             self._to_the_end(process, EXITS)
@@ -278,7 +282,7 @@ class World:
             self.wrong = "exits are held for ever"
 
     def _to_the_end(self, process: Process, name: str) -> None:
-        has_one = process.given[name] or process.consumers[name].lane._waiting
+        has_one = process.given[name] or process.consumers[name].dispatcher._waiting
         self.acting = process
         self._begin(process, name, 0 if has_one else 1)
         while process.hands[name] and process.hands[name][-1][0].at:
@@ -342,26 +346,26 @@ class World:
             consumer = process.consumers.get(name)
             if consumer is None:
                 continue
-            lane, names = consumer.lane, consumer.queue.names
+            dispatcher, names = consumer.dispatcher, consumer.queue.names
             parts.append(
                 (
                     name,
                     consumer.is_open,
                     names(consumer.unread),
                     names(sorted(consumer.settled - consumer.queue.acknowledged)) if consumer.is_open else (),
-                    tuple(map(_places, lane._waiting)),
-                    _places(lane._in_hand),
-                    (lane.is_active, lane._is_halted),
+                    tuple(map(_places, dispatcher._waiting)),
+                    _places(dispatcher._in_hand),
+                    (dispatcher.is_active, dispatcher._is_halted),
                     tuple((hand.at, _places(message)) for hand, message in process.hands[name] if hand.at),
                     tuple(map(_places, process.given[name])),
                 )
             )
         held = process.held_at == self._seen() if process.given[EXITS] else None
         is_due = process.clock >= gate._marked_at + MARKED_EVERY
-        lane = process.backend.broker.lanes.of(EXITS)
+        dispatcher = process.backend.broker.dispatchers.of(EXITS)
         there = [
             part
-            for message in ([lane._in_hand] if lane._in_hand else []) + [*lane._waiting]
+            for message in ([dispatcher._in_hand] if dispatcher._in_hand else []) + [*dispatcher._waiting]
             for part in parts_of(message)
         ]
         spoken_for = sum(part.number <= gate._speaks_for for part in there)

@@ -9,8 +9,8 @@ from html import unescape
 from werkzeug.test import Client, TestResponse
 
 from carpark.broker import StubBroker
-from carpark.broker.letters import headers_for
-from carpark.broker.stub import Letter
+from carpark.broker.dead_letters import headers_for
+from carpark.broker.stub import StoredMessage
 from carpark.rabbitmq.topology import all_queues
 
 CSRF = "__dd_csrf"
@@ -57,5 +57,5 @@ def broker_with(*bodies: bytes, queue: str = "vehicle_entry", why: str = "not wa
     broker = StubBroker([])
     for name in all_queues(1):
         broker.declare_queue(name)
-    broker.dead[queue] += [Letter(body, {**headers_for(why), "n": n}) for n, body in enumerate(bodies)]
+    broker.dead[queue] += [StoredMessage(body, {**headers_for(why), "n": n}) for n, body in enumerate(bodies)]
     return broker

@@ -8,7 +8,7 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from carpark.broker.letters import headers_for
+from carpark.broker.dead_letters import headers_for
 from tests.support.helpers import eventually
 
 

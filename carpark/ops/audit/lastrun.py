@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from carpark.broker.stub import Letter
+from carpark.broker.stub import StoredMessage
 from carpark.domain.events import PRIVATE
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Sources
@@ -110,7 +110,7 @@ class LastRun:
             wanted = f"a run that can be read ({cause_of(error)}); or name what was published with --journal"
         raise InvalidSetting("CARPARK_CSV", str(csv), wanted)
 
-    def keep(self, letters: Iterable[tuple[str, Letter]]) -> int:
+    def keep(self, letters: Iterable[tuple[str, StoredMessage]]) -> int:
         """Write down dead letters, which the broker of a run takes with it.
 
         Args:
@@ -136,7 +136,7 @@ class LastRun:
         """Whether it came to its end, rather than being killed or running still."""
         return (self.folder / _LETTERS).exists()
 
-    def letters(self) -> list[tuple[str, Letter]]:
+    def letters(self) -> list[tuple[str, StoredMessage]]:
         """Read the dead letters that were written down.
 
         Returns:
@@ -149,7 +149,7 @@ class LastRun:
         try:
             with path.open(encoding="ascii") as lines:
                 return [
-                    (str(each["queue"]), Letter(base64.b64decode(each["body"]), dict(each["headers"])))
+                    (str(each["queue"]), StoredMessage(base64.b64decode(each["body"]), dict(each["headers"])))
                     for each in map(json.loads, lines)
                 ]
         except FileNotFoundError:

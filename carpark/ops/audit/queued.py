@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pika
 import pika.exceptions
 from dramatiq.common import q_name, xq_name
 from pika import spec
@@ -16,7 +16,7 @@ from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
 from carpark.domain.pairing import ENTRY, EXIT
 from carpark.domain.routing import DELIVER, partition_queue
 from carpark.errors import QueueMismatch
-from carpark.rabbitmq.connection import open_connection, unavailable
+from carpark.rabbitmq.connection import connected, look
 from carpark.rabbitmq.management import TYPE_TIMEOUT, ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import all_queues, why_not_to_look, with_companions
 from carpark.settings.model import MOST_PARTITIONS
@@ -96,20 +96,15 @@ def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url:
     """
     queued = Queued()
     management = ManagementApi(management_url or management_url_of(url), virtual_host_of(url), TYPE_TIMEOUT)
-    connection = open_connection(url, "carpark verify")
-    try:
+    with contextlib.closing(management), connected(url, "carpark verify") as connection:
         # Another number was set before, or is set where events come from: what waits there is not lost.
         while partitions < MOST_PARTITIONS and any(
-            _is_there(connection, partition_queue(queue, partitions)) for queue in EVENT_OF_QUEUE
+            look(connection, partition_queue(queue, partitions)) for queue in EVENT_OF_QUEUE
         ):
             partitions += 1
         for name in (each for queue in all_queues(partitions) for each in with_companions(queue)):
-            channel = connection.channel()
-            try:
-                found = channel.queue_declare(name, passive=True).method
-            except pika.exceptions.ChannelClosedByBroker as error:
-                if error.reply_code != spec.NOT_FOUND:
-                    raise
+            found = look(connection, name)
+            if found is None:
                 continue
             before = queued.waiting + queued.dead
             is_counted = name != xq_name(name) and found.consumer_count
@@ -117,32 +112,13 @@ def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url:
                 if name == xq_name(name):
                     raise QueueMismatch(name, what)
                 is_counted = True
-            queued.take(_peek(channel, name, 0 if is_counted else min(found.message_count, most)))
+            with connection.channel() as channel:
+                queued.take(_peek(channel, name, 0 if is_counted else min(found.message_count, most)))
             left = max(0, found.message_count - (queued.waiting + queued.dead - before))
             queued.unread += left
             queued.dead += left if name == xq_name(name) else 0
             queued.waiting += 0 if name == xq_name(name) else left
-            if channel.is_open:
-                channel.close()
-    except pika.exceptions.AMQPError as error:
-        raise unavailable(url, error) from error
-    finally:
-        management.close()
-        if connection.is_open:
-            connection.close()
     return queued
-
-
-def _is_there(connection: Any, name: str) -> bool:
-    channel = connection.channel()
-    try:
-        channel.queue_declare(name, passive=True)
-    except pika.exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != spec.NOT_FOUND:
-            raise
-        return False
-    channel.close()
-    return True
 
 
 def _peek(channel: Any, name: str, most: int) -> Iterator[Message]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from carpark.backend.relay import DeadLetter, letter
+from carpark.backend.relay import DeadLetter, summary_message
 from carpark.records import Batch, Outbox, Settlement
 
 BATCH = 100
@@ -42,7 +42,8 @@ def give_up(outbox: Outbox, sink: str, dead_letter: DeadLetter) -> Iterator[int]
             members = batch.summaries[:BATCH]  # those of a batch that a worker had formed can be more
             for summary in members:
                 dead_letter(
-                    letter(sink, summary), f"sink {sink!r}: no worker has it; given up by `carpark dlq give-up`"
+                    summary_message(sink, summary),
+                    f"sink {sink!r}: no worker has it; given up by `carpark dlq give-up`",
                 )
             yield outbox.settle(batch, Settlement(dead=[summary.id for summary in members]))[2]
         elif batch < 0:

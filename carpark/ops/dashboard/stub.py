@@ -11,7 +11,7 @@ from typing import Any
 from dramatiq.common import q_name, xq_name
 
 from carpark.broker import StubBroker
-from carpark.broker.stub import Letter
+from carpark.broker.stub import StoredMessage
 from carpark.ops.dashboard.base import Interface, Jobs, Queue, Wanted, Worker, has_id, page_of
 from carpark.ops.dashboard.jobs import CUT, Job, read_job
 from carpark.rabbitmq.properties import without_reason
@@ -50,7 +50,7 @@ class StubInterface(Interface):
 
     def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
         """List a page of messages; see `Interface.get_jobs`."""
-        letters = self._broker.letters(queue_name)
+        letters = self._broker.messages(queue_name)
         if wanted is None:
             start, stop, following = page_of(len(letters), cursor)
             jobs, total = [_job(queue_name, letter) for letter in letters[start:stop]], len(letters)
@@ -63,13 +63,13 @@ class StubInterface(Interface):
     def get_job(self, queue_name: str, message_id: str) -> Job | None:
         """Find a message; see `Interface.get_job`."""
         wanted = has_id(message_id)
-        letters = (letter for letter in self._broker.letters(queue_name) if wanted(_job(queue_name, letter)))
+        letters = (letter for letter in self._broker.messages(queue_name) if wanted(_job(queue_name, letter)))
         return next((_job(queue_name, letter, len(letter.body)) for letter in letters), None)
 
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send dead letters to their queue again; see `Interface.requeue`."""
 
-        def send(letter: Letter) -> None:
+        def send(letter: StoredMessage) -> None:
             own = letter.body if body is None else body
             self._broker.publish(q_name(queue_name), own, without_reason(letter.headers))
 
@@ -93,5 +93,5 @@ class StubInterface(Interface):
         return len(places)
 
 
-def _job(queue_name: str, letter: Letter, cut: int = CUT) -> Job:
+def _job(queue_name: str, letter: StoredMessage, cut: int = CUT) -> Job:
     return read_job(queue_name, letter.body[:cut], len(letter.body), letter.headers, {})

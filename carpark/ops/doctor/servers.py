@@ -18,7 +18,7 @@ from carpark.domain.routing import event_queues, is_event_queue, partition_of
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.ops.doctor.findings import Finding, in_background, ok, problem, split_error, warning, wrong
 from carpark.ops.health import sink_problems, span, summaries
-from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, explain, open_connection, server_version
+from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES, explain, look, open_connection, server_version
 from carpark.rabbitmq.management import ManagementApi, QueueTotals
 from carpark.rabbitmq.topology import ASIDE, EXCHANGE, TYPE, all_queues, queue_arguments, with_companions
 from carpark.records import Records, open_records
@@ -124,15 +124,8 @@ def _judge_limit(refusal: str | None) -> Finding:
 def _look_at_queues(connection: BlockingConnection, partitions: int) -> dict[str, tuple[int, int]]:
     answers = {}
     for name in (each for queue in all_queues(partitions) for each in with_companions(queue)):
-        channel = connection.channel()
-        try:
-            method = channel.queue_declare(name, passive=True).method
-        except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != spec.NOT_FOUND:
-                raise
-        else:
-            answers[name] = (method.message_count, method.consumer_count)
-            channel.close()
+        if found := look(connection, name):
+            answers[name] = (found.message_count, found.consumer_count)
     channel = connection.channel()
     with contextlib.suppress(exceptions.ChannelClosedByBroker):
         channel.exchange_declare(EXCHANGE, passive=True)

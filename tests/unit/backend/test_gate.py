@@ -9,7 +9,7 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 from carpark.backend.gate import MARKED_EVERY, STANDSTILL, Gate
-from carpark.broker.lanes import Held
+from carpark.broker.dispatch import MustWait
 from carpark.domain.events import Event, VehicleExited
 from carpark.errors import RecordsUnavailable
 from carpark.records import ExitsHeld, Recorded
@@ -64,7 +64,7 @@ class Stand:
         self.come = max(self.come, last)
         try:
             return len(self.gate.record(self.entries, exits or [exited("x1")], last)) > 0
-        except Held:
+        except MustWait:
             return False
 
     def stand(self, seconds: float, every: float = 0.5) -> bool:

@@ -12,7 +12,7 @@ from dramatiq.errors import Retry
 
 from carpark.backend.processing import Backend
 from carpark.broker import StubBroker
-from carpark.broker.lanes import Held
+from carpark.broker.dispatch import MustWait
 from carpark.broker.reading import Marker
 from carpark.domain.events import Event
 from carpark.domain.routing import event_queues
@@ -61,13 +61,13 @@ def test_exits_of_a_partition_wait_for_a_marker_in_its_own_queue_of_entries(
     backend = Backend(make_settings(redis_url=f"memory://{uuid.uuid4()}", partitions=3), Plugins(()))
     assert isinstance(backend.broker, StubBroker)
     for partition in (2, 1):
-        with pytest.raises(Held):
+        with pytest.raises(MustWait):
             backend.actors[f"vehicle_exit.{partition}"](exited(f"x{partition}", "A"))
-    assert [len(backend.broker.letters(queue)) for queue in event_queues(3)] == [0, 1, 1, 0, 0, 0]
-    marker = Marker(backend.broker.letters("vehicle_entry.2")[0].body.decode())
+    assert [len(backend.broker.messages(queue)) for queue in event_queues(3)] == [0, 1, 1, 0, 0, 0]
+    marker = Marker(backend.broker.messages("vehicle_entry.2")[0].body.decode())
     for queue in ("vehicle_entry", "vehicle_entry.1"):
         backend.actors[queue](marker)
-        with pytest.raises(Held):
+        with pytest.raises(MustWait):
             backend.actors["vehicle_exit.2"](exited("x2", "A"))
     backend.actors["vehicle_entry.2"](marker)
     backend.actors["vehicle_exit.2"](exited("x2", "A"))

@@ -11,7 +11,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.message import Message
 
 from carpark.backend.meter import Meter
-from carpark.backend.relay import Relay, Route
+from carpark.backend.relay import Relay, SinkRelay
 from carpark.domain.events import StaySummary
 from carpark.errors import SummaryRefused
 from carpark.plugins import Sink
@@ -44,7 +44,7 @@ class Shelf(Sink):
 
 
 class Desk:
-    """A route to a sink, and what it leads from and to."""
+    """A relay to a sink, and what it leads from and to."""
 
     def __init__(self, settings: Settings) -> None:
         self.now = 1_764_000_000.0
@@ -52,8 +52,10 @@ class Desk:
         self.stopping = threading.Event()
         self.records = open_records(RECORDS, 100, ("shelf",), lambda: self.now)
         self.outbox: Outbox = self.records.outbox("shelf")
-        self.route = Route("shelf", self.sink, settings, self.bury, Meter(["shelf"]), lambda name: None, self.stopping)
-        self.route._outbox = self.outbox
+        self.relay = SinkRelay(
+            "shelf", self.sink, settings, self.bury, Meter(["shelf"]), lambda name: None, self.stopping
+        )
+        self.relay._outbox = self.outbox
         self.broker_is_away = 0
         self.following: Batch | float = 0.0
 
@@ -70,7 +72,7 @@ class Desk:
     def turn(self, later: float = 0.0) -> float:
         """Let time pass, then let the relay do one thing; 0 if it has the next batch already."""
         self.now += later
-        self.following = self.route.turn(self.following if isinstance(self.following, Batch) else None)
+        self.following = self.relay.turn(self.following if isinstance(self.following, Batch) else None)
         return 0.0 if isinstance(self.following, Batch) else self.following
 
     def turns(self, count: int, every: float = 1000.0) -> None:

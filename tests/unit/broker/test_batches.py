@@ -13,10 +13,10 @@ from dramatiq.errors import ConnectionClosed, Retry
 
 from carpark.backend.processing import Backend
 from carpark.broker import StubBroker, stub
-from carpark.broker.batches import Batch
-from carpark.broker.lanes import Lane
+from carpark.broker.batches import EventBatch
+from carpark.broker.dispatch import Dispatcher
 from carpark.broker.reading import read_body
-from carpark.broker.stub import Delivery, Letter
+from carpark.broker.stub import ReceivedMessage, StoredMessage
 from carpark.domain.events import Event
 from carpark.errors import RecordsUnavailable
 from carpark.plugins import Plugins
@@ -26,48 +26,48 @@ from tests.support.garbage import bare
 from tests.support.helpers import eventually
 
 
-def entry(number: int) -> Delivery:
+def entry(number: int) -> ReceivedMessage:
     body = bare(id=str(number))
-    return Delivery(read_body("vehicle_entry", body), Letter(body))
+    return ReceivedMessage(read_body("vehicle_entry", body), StoredMessage(body))
 
 
 def test_a_batch_of_one_looks_like_its_event_and_a_larger_one_says_how_many() -> None:
-    batch = Batch(entry(7), 10)
+    batch = EventBatch(entry(7), 10)
     assert str(batch) == str(entry(7))
     batch.join(entry(8))
     assert str(batch) == "vehicle_entry(2 events)"
 
 
 def test_a_batch_has_no_more_than_half_a_mebibyte_and_one_event() -> None:
-    lane = Lane(100)
+    dispatcher = Dispatcher(100)
     for number in range(40):
         body = bare(id=str(number), note="x" * 64_000)
-        lane.add(Delivery(read_body("vehicle_entry", body), Letter(body)))
+        dispatcher.add(ReceivedMessage(read_body("vehicle_entry", body), StoredMessage(body)))
     sizes = []
-    while (batch := lane.take()) is not None:
-        assert isinstance(batch, Batch)
+    while (batch := dispatcher.take()) is not None:
+        assert isinstance(batch, EventBatch)
         sizes.append(len(batch.parts))
         assert sum(len(part.body) for part in batch.parts) <= 512 * 1024 + 65_536
-        lane.done(batch)
+        dispatcher.done(batch)
     assert sizes == [9, 9, 9, 9, 4]
 
 
 def test_every_event_joins_exactly_one_batch_while_a_worker_closes_them() -> None:
-    lane, done = Lane(10), threading.Event()
+    dispatcher, done = Dispatcher(10), threading.Event()
     taken: list[str] = []
 
     def work() -> None:
         is_last = False
         while not is_last:
             is_last = done.is_set()
-            while (batch := lane.take()) is not None:
+            while (batch := dispatcher.take()) is not None:
                 taken.extend(event.id for event in batch.args)
-                lane.done(batch)
+                dispatcher.done(batch)
 
     worker = threading.Thread(target=work)
     worker.start()
     for number in range(2_000):
-        lane.add(entry(number))
+        dispatcher.add(entry(number))
     done.set()
     worker.join()
     assert taken == [str(number) for number in range(2_000)]

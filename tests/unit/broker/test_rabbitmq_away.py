@@ -11,7 +11,6 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 from carpark.broker import RabbitmqBroker
-from carpark.broker.rabbitmq import Outage
 from carpark.errors import QueueMismatch
 
 QUEUE = "vehicle_entry"
@@ -60,7 +59,7 @@ def test_it_is_away_for_whoever_publishes(broker: RabbitmqBroker) -> None:
 def test_whoever_consumes_waits_for_it_and_says_so_once(
     broker: RabbitmqBroker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("carpark.broker.consumer.BACKOFF_SECONDS", (0.01,))
+    monkeypatch.setattr("carpark.rabbitmq.outage.BACKOFF_SECONDS", (0.01,))
     consumers = [broker.consume(queue, timeout=20) for queue in (QUEUE, f"{QUEUE}.DQ")]
     assert [next(consumer) for _ in range(3) for consumer in consumers] == [None] * 6
     said = [each.getMessage() for each in caplog.records if each.name == "carpark.broker.rabbitmq"]
@@ -74,22 +73,22 @@ def test_whoever_consumes_waits_for_it_and_says_so_once(
 def test_an_outage_is_a_line_at_its_beginning_for_each_thing_to_do_and_one_at_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    outage = Outage("amqp://me:hidden@there")
+    broker = RabbitmqBroker("amqp://me:hidden@there", [])
     lost, gone = pika.exceptions.StreamLostError("x"), pika.exceptions.AMQPConnectionError()
     refused = pika.exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - access to queue 'a' refused")
-    outage.end("a")
+    broker.goes_on("a")
     for who, error in (("a", lost), ("b", gone), ("b", ConnectionClosed(refused)), ("a", lost), ("b", refused)):
-        outage.begin(who, error)
-    outage.end("a")
-    outage.end("a")
+        broker.waits(who, error)
+    broker.goes_on("a")
+    broker.goes_on("a")
     assert [each.getMessage().partition("; ")[0] for each in caplog.records] == [
         "RabbitMQ at amqp://me:***@there: the connection was lost",
         "RabbitMQ at amqp://me:***@there: access to queue 'a' refused",
     ]
     caplog.clear()
-    outage.end("b")
-    outage.end("b")
+    broker.goes_on("b")
+    broker.goes_on("b")
     (last,) = caplog.records
     assert last.getMessage().startswith("RabbitMQ is back after 0.")
-    outage.begin("a", ConnectionClosed(QueueMismatch("a", "of another type")))
+    broker.waits("a", ConnectionClosed(QueueMismatch("a", "of another type")))
     assert "queue 'a' exists with other arguments than carpark's (of another type)" in caplog.records[-1].getMessage()

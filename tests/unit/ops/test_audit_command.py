@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from carpark.broker.stub import Letter
+from carpark.broker.stub import StoredMessage
 from carpark.errors import InvalidSetting
 from carpark.ops.audit import LastRun
 from tests.support.audited import Day, stay, summaries_of, write_csv, write_lines
@@ -228,8 +228,8 @@ def test_dead_letters_of_a_run_are_kept_as_they_are(tmp_path: Path) -> None:
     run = LastRun(tmp_path, at(0), {})
     assert not run.has_ended
     letters = [
-        ("vehicle_entry.XQ", Letter(bytes(range(256)), {"x-carpark-error": "it is 'no' JSON"})),
-        ("carpark_work.XQ", Letter("ঢাকা".encode(), {})),
+        ("vehicle_entry.XQ", StoredMessage(bytes(range(256)), {"x-carpark-error": "it is 'no' JSON"})),
+        ("carpark_work.XQ", StoredMessage("ঢাকা".encode(), {})),
     ]
     assert run.keep(letters) == 2
     assert run.letters() == letters

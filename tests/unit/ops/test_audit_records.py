@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from carpark.backend.relay import letter
+from carpark.backend.relay import summary_message
 from carpark.domain.events import Event, StaySummary, VehicleEntered, VehicleExited, format_time
 from carpark.ops.audit.queued import Message
 from carpark.records import Batch, Records, Settlement, forget_memory, open_records
@@ -171,7 +171,7 @@ def test_an_event_that_comes_again_from_its_queue_had_its_effect(day: Day) -> No
 def test_a_summary_that_was_given_up_is_undelivered_where_the_records_are_gone(day: Day, companion: str) -> None:
     day.publish([*stay(0), *stay(1)])
     day.summarise(summaries_of(stay(1)))
-    message = (f"carpark_work{companion}", letter("http-csv", summaries_of(stay(0))[0]).encode())
+    message = (f"carpark_work{companion}", summary_message("http-csv", summaries_of(stay(0))[0]).encode())
     verdict = day.verdict(messages=[message])
     assert verdict.ok
     assert verdict.sinks[0].undelivered == 1
@@ -183,7 +183,7 @@ def test_a_summary_that_was_given_up_is_undelivered_where_the_records_are_gone(d
 def test_what_a_sink_has_not_got_that_is_not_read_back_is_undelivered_too(day: Day, records: Records) -> None:
     day.publish(stay(0))
     day.summarise(summaries_of(stay(0)))
-    message = ("carpark_work.XQ", letter("webhook", summaries_of(stay(0))[0]).encode())
+    message = ("carpark_work.XQ", summary_message("webhook", summaries_of(stay(0))[0]).encode())
     assert day.verdict().sentence().startswith("nothing lost")
     from_queue = day.verdict(messages=[message, message])
     open_records(URL, 3600, ["webhook"]).record(stay(0))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from carpark.broker import StubBroker
-from carpark.broker.stub import Letter
+from carpark.broker.stub import StoredMessage
 from carpark.errors import BrokerUnavailable, InvalidSetting, RecordsUnavailable
 from carpark.ops.dashboard import make_app, mount_dashboard
 from carpark.ops.dashboard.stub import StubInterface
@@ -68,7 +68,7 @@ def test_a_list_of_dead_letters_says_actor_arguments_times_and_reason(open_pages
 def test_a_message_is_shown_with_all_that_is_known_of_it(open_pages: OpenPages) -> None:
     broker = broker_with()
     headers = {"x-carpark-error": "ValueError: no", "x-carpark-traceback": "Traceback ...\n  line 1", "mine": "kept"}
-    broker.dead["vehicle_entry"].append(Letter(dramatiq_body(), headers))
+    broker.dead["vehicle_entry"].append(StoredMessage(dramatiq_body(), headers))
     pages = open_pages(broker)
     text = pages.text(f"{FAILED}/{ids(pages)[0]}")
     for part in ("ValueError: no", "Traceback ... line 1", "mine kept", "2023-11-14 22:13:20 UTC", '"kwargs": {'):
@@ -90,7 +90,7 @@ def test_what_a_message_says_is_text_and_never_markup(open_pages: OpenPages) -> 
     script = "<script>alert(1)</script>\"'>"
     broker = broker_with()
     body = bare(vehicle_plate=script, **{script: script}) + b" "
-    broker.dead["vehicle_entry"].append(Letter(body, {"x-carpark-error": script, script: script}))
+    broker.dead["vehicle_entry"].append(StoredMessage(body, {"x-carpark-error": script, script: script}))
     pages = open_pages(broker)
     for path in (
         *(FAILED, f"{FAILED}/{ids(pages)[0]}", f"{FAILED}?match=%3Cscript%3E", f"{FAILED}?said={script}"),
@@ -134,7 +134,7 @@ def test_requeue_puts_a_message_back_as_it_came(open_pages: OpenPages) -> None:
     assert answer.status_code == 302
     assert "1 message was sent to the queue again" in pages.text(answer.location)
     assert [letter.body for letter in broker.dead["vehicle_entry"]] == [b"one", b"three"]
-    assert broker.letters("vehicle_entry") == [Letter(b"two", {"n": 1})]
+    assert broker.messages("vehicle_entry") == [StoredMessage(b"two", {"n": 1})]
 
 
 def test_delete_asks_and_then_takes_that_one_alone(open_pages: OpenPages) -> None:
@@ -152,11 +152,11 @@ def test_all_that_match_and_no_more_than_were_asked_about(open_pages: OpenPages)
     broker = broker_with(*(b"%s %d" % (kind, n) for n in range(3) for kind in (b"red", b"blue")))
     pages = open_pages(broker)
     assert "Requeue 3 dead letters" in pages.text("/ask?do=requeue-all&queue=vehicle_entry.XQ&match=RED")
-    broker.dead["vehicle_entry"].append(Letter(b"red 4"))
+    broker.dead["vehicle_entry"].append(StoredMessage(b"red 4"))
     pages.post("/requeue-all", {"queue": "vehicle_entry.XQ", "match": "RED", "count": 3})
-    assert [letter.body for letter in broker.letters("vehicle_entry")] == [b"red 0", b"red 1", b"red 2"]
+    assert [letter.body for letter in broker.messages("vehicle_entry")] == [b"red 0", b"red 1", b"red 2"]
     assert "Delete 4 dead letters" in pages.text("/ask?do=delete-all&queue=vehicle_entry.XQ")
-    broker.dead["vehicle_entry"].append(Letter(b"new"))
+    broker.dead["vehicle_entry"].append(StoredMessage(b"new"))
     pages.post("/delete-all", {"queue": "vehicle_entry.XQ", "count": 4})
     assert [letter.body for letter in broker.dead["vehicle_entry"]] == [b"new"]
 
@@ -171,7 +171,7 @@ def test_a_mended_body_is_sent_in_place_of_the_dead_one(open_pages: OpenPages) -
     assert len(broker.dead["vehicle_entry"]) == 2
     answer = pages.post("/send-message", {**form, "body": '{\r\n"a": 1, ' + bare().decode()[1:]})
     assert "1 message was mended and sent" in pages.text(answer.location)
-    assert [letter.body for letter in broker.letters("vehicle_entry")] == [b'{\n"a": 1, ' + bare()[1:]]
+    assert [letter.body for letter in broker.messages("vehicle_entry")] == [b'{\n"a": 1, ' + bare()[1:]]
     assert [letter.body for letter in broker.dead["vehicle_entry"]] == [b"next"]
 
 
@@ -299,7 +299,7 @@ def test_the_car_park_at_one_look(park: Park) -> None:
     ):
         assert part in text
     assert f"http-csv 1,200 0 {NONE} 0 0 {NONE} webhook 1,200 0 {NONE} 0 0 {NONE}" in text
-    broker.dead["vehicle_exit"].append(Letter(b"x"))
+    broker.dead["vehicle_exit"].append(StoredMessage(b"x"))
     assert "vehicle_exit has 1 dead letter." in pages.text("/carpark")
 
 
@@ -373,7 +373,7 @@ def test_one_call_mounts_it_in_another_application(make_settings: MakeSettings) 
     assert set(re.findall(r'(?:href|action)="(/[^/"]*)', page)) == {"/dashboard"}
     answer = pages.post("/requeue-message", {"queue": "vehicle_entry.XQ", "id": ids_on(page)[0]})
     assert answer.location.startswith("/dashboard/queues/vehicle_entry/failed?")
-    assert [letter.body for letter in broker.letters("vehicle_entry")] == [b"one"]
+    assert [letter.body for letter in broker.messages("vehicle_entry")] == [b"one"]
 
 
 def test_a_broker_of_another_process_cannot_be_shown(make_settings: MakeSettings) -> None:

@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
+from carpark.rabbitmq.connection import is_refusal
 from carpark.rabbitmq.topology import EXCHANGE
 
 _CLOSE_TIMEOUT = 2.0
 
-Letter = tuple[str, bytes]
-"""A queue and a body."""
-
-_PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
+PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
 
 
-def connection_parameters(urls: str, name: str) -> list[pika.URLParameters]:
-    """Read broker URLs.
+class Outgoing(NamedTuple):
+    """A message to be published.
 
     Args:
-        urls: AMQP URLs separated by ``;``.
-        name: What this process is called in RabbitMQ's list of connections; host and process id are added.
-
-    Returns:
-        Parameters for pika, one per URL, each tried once in turn.
+        queue: The queue's name, which is the routing key.
+        body: The bytes.
+        properties: As they shall arrive.
+        exchange: Which way; nothing for the default exchange.
     """
-    every = []
-    for url in urls.split(";"):
-        parameters = pika.URLParameters(url.strip())
-        parameters.client_properties = {"connection_name": f"{name} {socket.gethostname()}:{os.getpid()}"}
-        parameters.connection_attempts = 1
-        parameters.socket_timeout = 5
-        parameters.stack_timeout = 8
-        every.append(parameters)
-    return every
+
+    queue: str
+    body: bytes
+    properties: pika.BasicProperties = PERSISTENT
+    exchange: str = EXCHANGE
 
 
-class Link:
-    """A connection with one channel in confirm mode; once it is closed it stays closed.
+class ConfirmingPublisher:
+    """A connection with one channel in confirm mode (publisher confirms); once it is closed it stays closed.
 
     Args:
         parameters: Where to connect; the first that answers is used.
@@ -90,24 +81,24 @@ class Link:
         with self._changed:
             return self._changed.wait_for(lambda: self._open or self._closed, timeout)
 
-    def send(self, letters: Sequence[Letter]) -> None:
-        """Begin to send letters; `wait` and `outcome` say what became of them.
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Begin to send messages; `wait` and `outcome` say what became of them.
 
         Args:
-            letters: What to send; the ones before must have been settled.
+            messages: What to send; the ones before must have been settled.
         """
         with self._changed:
             self._confirmed.clear()
             self._returned.clear()
-            self._keys = [queue for queue, _ in letters]
+            self._keys = [message.queue for message in messages]
             # Counted before they are on their way, so that `wait` cannot find nothing outstanding.
-            self._outstanding = {self._tag + 1 + place: place for place in range(len(letters))}
+            self._outstanding = {self._tag + 1 + place: place for place in range(len(messages))}
             if self._closed:
                 return
-            self._loop.add_callback_threadsafe(partial(self._publish, letters))
+            self._loop.add_callback_threadsafe(partial(self._publish, messages))
 
     def wait(self, timeout: float) -> bool:
-        """Wait until every letter is settled or the connection is closed.
+        """Wait until every message is settled or the connection is closed.
 
         Args:
             timeout: Seconds to wait at most.
@@ -119,7 +110,7 @@ class Link:
             return self._changed.wait_for(lambda: self._closed or not self._outstanding, timeout)
 
     def outcome(self) -> tuple[set[int], set[str]]:
-        """Tell what became of the letters.
+        """Tell what became of the messages.
 
         Returns:
             The places of the confirmed ones in what was given to `send`, and the queues that cannot be reached.
@@ -171,10 +162,10 @@ class Link:
             self._open = True
             self._changed.notify_all()
 
-    def _publish(self, letters: Sequence[Letter]) -> None:
+    def _publish(self, messages: Sequence[Outgoing]) -> None:
         try:
-            for queue, body in letters:
-                self._channel.basic_publish(EXCHANGE, queue, body, _PERSISTENT, mandatory=True)
+            for queue, body, properties, exchange in messages:
+                self._channel.basic_publish(exchange, queue, body, properties, mandatory=True)
                 self._tag += 1
         except Exception as error:  # the channel closed a moment ago
             self._finish(error)
@@ -182,10 +173,9 @@ class Link:
     def _settled(self, frame: Any) -> None:
         method = frame.method
         with self._changed:
+            tags = [method.delivery_tag]
             if method.multiple:
                 tags = [tag for tag in self._outstanding if tag <= method.delivery_tag]
-            else:
-                tags = [method.delivery_tag] if method.delivery_tag in self._outstanding else []
             for tag in tags:
                 place = self._outstanding.pop(tag)
                 if isinstance(method, pika.spec.Basic.Ack):
@@ -208,7 +198,13 @@ class Link:
         with self._changed:
             if self._closed:
                 return
-            self.reason = self.reason or reason
+            self.reason = self.reason or (reason and _reason_of(reason))
             self._closed = True
             self._loop.stop()
             self._changed.notify_all()
+
+
+def _reason_of(error: BaseException) -> BaseException:
+    """Say why no node of a cluster could be connected to: that one refuses comes first, it is there."""
+    every: list[BaseException] = [getattr(each, "exception", each) for each in getattr(error, "exceptions", [error])]
+    return next(filter(is_refusal, every), every[-1])

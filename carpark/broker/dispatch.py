@@ -1,7 +1,7 @@
-"""Lanes: the events of a queue are worked on in their order, whatever the number of threads, processes and machines.
+"""Serial dispatch: the events of a queue are worked on in their order, however many threads, processes and machines.
 
-RabbitMQ delivers a queue of events to one consumer at a time, and its process has one lane for it: the next batch goes
-to the worker's threads when the one before it is done. Whoever is the next consumer begins with everything that is not
+Each queue of events has a single active consumer, and that one's process a dispatcher for it: the next batch goes to
+the worker's threads when the one before it is done. Whoever is the next consumer begins with everything that is not
 acknowledged, in its place. So each consumer's run of a queue is in order, and begins before whatever another one may
 have left undone: the first effect of each event is in order. What a consumer does that was taken for dead is a repeat.
 """
@@ -20,7 +20,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import Retry
 from dramatiq.middleware import Middleware
 
-from carpark.broker.batches import Batch
+from carpark.broker.batches import EventBatch
 from carpark.broker.reading import EventMessage
 
 RESTARTED_AFTER = 1.0
@@ -33,7 +33,7 @@ GIVEN_BACK_EVERY = 60.0
 """Seconds in which a process gives back as many queues as there are, at most."""
 
 
-class Lane:
+class Dispatcher:
     """One queue's messages in this process, in their order, one message or batch at a time in the worker's hands.
 
     The consumer adds what arrives; events that arrive while the worker is busy are folded into batches. Whatever hands
@@ -49,7 +49,7 @@ class Lane:
         self._most = most
         self._waiting: deque[MessageProxy] = deque()
         self._in_hand: MessageProxy | None = None
-        self._open: Batch | None = None
+        self._open: EventBatch | None = None
         self._is_halted = False
         self._begun_at = 0
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class Lane:
             if self._most == 1 or not isinstance(delivery._message, EventMessage):
                 self._waiting.append(delivery)
             elif self._open is None or not self._open.join(delivery):
-                self._open = Batch(delivery, self._most)
+                self._open = EventBatch(delivery, self._most)
                 self._waiting.append(self._open)
 
     def add_first(self, parts: Sequence[MessageProxy]) -> None:
@@ -138,12 +138,12 @@ class Lane:
             self._begun_at = self.count
 
 
-class Held(Retry):
-    """A batch has to wait for another queue: its lane stands still, but no thread of the worker is kept meanwhile."""
+class MustWait(Retry):
+    """A batch has to wait for another queue: its dispatcher stands still, but no thread of the worker is kept."""
 
 
-class Lanes(Middleware):
-    """The lanes of a process, one for each queue of events. As a middleware it hands on what is next in a lane.
+class Dispatchers(Middleware):
+    """The dispatchers of a process, one for each queue of events. As a middleware it hands on what is next.
 
     Args:
         most: How many events a batch may have.
@@ -151,7 +151,7 @@ class Lanes(Middleware):
 
     def __init__(self, most: int = 1) -> None:
         self._most = most
-        self._lanes: dict[str, Lane] = {}
+        self._dispatchers: dict[str, Dispatcher] = {}
         self._worker: dramatiq.Worker | None = None
         self.ending = threading.Event()
         self._given_back_at = -math.inf
@@ -165,7 +165,7 @@ class Lanes(Middleware):
             worker: The process's worker.
         """
         self._worker = worker
-        self._lanes.clear()
+        self._dispatchers.clear()
         self.ending.clear()
 
     def before_worker_shutdown(self, broker: Any, worker: dramatiq.Worker) -> None:
@@ -177,8 +177,8 @@ class Lanes(Middleware):
         """
         self.ending.set()
 
-    def of(self, queue_name: str) -> Lane:
-        """Give a queue's lane.
+    def of(self, queue_name: str) -> Dispatcher:
+        """Give a queue's dispatcher.
 
         Args:
             queue_name: A queue of events.
@@ -186,7 +186,7 @@ class Lanes(Middleware):
         Returns:
             The same one as long as the worker runs.
         """
-        return self._lanes.setdefault(queue_name, Lane(self._most))
+        return self._dispatchers.setdefault(queue_name, Dispatcher(self._most))
 
     def after_ack(self, broker: Any, message: MessageProxy) -> None:
         """Hand the worker what is next, without waiting for the consumer's thread.
@@ -195,24 +195,24 @@ class Lanes(Middleware):
             broker: The broker.
             message: What the worker is done with.
         """
-        lane = self._lanes.get(message.queue_name)
-        if lane is None or self._worker is None:
+        dispatcher = self._dispatchers.get(message.queue_name)
+        if dispatcher is None or self._worker is None:
             return
-        if getattr(message, "is_held", False) and not lane.is_halted:
+        if getattr(message, "is_held", False) and not dispatcher.is_halted:
             times = getattr(message, "held", 0) + 1
             message.held = times  # type: ignore[attr-defined]
-            again = threading.Timer(min(HELD_FOR * times, HELD_LONGEST), self._try_again, (lane, message))
+            again = threading.Timer(min(HELD_FOR * times, HELD_LONGEST), self._try_again, (dispatcher, message))
             again.daemon = True
             again.start()
             return
-        lane.done(message)
-        following = lane.take()
+        dispatcher.done(message)
+        following = dispatcher.take()
         if following is not None:
             self.hand_on(following)
 
-    def _try_again(self, lane: Lane, message: MessageProxy) -> None:
-        if lane.is_halted:
-            lane.done(message)  # it stays in its queue
+    def _try_again(self, dispatcher: Dispatcher, message: MessageProxy) -> None:
+        if dispatcher.is_halted:
+            dispatcher.done(message)  # it stays in its queue
         else:
             self.hand_on(message)
 
@@ -220,7 +220,7 @@ class Lanes(Middleware):
         """Hand the worker a message now.
 
         Args:
-            message: What is next in its lane, or has no place in any.
+            message: What is next in its dispatcher, or has no place in any.
         """
         assert self._worker is not None  # noqa: S101 - a message has come to it
         message.is_held = False  # type: ignore[attr-defined]
@@ -238,10 +238,13 @@ class Lanes(Middleware):
             True at most once in `GIVEN_BACK_EVERY` seconds by the number of queues.
         """
         with self._lock:
-            lanes, now = list(self._lanes.values()), time.monotonic()  # at the start other threads add to them
-            kept = sum(lane.is_active and not lane.is_halted for lane in lanes)
-            share = math.ceil(len(lanes) / max(1, processes))
-            if kept <= share or now < self._given_back_at + GIVEN_BACK_EVERY / len(lanes):
+            dispatchers, now = (
+                list(self._dispatchers.values()),
+                time.monotonic(),
+            )  # at the start other threads add to them
+            kept = sum(dispatcher.is_active and not dispatcher.is_halted for dispatcher in dispatchers)
+            share = math.ceil(len(dispatchers) / max(1, processes))
+            if kept <= share or now < self._given_back_at + GIVEN_BACK_EVERY / len(dispatchers):
                 return False
             self._given_back_at = now
             return True

@@ -1,4 +1,4 @@
-"""Lanes: one message at a time, in the queue's order, whatever joins, fails, is left, or begins anew."""
+"""Dispatchers: one message at a time, in the queue's order, whatever joins, fails, is left, or begins anew."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpark.broker import StubBroker, lanes
-from carpark.broker.batches import Batch, parts_of
-from carpark.broker.lanes import Lane, Lanes
+from carpark.broker import StubBroker, dispatch
+from carpark.broker.batches import EventBatch, parts_of
+from carpark.broker.dispatch import Dispatcher, Dispatchers
 from carpark.broker.reading import read_body
-from carpark.broker.stub import Delivery, Letter
+from carpark.broker.stub import ReceivedMessage, StoredMessage
 from carpark.domain.routing import event_queues
 from tests.support.garbage import bare
 
 
-def delivery(body: bytes) -> Delivery:
-    return Delivery(read_body("vehicle_entry", body), Letter(body))
+def delivery(body: bytes) -> ReceivedMessage:
+    return ReceivedMessage(read_body("vehicle_entry", body), StoredMessage(body))
 
 
-def entry(number: int) -> Delivery:
+def entry(number: int) -> ReceivedMessage:
     return delivery(bare(id=str(number)))
 
 
@@ -31,121 +31,121 @@ def ids(message: Any) -> list[int]:
     return [int(event.id) for event in message.args]
 
 
-def filled(most: int, count: int, first: int = 0) -> Lane:
-    lane = Lane(most)
+def filled(most: int, count: int, first: int = 0) -> Dispatcher:
+    dispatcher = Dispatcher(most)
     for number in range(first, first + count):
-        lane.add(entry(number))
-    return lane
+        dispatcher.add(entry(number))
+    return dispatcher
 
 
 def test_the_next_batch_is_taken_when_the_one_before_it_is_done() -> None:
-    lane = filled(3, 1)
-    first = lane.take()
-    assert isinstance(first, Batch)
-    assert lane.take() is None
-    lane.add(entry(1))
+    dispatcher = filled(3, 1)
+    first = dispatcher.take()
+    assert isinstance(first, EventBatch)
+    assert dispatcher.take() is None
+    dispatcher.add(entry(1))
     assert ids(first) == [0, 1], "while no worker has begun, it grows"
     for number in range(2, 6):
-        lane.add(entry(number))
-    assert lane.take() is None
-    lane.done(first)
-    second = lane.take()
+        dispatcher.add(entry(number))
+    assert dispatcher.take() is None
+    dispatcher.done(first)
+    second = dispatcher.take()
     assert ids(second) == [2, 3, 4]
-    lane.done(first)
-    assert lane.take() is None, "only what is in hand can be done"
+    dispatcher.done(first)
+    assert dispatcher.take() is None, "only what is in hand can be done"
     assert second is not None
-    lane.done(second)
-    assert ids(lane.take()) == [5]
+    dispatcher.done(second)
+    assert ids(dispatcher.take()) == [5]
 
 
 def test_garbage_goes_alone_and_what_comes_behind_it_may_still_join() -> None:
-    lane = filled(10, 1)
-    lane.add(garbage := delivery(b"?"))
-    lane.add(entry(1))
-    batch = lane.take()
+    dispatcher = filled(10, 1)
+    dispatcher.add(garbage := delivery(b"?"))
+    dispatcher.add(entry(1))
+    batch = dispatcher.take()
     assert batch is not None
     assert ids(batch) == [0, 1]
-    lane.done(batch)
-    assert lane.take() is garbage
+    dispatcher.done(batch)
+    assert dispatcher.take() is garbage
 
 
 def test_with_batches_of_one_every_message_is_itself() -> None:
-    lane = Lane(1)
-    lane.add(single := entry(0))
-    lane.add(entry(1))
-    assert lane.take() is single
+    dispatcher = Dispatcher(1)
+    dispatcher.add(single := entry(0))
+    dispatcher.add(entry(1))
+    assert dispatcher.take() is single
     assert parts_of(single) == [single]
 
 
 def test_what_is_worked_on_again_comes_before_all_others() -> None:
-    lane = filled(3, 6)
-    batch = lane.take()
-    assert isinstance(batch, Batch)
+    dispatcher = filled(3, 6)
+    batch = dispatcher.take()
+    assert isinstance(batch, EventBatch)
     assert ids(batch) == [0, 1, 2]
-    lane.add_first(batch.leave([0, 2]))
-    lane.done(batch)
+    dispatcher.add_first(batch.leave([0, 2]))
+    dispatcher.done(batch)
     order = []
-    while (message := lane.take()) is not None:
+    while (message := dispatcher.take()) is not None:
         order.append(ids(message))
-        lane.done(message)
+        dispatcher.done(message)
     assert order == [[0], [2], [3, 4, 5]]
 
 
 def test_a_halted_lane_hands_out_nothing_before_it_begins_anew() -> None:
-    lane = filled(2, 4)
-    left = lane.take()
+    dispatcher = filled(2, 4)
+    left = dispatcher.take()
     assert left is not None
-    lane.halt()
-    lane.done(left)
-    lane.add(entry(4))
-    assert lane.take() is None
-    lane.restart()
-    assert lane.take() is None
-    lane.add(entry(0))
-    assert ids(lane.take()) == [0]
+    dispatcher.halt()
+    dispatcher.done(left)
+    dispatcher.add(entry(4))
+    assert dispatcher.take() is None
+    dispatcher.restart()
+    assert dispatcher.take() is None
+    dispatcher.add(entry(0))
+    assert ids(dispatcher.take()) == [0]
 
 
 def test_what_was_left_halts_no_lane_that_began_anew_meanwhile() -> None:
-    lane = filled(2, 4)
-    left: Any = lane.take()
-    lane.restart()
-    lane.halt(left.parts[0].number)
-    lane.done(left)
-    lane.add(entry(0))
-    assert ids(lane.take()) == [0], "it was delivered again"
-    lane.halt(lane.count)
-    assert lane.is_halted
+    dispatcher = filled(2, 4)
+    left: Any = dispatcher.take()
+    dispatcher.restart()
+    dispatcher.halt(left.parts[0].number)
+    dispatcher.done(left)
+    dispatcher.add(entry(0))
+    assert ids(dispatcher.take()) == [0], "it was delivered again"
+    dispatcher.halt(dispatcher.count)
+    assert dispatcher.is_halted
 
 
 def test_a_halted_lane_lets_nothing_be_worked_on_again_nor_a_batch_be_held() -> None:
-    both = Lanes(3)
+    both = Dispatchers(3)
     both.before_worker_boot(None, Handed())  # type: ignore[arg-type]
-    lane = both.of("vehicle_entry")
+    dispatcher = both.of("vehicle_entry")
     for number in range(3):
-        lane.add(entry(number))
-    batch: Any = lane.take()
+        dispatcher.add(entry(number))
+    batch: Any = dispatcher.take()
     assert batch is not None
     batch.is_held = True
     both.after_ack(None, batch)
-    assert not lane.is_idle, "it is held, and will be tried again"
-    lane.halt()
-    assert not lane.is_idle
-    lane.add_first(batch.leave([1]))
+    assert not dispatcher.is_idle, "it is held, and will be tried again"
+    dispatcher.halt()
+    assert not dispatcher.is_idle
+    dispatcher.add_first(batch.leave([1]))
     both.after_ack(None, batch)
-    assert lane.is_idle
-    assert lane.take() is None
+    assert dispatcher.is_idle
+    assert dispatcher.take() is None
 
 
 def test_what_was_in_hand_before_it_began_anew_is_finished_first_and_nothing_joins_it() -> None:
-    lane = filled(10, 1)
-    before = lane.take()
+    dispatcher = filled(10, 1)
+    before = dispatcher.take()
     assert before is not None
-    lane.restart()
-    lane.add(entry(0))
-    assert lane.take() is None
+    dispatcher.restart()
+    dispatcher.add(entry(0))
+    assert dispatcher.take() is None
     assert ids(before) == [0]
-    lane.done(before)
-    assert ids(lane.take()) == [0]
+    dispatcher.done(before)
+    assert ids(dispatcher.take()) == [0]
 
 
 class Handed:
@@ -160,19 +160,19 @@ class Handed:
 
 
 def test_the_worker_is_handed_the_next_as_soon_as_one_is_done_and_nothing_of_other_queues() -> None:
-    both, worker = Lanes(1), Handed()
+    both, worker = Dispatchers(1), Handed()
     both.before_worker_boot(None, worker)  # type: ignore[arg-type]
-    lane = both.of("vehicle_entry")
-    assert both.of("vehicle_entry") is lane
+    dispatcher = both.of("vehicle_entry")
+    assert both.of("vehicle_entry") is dispatcher
     messages = [entry(number) for number in range(3)]
     for message in messages:
-        lane.add(message)
-    assert lane.take() is messages[0]
+        dispatcher.add(message)
+    assert dispatcher.take() is messages[0]
     both.after_ack(None, messages[0])
     both.after_nack(None, messages[1])
     both.after_ack(None, messages[2])
     assert worker.handed == messages[1:]
-    both.after_ack(None, Delivery(read_body("vehicle_exit", b""), Letter(b"")))
+    both.after_ack(None, ReceivedMessage(read_body("vehicle_exit", b""), StoredMessage(b"")))
 
 
 STEPS = ["add", "garbage", "take", "done", "apart", "left", "given back"]
@@ -181,41 +181,41 @@ STEPS = ["add", "garbage", "take", "done", "apart", "left", "given back"]
 @given(st.integers(1, 5), st.lists(st.sampled_from(STEPS), max_size=60))
 def test_every_run_of_a_queue_is_in_order_and_no_first_effect_ever_out_of_it(most: int, steps: list[str]) -> None:
     """A queue that forgets what is done, as RabbitMQ does, and a worker that has one message at a time."""
-    lane = Lane(most)
-    queue: list[Delivery] = []
+    dispatcher = Dispatcher(most)
+    queue: list[ReceivedMessage] = []
     sent = 0
     hand: Any = None
-    effects: list[Delivery] = []
+    effects: list[ReceivedMessage] = []
 
     def finish(step: str) -> None:
         nonlocal hand
         if step in ("left", "given back"):
-            lane.halt()
+            dispatcher.halt()
             done = parts_of(hand) if step == "given back" else []
             effects.extend(part for part in done if part not in effects)
-            lane.done(hand)
-            lane.restart()
+            dispatcher.done(hand)
+            dispatcher.restart()
             for each in queue[:sent]:
-                lane.add(each)
-        elif step == "apart" and isinstance(hand, Batch) and len(hand.args) > 1:
-            lane.add_first(hand.leave(range(len(hand.parts))))
-            lane.done(hand)
+                dispatcher.add(each)
+        elif step == "apart" and isinstance(hand, EventBatch) and len(hand.args) > 1:
+            dispatcher.add_first(hand.leave(range(len(hand.parts))))
+            dispatcher.done(hand)
         else:
             _ = hand.args
             effects.extend(part for part in parts_of(hand) if part not in effects)
-            lane.done(hand)
+            dispatcher.done(hand)
         hand = None
 
     for step in steps:
         if step in ("add", "garbage"):
             queue.append(entry(len(queue)) if step == "add" else delivery(b"?"))
             sent = len(queue)
-            lane.add(queue[-1])
+            dispatcher.add(queue[-1])
         elif step == "take":
-            hand = hand or lane.take()
+            hand = hand or dispatcher.take()
         elif hand is not None:
             finish(step)
-    while (hand := hand or lane.take()) is not None:
+    while (hand := hand or dispatcher.take()) is not None:
         finish("done")
     events = [each for each in queue if not each.failed]
     assert [each for each in effects if not each.failed] == events
@@ -225,7 +225,7 @@ def test_every_run_of_a_queue_is_in_order_and_no_first_effect_ever_out_of_it(mos
 def test_a_process_gives_one_queue_back_when_it_has_more_than_its_share_and_no_second_one_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    both = Lanes()
+    both = Dispatchers()
     entries, exits = both.of("vehicle_entry"), both.of("vehicle_exit")
     entries.add(entry(0))
     assert not both.is_one_too_many(2), "it works on one of two"
@@ -233,22 +233,22 @@ def test_a_process_gives_one_queue_back_when_it_has_more_than_its_share_and_no_s
     assert not both.is_one_too_many(1), "nobody else is there"
     assert both.is_one_too_many(2)
     assert not both.is_one_too_many(2), "not again at once"
-    monkeypatch.setattr(lanes, "GIVEN_BACK_EVERY", 0)
+    monkeypatch.setattr(dispatch, "GIVEN_BACK_EVERY", 0)
     assert both.is_one_too_many(3)
     exits.restart()
     assert not both.is_one_too_many(3)
 
 
 def test_a_process_may_look_at_its_share_while_it_still_begins_to_consume_others() -> None:
-    every = Lanes()
+    every = Dispatchers()
 
-    class Slow(Lane):
+    class Slow(Dispatcher):
         @property
         def is_halted(self) -> bool:
             every.of("vehicle_exit")  # as the thread of another consumer does
             return super().is_halted
 
-    every._lanes["vehicle_entry"] = Slow(1)
+    every._dispatchers["vehicle_entry"] = Slow(1)
     every.of("vehicle_entry").add(entry(0))
     assert not every.is_one_too_many(2)
 
@@ -257,20 +257,20 @@ def test_the_surplus_is_given_back_in_half_a_minute_however_many_queues_there_ar
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(lanes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dispatch.time, "monotonic", lambda: now[0])
     for partitions in (1, 4, 64):
-        every = Lanes()
+        every = Dispatchers()
         active = [every.of(queue) for queue in event_queues(partitions)]
-        for lane in active:
-            lane.add(entry(0))
+        for dispatcher in active:
+            dispatcher.add(entry(0))
         started = now[0]
-        while any(lane.is_active for lane in active[partitions:]):
+        while any(dispatcher.is_active for dispatcher in active[partitions:]):
             if every.is_one_too_many(2):
-                next(lane for lane in reversed(active) if lane.is_active).restart()
+                next(dispatcher for dispatcher in reversed(active) if dispatcher.is_active).restart()
             else:
                 now[0] += 0.01
             assert now[0] - started < 31
-        assert sum(lane.is_active for lane in active) == partitions
+        assert sum(dispatcher.is_active for dispatcher in active) == partitions
         now[0] += 100
 
 
