@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 
 from carpark.domain.events import Event, VehicleEntered
 from carpark.errors import BrokerUnavailable, RecordsUnavailable
+from carpark.rabbitmq.outage import backoff
 from generators.cameras import Seen, Wait
 from generators.clock import Clock
 from generators.lane import Lane
@@ -73,7 +74,7 @@ class Run:
         self._sending: list[tuple[Lane, Seen]] = []
         self._unkept: list[Event] = []
         self._records_away: float | None = None
-        self._attempt = 0
+        self._pauses = backoff(*BACKOFF_SECONDS)
         self._said: dict[tuple[str, str], float] = {}
         publisher.holding = self._hold
         publisher.failed = self._count_failed
@@ -214,11 +215,9 @@ class Run:
     def _records_gone(self, error: RecordsUnavailable) -> None:
         if self._records_away is None:
             self._records_away = self._clock.monotonic()
-            self._attempt = 0
+            self._pauses = backoff(*BACKOFF_SECONDS)
             self._watcher.say(f"{error}; the cameras wait for it")
-        pause = BACKOFF_SECONDS[min(self._attempt, len(BACKOFF_SECONDS) - 1)]
-        self._attempt += 1
-        self._clock.wait(min(pause, max(0.0, self._until - self._clock.monotonic())), self._stop)
+        self._clock.wait(min(next(self._pauses), max(0.0, self._until - self._clock.monotonic())), self._stop)
 
     def _records_back(self) -> None:
         if self._records_away is not None:

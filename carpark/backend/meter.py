@@ -51,45 +51,24 @@ class Meter:
         """
         from prometheus_client import Counter, Histogram
 
-        events = Counter(
-            "go_backend_events_total",
-            "Events by what became of them; each once, and abandoned beside it for the entry that one supersedes",
-            ["event", "outcome"],
-            registry=registry,
-        )
-        processing = Histogram(
-            "go_backend_event_processing_seconds",
-            "Time from taking an event up to having recorded it, its summary in the outbox of each sink",
-            ["event"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        latency = Histogram(
-            "go_backend_event_latency_seconds",
-            "Time from the sending of an event to its effect in the records; bare events do not say when that was",
-            ["event"],
-            buckets=(*BUCKETS, *LATE_BUCKETS),
-            registry=registry,
-        )
-        summaries = Counter(
-            "go_backend_summaries_total",
-            "Summaries by sink and outcome: delivered, retried (waits for a retry), failed (dead-lettered)",
-            ["sink", "outcome"],
-            registry=registry,
-        )
-        delivery = Histogram(
-            "go_backend_summary_delivery_seconds",
-            "Time of one delivery to a sink, of one summary or of a list, whether the sink took it or not",
-            ["sink"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        failures = Counter(
-            "go_backend_delivery_failures_total",
-            "Deliveries to a sink that it did not take, the retries among them",
-            ["sink"],
-            registry=registry,
-        )
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"go_backend_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, label: str, *more: float) -> Histogram:
+            return Histogram(f"go_backend_{name}", text, [label], buckets=(*BUCKETS, *more), registry=registry)
+
+        text = "Events by what became of them; each once, and abandoned beside it for the entry that one supersedes"
+        events = counter("events_total", text, "event", "outcome")
+        text = "Time from taking an event up to having recorded it, its summary in the outbox of each sink"
+        processing = histogram("event_processing_seconds", text, "event")
+        text = "Time from the sending of an event to its effect in the records; bare events do not say when that was"
+        latency = histogram("event_latency_seconds", text, "event", *LATE_BUCKETS)
+        text = "Summaries by sink and outcome: delivered, retried (waits for a retry), failed (dead-lettered)"
+        summaries = counter("summaries_total", text, "sink", "outcome")
+        text = "Time of one delivery to a sink, of one summary or of a list, whether the sink took it or not"
+        delivery = histogram("summary_delivery_seconds", text, "sink")
+        text = "Deliveries to a sink that it did not take, the retries among them"
+        failures = counter("delivery_failures_total", text, "sink")
         # Looked up once: finding a child by its labels costs as much as counting.
         self._events = {(kind, out): events.labels(kind, out) for kind in OUTCOMES for out in OUTCOMES[kind]}
         self._processing = {kind: processing.labels(kind) for kind in OUTCOMES}

@@ -15,7 +15,9 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 PREFETCHED_BATCHES = 10
-"""How many full batches a consumer holds at most: the one that is worked on, and those that grow meanwhile."""
+"""How many full batches a consumer holds at most: the one that is worked on, and those that grow meanwhile.
+
+This prefetch is the backpressure: the rest waits in RabbitMQ."""
 
 BATCH_BYTES = 512 * 1024
 """How long the bodies of a batch may be together, the last one not counted: they are written again all at once."""

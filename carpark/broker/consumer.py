@@ -250,7 +250,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         return self._restart_at is not None and time.monotonic() >= self._restart_at
 
     def _is_given_back(self) -> bool:
-        """Whether another process stands by that has less to do: RabbitMQ makes whoever comes first active on all.
+        """Whether a competing consumer stands by that has less to do: RabbitMQ makes whoever comes first active on all.
 
         What is in hand is finished first. It would be dead-lettered, or retried, by both.
         """

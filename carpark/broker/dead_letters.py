@@ -1,4 +1,4 @@
-"""Dead letters: the copy of a message that goes to ``.XQ``, and why."""
+"""Dead letters: the copy of a message that goes to ``.XQ``, its dead letter queue, and why."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ cannot be read becomes a `RejectedMessage`, which travels through the worker lik
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -106,7 +107,7 @@ def read_body(queue_name: str, body: bytes) -> Message[None]:
         An `EventMessage`, a message to `DELIVER`, or a `RejectedMessage` that says why it is none of these.
     """
     try:
-        if q_name(queue_name) == WORK:
+        if _actor_of(queue_name) == DELIVER:
             return _read_work(queue_name, load_json(body))
         message = _read_event(queue_name, load_json(body))
         if len(body) > _LIGHT:
@@ -116,14 +117,18 @@ def read_body(queue_name: str, body: bytes) -> Message[None]:
         return _message(RejectedMessage, queue_name, (), error=" ".join(str(error).split()))
 
 
+@functools.cache
+def _actor_of(queue_name: str) -> str:
+    queue: str = q_name(queue_name)
+    return DELIVER if queue == WORK else queue
+
+
 def _message(kind: type[Kind], queue_name: str, args: tuple[Any, ...], **more: Any) -> Kind:
-    queue = q_name(queue_name)
-    actor = DELIVER if queue == WORK else queue
-    return kind(queue_name=queue_name, actor_name=actor, args=args, kwargs={}, options={}, **more)
+    return kind(queue_name=queue_name, actor_name=_actor_of(queue_name), args=args, kwargs={}, options={}, **more)
 
 
 def _read_event(queue_name: str, fields: Any) -> EventMessage:
-    event_type = event_of(q_name(queue_name))
+    event_type = event_of(_actor_of(queue_name))
     if not isinstance(fields, dict):
         raise InvalidBody(f"the body is {kind_of(fields)}; wanted an object")
     event = _event_in(fields)

@@ -177,8 +177,8 @@ class ConfirmingPublisher:
             if method.multiple:
                 tags = [tag for tag in self._outstanding if tag <= method.delivery_tag]
             for tag in tags:
-                place = self._outstanding.pop(tag)
-                if isinstance(method, pika.spec.Basic.Ack):
+                place = self._outstanding.pop(tag, None)
+                if place is not None and isinstance(method, pika.spec.Basic.Ack):
                     self._confirmed.add(place)
             if not self._outstanding:
                 self._changed.notify_all()
