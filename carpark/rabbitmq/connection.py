@@ -16,7 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import ContentFrameAssembler
 
-from carpark.errors import BrokerUnavailable, InvalidSetting
+from carpark.errors import BrokerUnavailable
 from carpark.rabbitmq.headers import survive_odd_headers
 from carpark.settings.values import mask_urls
 from carpark.web.ports import cause_of, is_tls_refusal
@@ -261,21 +261,6 @@ def keep_beginnings(channel: BlockingChannel, most: int) -> None:
         most: How many bytes; of a longer body a `Beginning` comes.
     """
     channel._impl._content_assembler = _Beginnings(most)
-
-
-def raise_refusal(urls: str, error: BaseException) -> None:
-    """Say of RabbitMQ's refusal that the setting is wrong; whatever else there was is let be.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-        error: What pika raised, or our own error of it.
-
-    Raises:
-        InvalidSetting: RabbitMQ is there and refuses.
-    """
-    said = error if isinstance(error, BrokerUnavailable) else unavailable(urls, error)
-    if said.refuses:
-        raise InvalidSetting("CARPARK_BROKER_URL", mask_urls(urls), f"one that does not refuse: {said}") from error
 
 
 def is_refusal(error: BaseException) -> bool:

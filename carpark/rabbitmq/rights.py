@@ -7,7 +7,6 @@ much without one.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 
 from carpark.domain.routing import event_queues
 from carpark.errors import BrokerUnavailable, InvalidSetting, named
-from carpark.rabbitmq.connection import open_connection, raise_refusal
+from carpark.rabbitmq.connection import connected
 from carpark.rabbitmq.topology import CLASSIC, EXCHANGE, QUORUM, all_queues, declare_queue, with_companions
 from carpark.settings.values import mask_urls
 
@@ -139,7 +138,7 @@ def require(
         ExchangeMismatch: The exchange does.
     """
     try:
-        with contextlib.closing(open_connection(urls, name)) as connection:
+        with connected(urls, name) as connection:
             shown, refusal = {*queues, *([EXCHANGE] if queues else [])}, None
             try:
                 channel = connection.channel()
@@ -150,8 +149,9 @@ def require(
             missing = denied(connection, (each for each in rights if each.kind == READ or each.name not in shown))
             if refusal and not missing:
                 raise refusal
-    except (BrokerUnavailable, exceptions.AMQPError) as error:
-        raise_refusal(urls, error)
+    except BrokerUnavailable as error:
+        if error.refuses:
+            raise InvalidSetting("CARPARK_BROKER_URL", mask_urls(urls), f"one that does not refuse: {error}") from error
         return
     if missing:
         wanted = f"a user with the right to {named(missing)} (docs/reference/rights.md)"
