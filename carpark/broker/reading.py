@@ -8,7 +8,7 @@ cannot be read becomes a `RejectedMessage`, which travels through the worker lik
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from dramatiq.common import q_name
@@ -114,7 +114,7 @@ def read_body(queue_name: str, body: bytes) -> Message[None]:
             message.event.lighten(lambda: _event_in(load_json(body)))
         return message
     except MessageError as error:
-        return _message(RejectedMessage, queue_name, (), error=" ".join(str(error).split()))
+        return replace(_message(RejectedMessage, queue_name, ()), error=" ".join(str(error).split()))
 
 
 @functools.cache
@@ -123,8 +123,8 @@ def _actor_of(queue_name: str) -> str:
     return DELIVER if queue == WORK else queue
 
 
-def _message(kind: type[Kind], queue_name: str, args: tuple[Any, ...], **more: Any) -> Kind:
-    return kind(queue_name=queue_name, actor_name=_actor_of(queue_name), args=args, kwargs={}, options={}, **more)
+def _message(kind: type[Kind], queue_name: str, args: tuple[Any, ...], *rest: Any) -> Kind:
+    return kind(queue_name, _actor_of(queue_name), args, {}, {}, *rest)
 
 
 def _read_event(queue_name: str, fields: Any) -> EventMessage:
@@ -136,11 +136,10 @@ def _read_event(queue_name: str, fields: Any) -> EventMessage:
         return _message(EventMessage, queue_name, (event_type.parse(event),))
     if fields["actor_name"] != event_type.queue:
         raise InvalidBody(f"actor_name: wanted {event_type.queue!r} on this queue")
-    envelope = _checked_envelope(fields)
+    message_id, timestamp = _checked_envelope(fields)
     if not isinstance(event, dict):
         raise InvalidBody(f"kwargs: is {kind_of(event)}; wanted the event, an object")
-    args = (event_type.parse(event),)
-    return _message(EventMessage, queue_name, args, **envelope, sent_at=envelope["message_timestamp"] / 1000)
+    return _message(EventMessage, queue_name, (event_type.parse(event),), message_id, timestamp, timestamp / 1000)
 
 
 def _event_in(fields: dict[str, Any]) -> Any:
@@ -153,13 +152,13 @@ def _read_work(queue_name: str, fields: Any) -> Message[None]:
     envelope, kwargs = _checked_envelope(fields), fields["kwargs"]
     if not isinstance(kwargs, dict) or kwargs.keys() != {"sink", "summary"} or not isinstance(kwargs["sink"], str):
         raise InvalidBody(f"kwargs: are not those of {DELIVER}: sink and summary")
-    return _message(Message, queue_name, (kwargs["sink"], StaySummary.parse(kwargs["summary"])), **envelope)
+    return _message(Message, queue_name, (kwargs["sink"], StaySummary.parse(kwargs["summary"])), *envelope)
 
 
-def _checked_envelope(fields: dict[str, Any]) -> dict[str, Any]:
+def _checked_envelope(fields: dict[str, Any]) -> tuple[str, int]:
     message_id, timestamp = fields["message_id"], fields["message_timestamp"]
     if not isinstance(message_id, str) or not 1 <= len(message_id) <= _MAX_ID or not message_id.isprintable():
         raise InvalidBody(f"message_id: wanted 1 to {_MAX_ID} printable characters")
     if type(timestamp) is not int or not 0 <= timestamp < _MAX_MILLIS:
         raise InvalidBody("message_timestamp: wanted milliseconds since 1970, a whole number")
-    return {"message_id": message_id, "message_timestamp": timestamp}
+    return message_id, timestamp
