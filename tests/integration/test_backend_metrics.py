@@ -296,17 +296,6 @@ def test_when_its_process_is_killed_the_page_is_there_again_and_ends_with_the_wo
     assert "Traceback" not in worker.output
 
 
-def test_the_page_is_not_started_again_while_the_worker_ends(
-    processes: Processes, environ: dict[str, str], channel: Any
-) -> None:
-    worker, url = start(processes, environ, *TWO)
-    eventually(lambda: Page.get(url).text)
-    publish_stays(channel, 0, 20)
-    eventually(counted_page(url, 20), 30)
-    assert worker.terminate() == 0
-    assert len(re.findall(PAGE, worker.output)) == 1
-
-
 def test_the_page_that_a_worker_process_started_closes_when_the_master_is_killed(
     processes: Processes, environ: dict[str, str]
 ) -> None:
