@@ -8,9 +8,11 @@ import shutil
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial, wraps
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 from dramatiq.common import xq_name
@@ -21,9 +23,9 @@ from carpark.broker import RabbitmqBroker
 from carpark.domain.routing import WORK
 from carpark.errors import BrokerUnavailable, InvalidSetting
 from carpark.ops.audit.lastrun import LastRun, run_folder_of
-from carpark.ops.dashboard.base import Wanted, matches
+from carpark.ops.dashboard.base import matches
 from carpark.ops.dashboard.giving_up import give_up
-from carpark.ops.dashboard.jobs import CUT, Job, check_mended, job_of, of_job
+from carpark.ops.dashboard.jobs import CUT, Job, check_mended, job_of
 from carpark.ops.health import span, summaries
 from carpark.rabbitmq.connection import MAX_MESSAGE_BYTES
 from carpark.rabbitmq.management import TYPE_TIMEOUT, ManagementApi
@@ -35,9 +37,8 @@ from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 
 _ALL = 1_000_000_000
-_NEEDED = "say which: ids as `carpark dlq list` shows them, or --all"
 
-Move = Callable[[str, Wanted, int], int]
+Move = Callable[[str, Callable[[Taken], bool], int], int]
 Line = tuple[str, ...]
 
 
@@ -63,7 +64,20 @@ _csv = click.option(
     help="Those that the last `carpark run` with this CSV left, rather than RabbitMQ's",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
-_ids = click.argument("ids", nargs=-1, metavar="[ID]...")
+_of_broker = settings_options("broker_url", "management_url", "partitions")
+
+
+def _selection(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that say which dead letters it is about; it takes them as they are, for `_move`."""
+
+    @wraps(command)
+    def run(ids: Sequence[str], all_: bool, **others: Any) -> int:
+        if bool(ids) == all_:
+            raise click.UsageError("say which: ids as `carpark dlq list` shows them, or --all")
+        return command(ids=ids, **others)
+
+    all_ = click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
+    return click.argument("ids", nargs=-1, metavar="[ID]...")(all_(_queue(_match(run))))
 
 
 @click.group(
@@ -88,7 +102,6 @@ def dlq() -> None:
 
 @dlq.command(
     "list",
-    context_settings=CONTEXT,
     epilog=examples(
         "carpark dlq list",
         "carpark dlq list --queue vehicle_entry --offset 1000 --limit 500",
@@ -96,7 +109,7 @@ def dlq() -> None:
         "carpark dlq list --json --limit 100000 | jq -r '.[].error' | sort | uniq -c",
     ),
 )
-@settings_options("broker_url", "management_url", "partitions")
+@_of_broker
 @_queue
 @_match
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Leave out the first N")
@@ -107,12 +120,16 @@ def list_(
     settings: Settings, queue: str | None, match: str, offset: int, limit: int, csv: Path | None, as_json: bool
 ) -> None:
     """List dead letters, the oldest of each queue first."""
-    line, walker = _json_of if as_json else _row, _walker(settings, csv)
-    lines, more = _select(walker, _queues(settings, queue, csv), matches(match), offset, limit, line)
+    line = _json_of if as_json else _row
+    with closing(_walk(settings, queue, csv, CUT)) as messages:
+        chosen = filter(matches(match), map(job_of, messages))
+        lines = [line(job) for job in islice(chosen, offset, offset + limit)]
+        more = next(chosen, None) is not None
     if as_json:
         click.echo(f"[{', '.join(text for (text,) in lines)}]")
         return
-    _table(lines)
+    if lines:
+        _table(lines)
     if more:
         click.echo(f"{offset + 1} to {offset + len(lines)}; there are more: --offset {offset + limit}", err=True)
     elif not lines:
@@ -120,19 +137,18 @@ def list_(
 
 
 @dlq.command(
-    context_settings=CONTEXT,
     epilog=examples(
         "carpark dlq show 89837216f34aec3a",
         "carpark dlq show 89837216f34aec3a --json | jq -r .body > body.json",
     ),
 )
-@settings_options("broker_url", "management_url", "partitions")
+@_of_broker
 @click.argument("id")
 @_csv
 @_json
 def show(settings: Settings, id: str, csv: Path | None, as_json: bool) -> int:  # noqa: A002 - what the help calls it
     """Show a dead letter: why it died, headers, and its whole body."""
-    job = _find(_walker(settings, csv), _queues(settings, csv=csv), id)
+    job = _find(settings, id, csv)
     if job is None:
         return _missing([id])
     fields = job.to_dict(whole=as_json)
@@ -154,67 +170,43 @@ def show(settings: Settings, id: str, csv: Path | None, as_json: bool) -> int:  
 
 
 @dlq.command(
-    context_settings=CONTEXT,
     epilog=examples(
         "carpark dlq requeue 89837216f34aec3a 53911af53b5459ba",
         "carpark dlq requeue --all --queue carpark_work --match 'connection refused'",
         "carpark dlq requeue 89837216f34aec3a --body mended.json",
     ),
 )
-@settings_options("broker_url", "management_url", "partitions")
-@_ids
-@click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
-@_queue
-@_match
+@_of_broker
+@_selection
 @click.option("--body", type=click.File("rb"), metavar="FILE", help="Send this in place of one; - for stdin")
 @_json
-def requeue(
-    settings: Settings,
-    ids: Sequence[str],
-    all_: bool,
-    queue: str | None,
-    match: str,
-    body: IO[bytes] | None,
-    as_json: bool,
-) -> int:
+def requeue(settings: Settings, ids: Sequence[str], body: IO[bytes] | None, **others: Any) -> int:
     """Send dead letters to their queue again, in their order."""
-    _refuse_unclear(ids, all_)
-    mover, text = _mover(settings), None
+    text = None
     if body is not None:
         if len(ids) != 1:
             raise click.UsageError("--body goes with one id")
         text = body.read()
-        job = _find(mover, _queues(settings), ids[0])
+        job = _find(settings, ids[0])
         if job is None:
             return _missing(ids)
         check_mended(job, text)
-
-    def move(queue_name: str, wanted: Wanted, limit: int) -> int:
-        return mover.requeue(queue_name, of_job(wanted), limit, text)
-
-    return _move(move, "requeued", ids, all_, _queues(settings, queue), match, as_json)
+    return _move(partial(_mover(settings).requeue, body=text), "requeued", settings, ids, **others)
 
 
 @dlq.command(
-    context_settings=CONTEXT,
     epilog=examples(
         "carpark dlq purge 89837216f34aec3a",
         "carpark dlq purge --all --queue vehicle_entry --match 'not JSON'",
         "carpark dlq purge --all --yes --json",
     ),
 )
-@settings_options("broker_url", "management_url", "partitions")
-@_ids
-@click.option("--all", "all_", is_flag=True, help="All, or all that --queue and --match leave")
-@_queue
-@_match
+@_of_broker
+@_selection
 @click.option("--yes", is_flag=True, help="Do not ask")
 @_json
-def purge(
-    settings: Settings, ids: Sequence[str], all_: bool, queue: str | None, match: str, yes: bool, as_json: bool
-) -> int:
+def purge(settings: Settings, ids: Sequence[str], queue: str | None, match: str, yes: bool, as_json: bool) -> int:
     """Delete dead letters for good; asks before it does."""
-    _refuse_unclear(ids, all_)
     mover = _mover(settings)
     if not yes:
         if not sys.stdin.isatty():
@@ -222,16 +214,11 @@ def purge(
         of = f" of {queue}" if queue else ""
         what = f"{len(ids)} dead letters" if ids else f"all dead letters{of}{f' with {match!r}' if match else ''}"
         click.confirm(f"Delete {what} for good?", abort=True, err=True)
-
-    def move(queue_name: str, wanted: Wanted, limit: int) -> int:
-        return mover.delete(queue_name, of_job(wanted), limit)
-
-    return _move(move, "purged", ids, all_, _queues(settings, queue), match, as_json)
+    return _move(mover.delete, "purged", settings, ids, queue, match, as_json)
 
 
 @dlq.command(
     "give-up",
-    context_settings=CONTEXT,
     epilog=examples(
         "carpark dlq give-up webhook",
         "carpark dlq give-up webhook --json",
@@ -281,7 +268,6 @@ def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
 
 
 @dlq.command(
-    context_settings=CONTEXT,
     epilog=examples("carpark dlq retry http-csv", "carpark dlq retry http-csv --json"),
 )
 @settings_options("redis_url")
@@ -331,22 +317,6 @@ def _refuse_if_served(backlog: Backlog) -> None:
         raise InvalidSetting("SINK", backlog.sink, wanted)
 
 
-class _LastRun:
-    """Goes through the dead letters of a `carpark run` that has ended as `Mover` goes through RabbitMQ's."""
-
-    def __init__(self, csv: Path) -> None:
-        self._letters = LastRun(run_folder_of(csv), "", {}).letters()
-
-    def walk(self, queue_name: str, keep: int | None = None) -> Generator[Taken, None, None]:
-        for place, (queue, letter) in enumerate(self._letters):
-            if queue == queue_name:
-                yield Taken(queue, place, letter.body, BasicProperties(headers=dict(letter.headers)))
-
-
-def _walker(settings: Settings, csv: Path | None) -> Mover | _LastRun:
-    return _LastRun(csv) if csv else _mover(settings)
-
-
 def _mover(settings: Settings) -> Mover:
     if settings.broker_url.startswith("stub:"):
         wanted = (
@@ -357,64 +327,50 @@ def _mover(settings: Settings) -> Mover:
     return Mover(settings.broker_url, "carpark dlq", ManagementApi.of(settings, TYPE_TIMEOUT))
 
 
-def _queues(settings: Settings, queue: str | None = None, csv: Path | None = None) -> list[str]:
-    partitions = MOST_PARTITIONS if csv else settings.partitions  # how many the run had, its letters say
+def _queues(partitions: int, queue: str | None) -> list[str]:
     return [xq_name(name) for name in ([queue] if queue else all_queues(partitions))]
 
 
-def _select(
-    mover: Mover | _LastRun,
-    queue_names: Sequence[str],
-    wanted: Wanted,
-    offset: int,
-    limit: int,
-    line: Callable[[Job], Line],
-) -> tuple[list[Line], bool]:
-    found: list[Line] = []
-    for queue_name in queue_names:
-        with closing(mover.walk(queue_name, CUT)) as messages:
-            for job in filter(wanted, map(job_of, messages)):
-                if offset:
-                    offset -= 1
-                elif len(found) == limit:
-                    return found, True
-                else:
-                    found.append(line(job))
-    return found, False
+def _walk(
+    settings: Settings, queue: str | None = None, csv: Path | None = None, keep: int | None = None
+) -> Generator[Taken, None, None]:
+    """Go through dead letters: RabbitMQ's, or those of a `carpark run` that has ended."""
+    if csv is None:
+        mover = _mover(settings)
+        for name in _queues(settings.partitions, queue):
+            yield from mover.walk(name, keep)
+        return
+    letters = LastRun(run_folder_of(csv), "", {}).letters()
+    for name in _queues(MOST_PARTITIONS, queue):  # how many the run had, its letters say
+        for place, (of, letter) in enumerate(letters):
+            if of == name:
+                yield Taken(name, place, letter.body, BasicProperties(headers=dict(letter.headers)))
 
 
-def _find(mover: Mover | _LastRun, queue_names: Sequence[str], message_id: str) -> Job | None:
-    for queue_name in queue_names:
-        with closing(mover.walk(queue_name)) as messages:
-            for message in messages:
-                if job_of(message).message_id == message_id:
-                    return job_of(message, None)
-    return None
+def _find(settings: Settings, message_id: str, csv: Path | None = None) -> Job | None:
+    with closing(_walk(settings, csv=csv)) as messages:
+        return next((job_of(each, None) for each in messages if job_of(each).message_id == message_id), None)
 
 
 def _move(
-    move: Move, done: str, ids: Sequence[str], all_: bool, queue_names: Sequence[str], match: str, as_json: bool
+    move: Move, done: str, settings: Settings, ids: Sequence[str], queue: str | None, match: str, as_json: bool
 ) -> int:
     found: set[str] = set()
     chosen = matches(match)
 
-    def wanted(job: Job) -> bool:
-        if not chosen(job) or not (all_ or job.message_id in ids):
+    def wanted(taken: Taken) -> bool:
+        job = job_of(taken)
+        if not chosen(job) or (ids and job.message_id not in ids):
             return False
         found.add(job.message_id)
         return True
 
-    count = sum(move(name, wanted, _ALL) for name in queue_names)
+    count = sum(move(name, wanted, _ALL) for name in _queues(settings.partitions, queue))
     click.echo(json.dumps({done: count}) if as_json else f"{done} {count} dead {'letter' if count == 1 else 'letters'}")
     if count < len(found):
         said = f"carpark dlq: {len(found) - count} stay: longer than {MAX_MESSAGE_BYTES} bytes, they are not sent again"
         click.echo(f"{said}; purge them, or send another --body", err=True)
     return max(_missing([each for each in ids if each not in found]), EXIT_FAILED if count < len(found) else EXIT_OK)
-
-
-def _refuse_unclear(ids: Sequence[str], all_: bool) -> None:
-    if bool(ids) == all_:
-        raise click.UsageError(_NEEDED)
 
 
 def _missing(ids: Sequence[str]) -> int:
@@ -433,8 +389,6 @@ def _row(job: Job) -> Line:
 
 
 def _table(lines: Sequence[Line]) -> None:
-    if not lines:
-        return
     rows = [("id", "queue", "died (UTC)", "actor", "reason"), *lines]
     widths = [max(len(row[place]) for row in rows) for place in range(4)]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
