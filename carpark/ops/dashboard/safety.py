@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from werkzeug.wrappers import Response
 
 from carpark.errors import InvalidSetting
 from carpark.settings import Settings
@@ -23,6 +25,7 @@ _HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "same-origin"),  # with none at all, browsers would say Origin: null of our own forms
+    ("Cache-Control", "no-store"),
 ]
 
 
@@ -54,36 +57,27 @@ def guarded(app: WSGIApplication, login: str, *, local: bool) -> WSGIApplication
     """
 
     def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            named = {name.lower() for name, _ in headers}
-            more = [(name, value) for name, value in _HEADERS if name.lower() not in named]
-            if "cache-control" not in named:
-                more.append(("Cache-Control", "no-store"))
-            return start_response(status, [*map(_same_site, headers), *more], *rest)
-
-        if login and not is_login(environ.get("HTTP_AUTHORIZATION", ""), login):
-            ask = [("WWW-Authenticate", 'Basic realm="carpark dashboard", charset="UTF-8"')]
-            return _say(start, "401 Unauthorized", "A user and a password are needed.", ask)
-        if local and not login and not names_loopback(environ.get("HTTP_HOST", "")):
-            text = "Without a password this dashboard is for localhost only: set CARPARK_DASHBOARD_LOGIN."
-            return _say(start, "403 Forbidden", text)
-        if environ["REQUEST_METHOD"] == "POST" and not is_same_site(
-            environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", "")
-        ):
-            text = (
-                "Forms are not taken from pages of other sites. A proxy before this one has to pass on the header Host."
-            )
-            return _say(start, "403 Forbidden", text)
-        return app(environ, start)
+        response = _refusal(environ, login, local) or Response.from_app(app, environ)
+        for name, value in _HEADERS:
+            response.headers.setdefault(name, value)
+        cookies = response.headers.getlist("Set-Cookie")
+        response.headers.setlist("Set-Cookie", [f"{cookie}; SameSite=Strict" for cookie in cookies])
+        return response(environ, start_response)
 
     return guard
 
 
-def _say(start: Any, status: str, text: str, headers: Iterable[tuple[str, str]] = ()) -> Iterable[bytes]:
-    start(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
-    return [f"{text}\n".encode()]
-
-
-def _same_site(header: tuple[str, str]) -> tuple[str, str]:
-    name, value = header
-    return (name, f"{value}; SameSite=Strict") if name.lower() == "set-cookie" else header
+def _refusal(environ: WSGIEnvironment, login: str, local: bool) -> Response | None:
+    host = environ.get("HTTP_HOST", "")
+    if login and not is_login(environ.get("HTTP_AUTHORIZATION", ""), login):
+        ask = {"WWW-Authenticate": 'Basic realm="carpark dashboard", charset="UTF-8"'}
+        return Response("A user and a password are needed.\n", 401, ask)
+    if local and not login and not names_loopback(host):
+        text = "Without a password this dashboard is for localhost only: set CARPARK_DASHBOARD_LOGIN.\n"
+        return Response(text, 403)
+    if environ["REQUEST_METHOD"] == "POST" and not is_same_site(environ.get("HTTP_ORIGIN"), host):
+        text = (
+            "Forms are not taken from pages of other sites. A proxy before this one has to pass on the header Host.\n"
+        )
+        return Response(text, 403)
+    return None

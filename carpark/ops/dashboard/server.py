@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from carpark.broker import STUB
 from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
@@ -19,7 +21,7 @@ from carpark.web.ports import is_login, is_loopback, listen
 from carpark.web.server import HttpServer, Limits
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import WSGIApplication
 
     from carpark.ops.dashboard.app import Link
 
@@ -90,13 +92,7 @@ def mount_dashboard(
     prefix = "/" + prefix.strip("/")
     dashboard = guarded(make_app(settings, interface, prefix=prefix), settings.dashboard_login, local=False)
 
-    def both(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path == prefix or path.startswith(f"{prefix}/"):
-            return dashboard({**environ, "PATH_INFO": path[len(prefix) :]}, start_response)
-        return app(environ, start_response)
-
-    return both
+    return DispatcherMiddleware(app, {prefix: dashboard})
 
 
 class DashboardServer(HttpServer):
@@ -131,7 +127,7 @@ class DashboardServer(HttpServer):
 
         check_login(settings)
         app = make_app(settings, interface, records, links)
-        safe = guarded(app, settings.dashboard_login, local=is_loopback(settings.bind))
+        safe = guarded(app, login, local=is_loopback(settings.bind))
         listener = listen(settings.bind, settings.dashboard_port, SERVICES["dashboard"].setting)
         super().__init__(safe, listener, settings.bind, "dashboard", wants_body, threads=_THREADS)
 
