@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 import jinja2
 from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq_dashboard import DashboardApp
 from dramatiq_dashboard.application import queue_for_tab, tab_from_q_name
-from dramatiq_dashboard.csrf import csrf_protect, lookup_csrf_token
+from dramatiq_dashboard.csrf import csrf_protect
 from dramatiq_dashboard.http import HTTP_405, Response, handler, redirect, templated
 
 from carpark.errors import InvalidBody, QueueMismatch, ServiceError
 from carpark.ops.dashboard.base import REACH, Interface, QueueUnknown, has_id, matches
-from carpark.ops.dashboard.jobs import Job, check_mended
+from carpark.ops.dashboard.jobs import check_mended
 from carpark.ops.dashboard.park import CarPark
 from carpark.ops.dashboard.safety import MAX_FORM
 from carpark.ops.health import span
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8")]
-_TOKEN = "0123456789abcdef"
-_TOKEN_LENGTH = 64
+_FOREIGN_TOKEN = re.compile(r"__dd_csrf=(?![0-9a-f]{64}(;|\Z))")
 _NOTICES = {
     "requeued": "{} sent to the queue again.",
     "deleted": "{} deleted.",
@@ -41,9 +41,7 @@ _NOTICES = {
 _STYLE = resources.files(__package__).joinpath("templates", "style.css")
 
 Link = tuple[str, str]
-
-
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+Handler = Callable[..., Any]
 
 
 def _page(template: str) -> Callable[[Handler], Handler]:
@@ -58,17 +56,12 @@ def _page(template: str) -> Callable[[Handler], Handler]:
 def _action(method: Handler) -> Handler:
     """Make a method answer to the POST of a form of ours, and to nothing else."""
 
-    def checked(self: Any, req: Any) -> Any:
+    def checked(self: Any, req: Any, **path: str) -> Any:
         if req.method != "POST":
             return Response(HTTP_405, [*_PLAIN, ("Allow", "POST")], "Expected a POST request.\n")
-        return method(self, req)
+        return method(self, req, **path)
 
     return cast(Handler, handler(csrf_protect(checked)))
-
-
-def _plain(method: Handler) -> Handler:
-    """Make a method answer with what it returns."""
-    return cast(Handler, handler(method))
 
 
 class _NoRedis:
@@ -93,6 +86,7 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
     """
 
     iface: Any
+    _dispatch_table: list[tuple[re.Pattern[str], Handler]]
 
     def __init__(
         self, interface: Interface, park: Callable[[], CarPark], links: Sequence[Link] = (), prefix: str = ""
@@ -104,17 +98,16 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
         self.templates.loader = jinja2.ChoiceLoader([jinja2.PackageLoader(each, "templates") for each in ours_first])
         self.templates.filters.update(timeago=timeago, clock=clock, span=span, number="{:,}".format)
         self.templates.globals.update(links=links, broker=interface.title, reach=REACH)
-        catch_all = self._dispatch_table.pop()  # behind it, no route would ever be looked at
+        theirs, self._dispatch_table = self._dispatch_table[:-1], []  # the last one catches all
         for path, answer in {
             "/carpark": self.carpark,
             "/style.css": self.style,
             "/ask": self.ask,
-            "/requeue-all": self.requeue_all,
-            "/delete-all": self.delete_all,
+            "/(?P<action>requeue|delete)-(?P<which>message|all)": self.move,
             "/send-message": self.send_message,
         }.items():
             self.add_route(path, answer)
-        self._dispatch_table.append(catch_all)
+        self._dispatch_table += theirs
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request; whatever goes wrong is a page too."""
@@ -140,102 +133,58 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
         start_response(status, [("Content-Type", "text/html; charset=utf-8")])
         return [page.encode("utf-8", "replace")]
 
-    @_plain
-    def not_found(self, req: Any) -> Any:
-        """Answer all other paths."""
-        raise QueueUnknown("There is no such page.")
-
     @_page("carpark.html")
     def carpark(self, req: Any) -> Any:
         """Show how the car park is."""
         return {"park": self._park()}
 
-    @_plain
-    def style(self, req: Any) -> Any:
+    def style(self, req: Any, start_response: StartResponse) -> Iterable[bytes]:
         """Give the style sheet."""
-        headers = [("Content-Type", "text/css; charset=utf-8"), ("Cache-Control", "max-age=60")]
-        return Response(headers=headers, content=_STYLE.read_text(encoding="utf-8"))
+        start_response("200 OK", [("Content-Type", "text/css; charset=utf-8"), ("Cache-Control", "max-age=60")])
+        return [_STYLE.read_bytes()]
 
     @_page("queue.html")
     def queue(self, req: Any, *, name: str, current_tab: str = "standard") -> Any:
         """List a page of messages."""
-        queue = self.iface.get_queue(name)
-        match = req.params.get("match", "").strip()
-        queue_name = queue_for_tab(name, current_tab)
-        following, jobs = self.iface.get_jobs(
-            queue_name, _number(req.params.get("cursor", "0")), matches(match) if match else None
-        )
-        return {
-            "queue": queue,
-            "jobs": jobs,
-            "cursor": following,
-            "current_tab": current_tab,
-            "queue_for_tab": queue_name,
-            "match": match,
-            "notice": _notice(req.params),
-        }
+        queue_name, match = queue_for_tab(name, current_tab), req.params.get("match", "").strip()
+        context = self._in_queue(queue_name, match=match, notice=_notice(req.params))
+        cursor = _number(req.params.get("cursor", "0"))
+        following, jobs = self.iface.get_jobs(queue_name, cursor, matches(match) if match else None)
+        return {**context, "jobs": jobs, "cursor": following}
 
     @_page("job.html")
     def job(self, req: Any, *, name: str, current_tab: str, message_id: str) -> Any:
         """Show a message."""
-        queue = self.iface.get_queue(name)
-        job = self.iface.get_job(queue_for_tab(name, current_tab), message_id)
-        if job is None:
-            return self._back(queue_for_tab(name, current_tab), "gone")
-        return self._job_page(queue, job)
-
-    def _job_page(self, queue: Any, job: Job, error: str = "", text: str | None = None) -> dict[str, Any]:
-        return {
-            "queue": queue,
-            "job": job,
-            "current_tab": tab_from_q_name(job.queue_name),
-            "queue_for_tab": job.queue_name,
-            "error": error,
-            "text": job.text if text is None else text,
-        }
+        queue_name = queue_for_tab(name, current_tab)
+        context = self._in_queue(queue_name)
+        job = self.iface.get_job(queue_name, message_id)
+        return {**context, "job": job, "text": job.text} if job else self._back(queue_name, "gone")
 
     @_page("ask.html")
     def ask(self, req: Any) -> Any:
         """Ask before something that cannot be taken back."""
-        queue_name = self._movable(req.params)
         action, match = req.params.get("do", ""), req.params.get("match", "").strip()
-        context = {"action": action, "queue_for_tab": queue_name, "match": match, "job": None, "count": 1}
-        context |= {"queue": self.iface.get_queue(q_name(queue_name)), "current_tab": tab_from_q_name(queue_name)}
+        queue_name = self._movable(req.params)
+        context = self._in_queue(queue_name, action=action, match=match)
         if action == "delete-message":
             job = self.iface.get_job(queue_name, req.params.get("id", ""))
-            return {**context, "job": job} if job else self._back(queue_name, "gone")
+            return {**context, "job": job, "count": 1} if job else self._back(queue_name, "gone")
         if action not in ("delete-all", "requeue-all"):
             raise _BadRequest("There is no such action.")
         _, jobs = self.iface.get_jobs(queue_name, 0, matches(match) if match else None)
         return {**context, "count": jobs.total}
 
     @_action
-    def requeue_message(self, req: Any) -> Any:
-        """Send one message to its queue again."""
-        return self._move(req, "requeued", lambda name, form: self.iface.requeue(name, has_id(form.get("id", "")), 1))
-
-    @_action
-    def delete_message(self, req: Any) -> Any:
-        """Delete one message."""
-        return self._move(req, "deleted", lambda name, form: self.iface.delete(name, has_id(form.get("id", "")), 1))
-
-    @_action
-    def requeue_all(self, req: Any) -> Any:
-        """Send all messages, or those that match, to their queue again."""
-        return self._move(
-            req,
-            "requeued",
-            lambda name, form: self.iface.requeue(name, matches(form.get("match", "")), _number(form.get("count"))),
-        )
-
-    @_action
-    def delete_all(self, req: Any) -> Any:
-        """Delete all messages, or those that match."""
-        return self._move(
-            req,
-            "deleted",
-            lambda name, form: self.iface.delete(name, matches(form.get("match", "")), _number(form.get("count"))),
-        )
+    def move(self, req: Any, *, action: str, which: str) -> Any:
+        """Requeue or delete one message, or all of a queue, or those that match."""
+        form = req.post_data
+        queue_name, match = self._movable(form), form.get("match", "")
+        if which == "message":
+            wanted, limit = has_id(form.get("id", "")), 1
+        else:
+            wanted, limit = matches(match), _number(form.get("count"))
+        count = {"requeue": self.iface.requeue, "delete": self.iface.delete}[action](queue_name, wanted, limit)
+        return self._back(queue_name, f"{action}d" if count else "gone", count, match)
 
     @_action
     def send_message(self, req: Any) -> Any:
@@ -249,16 +198,15 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
         try:
             check_mended(job, body)
         except InvalidBody as error:
-            context = self._job_page(self.iface.get_queue(q_name(queue_name)), job, str(error), text)
-            page = self.templates.get_template("job.html").render(request=req, **context)
-            return "422 Unprocessable Content", page
+            context = self._in_queue(queue_name, job=job, text=text, error=str(error))
+            return "422 Unprocessable Content", self.templates.get_template("job.html").render(request=req, **context)
         sent = self.iface.requeue(queue_name, has_id(message_id), 1, body)
         return self._back(queue_name, "sent" if sent else "gone")
 
-    def _move(self, req: Any, done: str, move: Callable[[str, dict[str, str]], int]) -> Any:
-        queue_name = self._movable(req.post_data)
-        count = move(queue_name, req.post_data)
-        return self._back(queue_name, done if count else "gone", count, req.post_data.get("match", ""))
+    def _in_queue(self, queue_name: str, **shown: object) -> dict[str, Any]:
+        """Say what every page about a queue or a companion shows."""
+        queue, tab = self.iface.get_queue(q_name(queue_name)), tab_from_q_name(queue_name)
+        return {"queue": queue, "current_tab": tab, "queue_for_tab": queue_name, **shown}
 
     def _movable(self, form: dict[str, str]) -> str:
         """Read the name of a queue whose messages may be moved: those that wait to be worked on may not."""
@@ -321,11 +269,8 @@ def _checked(environ: WSGIEnvironment) -> WSGIEnvironment:
         except ValueError:
             raise _BadRequest("The form is not text in UTF-8.") from None
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-    cookie = environ.get("HTTP_COOKIE")
-    if cookie:
-        token = lookup_csrf_token(type("Request", (), {"headers": {"cookie": cookie}}))
-        if len(token) != _TOKEN_LENGTH or not set(token) <= set(_TOKEN):
-            del environ["HTTP_COOKIE"]
+    if _FOREIGN_TOKEN.search(environ.get("HTTP_COOKIE", "")):
+        del environ["HTTP_COOKIE"]
     return environ
 
 
