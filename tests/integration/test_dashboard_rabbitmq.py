@@ -83,7 +83,7 @@ def test_each_tab_lists_its_messages_or_says_why_not(
 
     def counts() -> tuple[int, ...]:
         queue = interface.get_queue("vehicle_exit")
-        return queue.jobs, queue.jobs_unacked, queue.jobs_delayed, queue.jobs_dead
+        return queue.ready, queue.unacked, queue.delayed, queue.dead
 
     eventually(lambda: counts() == (60, 0, 60, 60), 30, "all are counted; those of quorum queues lag behind")
     for name in ("vehicle_exit", "vehicle_exit.DQ", "vehicle_exit.XQ"):

@@ -30,18 +30,18 @@ class Queue:
 
     Args:
         name: The queue's name.
-        jobs: Messages that wait.
-        jobs_unacked: Messages that a worker has in hand.
-        jobs_delayed: Messages of the delay queue, which nothing of ours uses.
-        jobs_dead: Dead letters.
+        ready: Messages that wait.
+        unacked: Messages that a worker has in hand.
+        delayed: Messages of the delay queue, which nothing of ours uses.
+        dead: Dead letters.
         is_declared: Whether all three are there.
     """
 
     name: str
-    jobs: int
-    jobs_unacked: int
-    jobs_delayed: int
-    jobs_dead: int
+    ready: int
+    unacked: int
+    delayed: int
+    dead: int
     is_declared: bool = True
 
 
@@ -54,14 +54,14 @@ class Worker:
         host: The machine that it runs on.
         process: Its id there, or what else tells it from others.
         since: When it connected, if that is known.
-        jobs_in_flight: Messages that it has in hand.
+        in_hand: Messages that it has in hand.
     """
 
     name: str
     host: str
     process: str
     since: datetime | None
-    jobs_in_flight: int
+    in_hand: int
 
 
 class Jobs(list[Job]):

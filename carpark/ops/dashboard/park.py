@@ -55,7 +55,7 @@ def look(records: Records, broker: Interface) -> CarPark:
     """
     there = records.snapshot()
     queues, problems = _of_broker(broker)
-    dead = sum(queue.jobs_dead for queue in queues)
+    dead = sum(queue.dead for queue in queues)
     report = Report.of_counts(there.counts, inside=there.inside, undelivered=there.undelivered, dead=dead)
     for backlog in there.backlogs:
         problems += [f"{found[0].upper()}{found[1:]}: {advice}." for found, advice in sink_problems(backlog)]
@@ -70,8 +70,8 @@ def _of_broker(broker: Interface) -> tuple[list[Queue], list[str]]:
         return [], [str(error)]
     problems = [] if workers else ["No worker is connected, so nothing is processed: carpark worker starts one."]
     problems += [
-        f"{queue.name} has {queue.jobs_dead:,} dead {'letter' if queue.jobs_dead == 1 else 'letters'}."
+        f"{queue.name} has {queue.dead:,} dead {'letter' if queue.dead == 1 else 'letters'}."
         for queue in queues
-        if queue.jobs_dead
+        if queue.dead
     ]
     return queues, problems

@@ -125,10 +125,10 @@ def _queue(name: str, totals: Mapping[str, QueueTotals]) -> Queue:
     main, delayed, dead = (totals.get(each) for each in with_companions(name))
     return Queue(
         name,
-        jobs=(main and main.ready) or 0,
-        jobs_unacked=(main and main.unacked) or 0,
-        jobs_delayed=_all(delayed),
-        jobs_dead=_all(dead),
+        ready=(main and main.ready) or 0,
+        unacked=(main and main.unacked) or 0,
+        delayed=_all(delayed),
+        dead=_all(dead),
         is_declared=None not in (main, delayed, dead),
     )
 
@@ -145,5 +145,5 @@ def _worker(title: str, connections: list[Connection], in_hand: Mapping[str, int
         host=match["host"] if match else connections[0].host,
         process=match["process"] if match else connections[0].name.partition(" ")[0].rpartition(":")[2],
         since=since,
-        jobs_in_flight=sum(in_hand.get(each.name, 0) for each in connections),
+        in_hand=sum(in_hand.get(each.name, 0) for each in connections),
     )

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from dramatiq.common import q_name, xq_name
 
@@ -35,30 +35,22 @@ class StubInterface(Interface):
     @property
     def queues(self) -> list[Queue]:
         """All queues."""
-        counts = {name: self._broker.counts(name) for name in self._broker.names}
-        return [
-            Queue(name, jobs=each["ready"], jobs_unacked=each["unacked"], jobs_delayed=each["delayed"],
-                  jobs_dead=each["dead"])
-            for name, each in counts.items()
-        ]  # fmt: skip
+        return [Queue(name, **cast(Any, self._broker.counts(name))) for name in self._broker.names]
 
     @property
     def workers(self) -> list[Worker]:
         """This process."""
-        in_hand = sum(queue.jobs_unacked + queue.jobs_delayed for queue in self.queues)
+        in_hand = sum(queue.unacked + queue.delayed for queue in self.queues)
         return [Worker(self._name, socket.gethostname(), str(os.getpid()), self._since, in_hand)]
 
     def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
         """List a page of messages; see `Interface.get_jobs`."""
         letters = self._broker.messages(queue_name)
-        if wanted is None:
-            start, stop, following = page_of(len(letters), cursor)
-            jobs, total = [_job(queue_name, letter) for letter in letters[start:stop]], len(letters)
-        else:
-            found = [job for job in (_job(queue_name, letter) for letter in letters) if wanted(job)]
-            start, stop, following = page_of(len(found), cursor)
-            jobs, total = found[start:stop], len(found)
-        return following, Jobs(jobs, start, total, is_fixed=queue_name != xq_name(queue_name) or not jobs)
+        if wanted is not None:
+            letters = [letter for letter in letters if wanted(_job(queue_name, letter))]
+        start, stop, following = page_of(len(letters), cursor)
+        jobs = [_job(queue_name, letter) for letter in letters[start:stop]]
+        return following, Jobs(jobs, start, len(letters), is_fixed=queue_name != xq_name(queue_name) or not jobs)
 
     def get_job(self, queue_name: str, message_id: str) -> Job | None:
         """Find a message; see `Interface.get_job`."""
@@ -70,8 +62,9 @@ class StubInterface(Interface):
         """Send dead letters to their queue again; see `Interface.requeue`."""
 
         def send(letter: StoredMessage) -> None:
-            own = letter.body if body is None else body
-            self._broker.publish(q_name(queue_name), own, without_reason(letter.headers))
+            self._broker.publish(
+                q_name(queue_name), letter.body if body is None else body, without_reason(letter.headers)
+            )
 
         return self._work(queue_name, wanted, limit, send)
 
