@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,6 +26,10 @@ from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, ru
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
+
+
+_URL = re.compile(r"[a-z]+://[^\s,;)]*")
+"""Stands in the docs as code, or a page would make a link of it."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,8 @@ def settings_table(options: Iterable[Option] | None = None) -> str:
         (
             f"`{option.variable}`{' or `…_FILE`' if option.file_variable else ''}",
             f"`{option.flag}`",
-            _default(option),
-            _wanted(option),
+            f"`{option.default}`" if option.default else "none",
+            _URL.sub(r"`\g<0>`", option.text.wanted),
             option.help,
         )
         for option in (options_of(Settings).values() if options is None else options)
@@ -110,14 +115,6 @@ def built_in_table() -> str:
     return settings_table(option for options in own for option in options.values())
 
 
-def _default(option: Option) -> str:
-    return f"`{option.default}`" if option.default else "none"
-
-
-def _wanted(option: Option) -> str:
-    return re.sub(r"[a-z]+://[^\s,;)]*", r"`\g<0>`", option.text.wanted)  # or a page would make links of them
-
-
 def schema_text(name: str) -> str:
     """Write a JSON Schema.
 
@@ -130,16 +127,12 @@ def schema_text(name: str) -> str:
     return json.dumps(schema_of(name), indent=2, ensure_ascii=False) + "\n"
 
 
-def _schema(name: str) -> Generated:
-    return Generated(f"docs/reference/schemas/{name}.json", lambda: schema_text(name))
-
-
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/reference/settings.md", settings_table, "settings"),
     Generated("docs/reference/settings.md", built_in_table, "built-in"),
     Generated("docs/reference/hooks.md", hooks, "hooks"),
     Generated("docs/reference/hooks.md", offers, "offers"),
-    *(_schema(name) for name in MODELS),
+    *(Generated(f"docs/reference/schemas/{name}.json", partial(schema_text, name)) for name in MODELS),
 )
 """All that is generated."""
 
