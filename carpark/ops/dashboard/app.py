@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
@@ -64,15 +65,8 @@ def _action(method: Handler) -> Handler:
     return cast(Handler, handler(csrf_protect(checked)))
 
 
-class _NoRedis:
-    """Stands where dramatiq-dashboard wants a broker over Redis, until it has got an interface of ours."""
-
-    @property
-    def client(self) -> _NoRedis:
-        return self
-
-    def register_script(self, script: bytes) -> None:
-        """Take a script; it is never run."""
+# Stands where dramatiq-dashboard wants a broker over Redis, until it has got an interface of ours.
+_NO_REDIS = SimpleNamespace(client=SimpleNamespace(register_script=lambda script: None))
 
 
 class Dashboard(DashboardApp):  # type: ignore[misc]
@@ -91,12 +85,14 @@ class Dashboard(DashboardApp):  # type: ignore[misc]
     def __init__(
         self, interface: Interface, park: Callable[[], CarPark], links: Sequence[Link] = (), prefix: str = ""
     ) -> None:
-        super().__init__(_NoRedis(), prefix)
+        super().__init__(_NO_REDIS, prefix)
         self.iface = interface
         self._park = park
         ours_first = ("carpark.ops.dashboard", "dramatiq_dashboard")
         self.templates.loader = jinja2.ChoiceLoader([jinja2.PackageLoader(each, "templates") for each in ours_first])
-        self.templates.filters.update(timeago=timeago, clock=clock, span=span, number="{:,}".format)
+        self.templates.filters.update(
+            timeago=timeago, clock="{:%Y-%m-%d %H:%M:%S} UTC".format, span=span, number="{:,}".format
+        )
         self.templates.globals.update(links=links, broker=interface.title, reach=REACH)
         theirs, self._dispatch_table = self._dispatch_table[:-1], []  # the last one catches all
         for path, answer in {
@@ -238,18 +234,6 @@ def timeago(moment: datetime) -> str:
     seconds = (datetime.now(UTC) - moment).total_seconds()
     text = span(abs(seconds))
     return f"in {text}" if seconds < 0 else f"{text} ago"
-
-
-def clock(moment: datetime) -> str:
-    """Write a time for people.
-
-    Args:
-        moment: An aware datetime.
-
-    Returns:
-        ``2026-11-23 18:00:00 UTC``.
-    """
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _checked(environ: WSGIEnvironment) -> WSGIEnvironment:

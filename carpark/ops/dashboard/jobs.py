@@ -121,17 +121,15 @@ class Job:
         if len(self.body) <= SHOWN:
             yield self._laid_out
             return
-        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        for start in range(0, len(self.body), SHOWN):
-            yield printable(decoder.decode(self.body[start : start + SHOWN], start + SHOWN >= len(self.body)))
+        pieces = (self.body[start : start + SHOWN] for start in range(0, len(self.body), SHOWN))
+        yield from map(printable, codecs.iterdecode(pieces, "utf-8", "backslashreplace"))
 
     @property
     def _laid_out(self) -> str:
         try:
-            laid_out = json.dumps(load_json(self.body), indent=2, ensure_ascii=False)
+            return printable(json.dumps(load_json(self.body), indent=2, ensure_ascii=False))
         except (MessageError, ValueError):
             return printable(self.body.decode("utf-8", "backslashreplace"))
-        return printable(laid_out)
 
     @property
     def is_shortened(self) -> bool:
@@ -212,17 +210,10 @@ def read_job(
         The message; nothing in it makes this fail.
     """
     headers = headers or {}
-    parts = (
-        *(queue_name.encode(), body[:CUT], str(size).encode()),  # else one id may mean two, to be mended apart
-        *(
-            str(value or "").encode("utf-8", "replace")
-            for value in (
-                headers.get(ERROR_HEADER),
-                headers.get(DEAD_AT_HEADER),
-                properties.get("message_id"),
-            )
-        ),
-    )
+    said = (headers.get(ERROR_HEADER), headers.get(DEAD_AT_HEADER), properties.get("message_id"))
+    # All of these, else one id may mean two, to be mended apart.
+    parts = [queue_name.encode(), body[:CUT], str(size).encode()]
+    parts += [str(value or "").encode("utf-8", "replace") for value in said]
     digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
     understood = _understand(queue_name, body) or _guess(body)
     understood.setdefault("timestamp", _time(properties.get("timestamp")))

@@ -18,7 +18,7 @@ from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import CLASSIC, all_queues, with_companions
 from carpark.settings import Settings
 
-_TITLE = re.compile(r"(?P<name>.+) (?P<host>[^ :]+):(?P<process>\d+)")
+_TITLE = re.compile(r"(.+) ([^ :]+):(\d+)")
 
 _QUORUM = (
     "Not listed: this is a {kind} queue, which counts each look at a message as a delivery and gives it up after a "
@@ -122,28 +122,18 @@ class RabbitmqInterface(Interface):
 
 
 def _queue(name: str, totals: Mapping[str, QueueTotals]) -> Queue:
-    main, delayed, dead = (totals.get(each) for each in with_companions(name))
-    return Queue(
-        name,
-        ready=(main and main.ready) or 0,
-        unacked=(main and main.unacked) or 0,
-        delayed=_all(delayed),
-        dead=_all(dead),
-        is_declared=None not in (main, delayed, dead),
-    )
-
-
-def _all(totals: QueueTotals | None) -> int:
-    return (totals.ready or 0) + (totals.unacked or 0) if totals else 0
+    found = [totals.get(each) for each in with_companions(name)]
+    main, delayed, dead = ((each.ready or 0, each.unacked or 0) if each else (0, 0) for each in found)
+    return Queue(name, *main, delayed=sum(delayed), dead=sum(dead), is_declared=None not in found)
 
 
 def _worker(title: str, connections: list[Connection], in_hand: Mapping[str, int]) -> Worker:
+    first = connections[0]
     match = _TITLE.fullmatch(title)
+    name, host, process = match.groups() if match else (title, first.host, _port_of(first.name))
     since: datetime | None = min((each.since for each in connections if each.since), default=None)
-    return Worker(
-        name=match["name"] if match else title,
-        host=match["host"] if match else connections[0].host,
-        process=match["process"] if match else connections[0].name.partition(" ")[0].rpartition(":")[2],
-        since=since,
-        in_hand=sum(in_hand.get(each.name, 0) for each in connections),
-    )
+    return Worker(name, host, process, since, sum(in_hand.get(each.name, 0) for each in connections))
+
+
+def _port_of(connection_name: str) -> str:
+    return connection_name.partition(" ")[0].rpartition(":")[2]
