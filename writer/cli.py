@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 import click
@@ -34,9 +33,4 @@ def writer(settings: Settings) -> None:
     from writer.server import serve  # takes a third of a second, which `--help` need not wait for
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    serve(settings, _say)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason not to serve
-        click.echo(line)
+    serve(settings)

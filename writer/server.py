@@ -80,12 +80,11 @@ class WriterServer(HttpServer):
         self.summaries.close()
 
 
-def serve(settings: Settings, say: Callable[[str], None]) -> None:
+def serve(settings: Settings) -> None:
     """Be the service: serve until SIGTERM or SIGINT, then finish the requests in hand and close the file.
 
     Args:
         settings: See `WriterServer`; ``redis_url`` too, for the number of vehicles inside.
-        say: Prints a line.
 
     Raises:
         ConfigurationError: The file or the port cannot be used.
@@ -101,6 +100,6 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     ProcessCollector(registry=registry)
     server = WriterServer(settings, registry, inside_of_redis(settings.redis_url))
     server.summaries.on_foreign = server.ask_to_stop
-    server.run_until_signal(lambda: say(f"writer: {server.url} appends to {settings.csv}"))
+    server.run_until_signal(f"writer: {server.url} appends to {settings.csv}")
     if server.summaries.foreign:
         raise ServiceError(server.summaries.foreign)

@@ -23,6 +23,7 @@ from operator import itemgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import click
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
@@ -314,16 +315,17 @@ class HttpServer:
         finally:
             self._finish()
 
-    def run_until_signal(self, ready: Callable[[], None]) -> None:
+    def run_until_signal(self, line: str) -> None:
         """Serve until SIGTERM or SIGINT, then finish the requests in hand. A second signal ends the process at once.
 
         Args:
-            ready: Called when a signal would be heeded: the time to say where the server is.
+            line: Says where the server is; printed when a signal would be heeded.
         """
         gc.freeze()  # what is imported stays; to look through it again and again stops all requests for 20 ms each time
         with on_signal(self.ask_to_stop):
             try:
-                ready()
+                with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason not to serve
+                    click.echo(line)
                 self.run()
             finally:
                 self.stop()

@@ -43,15 +43,10 @@ def dashboard(settings: Settings) -> None:
     rights.require(settings.broker_url, "carpark dashboard")
     require(settings.redis_url, partial(_look, settings))
     shown = ";".join(mask_url(url) for url in settings.broker_url.split(";"))
-    server.run_until_signal(lambda: _say(f"dashboard: {server.url} shows {shown}"))
+    server.run_until_signal(f"dashboard: {server.url} shows {shown}")
 
 
 def _look(settings: Settings) -> None:
     """Ask once for what the pages show, so that a refusal is found at the start; it says itself what is missing."""
     with contextlib.closing(open_records(settings.redis_url, 1, settings.sinks, attempts=1)) as records:
         records.snapshot()
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason not to serve
-        click.echo(line)
