@@ -37,6 +37,10 @@ from carpark.settings.model import MOST_PARTITIONS
 from carpark.settings.options import CONTEXT, EXIT_FAILED, EXIT_OK, examples, settings_options
 
 _ALL = 1_000_000_000
+_SERVED = (
+    "a sink that no worker has; one asked for its summaries {} ago: take it out of CARPARK_SINKS, restart the workers, "
+    "and call this half a minute later"
+)
 
 Move = Callable[[str, Callable[[Taken], bool], int], int]
 Line = tuple[str, ...]
@@ -239,7 +243,8 @@ def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
     with closing(_records(settings)) as records:
         mover.count(xq_name(WORK))  # a RabbitMQ that is away is said before anything is taken
         backlog = _backlog_of(sink, records.backlogs(), "a sink that something waits for and no worker has", _stranded)
-        _refuse_if_served(backlog)
+        if backlog.waiting and backlog.has_worker:
+            raise InvalidSetting("SINK", sink, _SERVED.format(span(backlog.asked or 0)))
         if not backlog.is_stranded:
             click.echo(json.dumps({"given up": 0}) if as_json else f"nothing waits for sink {sink}")
             return EXIT_OK
@@ -306,15 +311,6 @@ def _backlog_of(sink: str, backlogs: Sequence[Backlog], wanted: str, count: Call
 
 def _stranded(backlog: Backlog) -> int:
     return backlog.waiting if backlog.is_stranded else 0
-
-
-def _refuse_if_served(backlog: Backlog) -> None:
-    if backlog.waiting and backlog.has_worker:
-        wanted = (
-            f"a sink that no worker has; one asked for its summaries {span(backlog.asked or 0)} ago: take it out of "
-            "CARPARK_SINKS, restart the workers, and call this half a minute later"
-        )
-        raise InvalidSetting("SINK", backlog.sink, wanted)
 
 
 def _mover(settings: Settings) -> Mover:

@@ -69,9 +69,7 @@ def _of_broker(broker: Interface) -> tuple[list[Queue], list[str]]:
     except BrokerUnavailable as error:
         return [], [str(error)]
     problems = [] if workers else ["No worker is connected, so nothing is processed: carpark worker starts one."]
-    problems += [
-        f"{queue.name} has {queue.dead:,} dead {'letter' if queue.dead == 1 else 'letters'}."
-        for queue in queues
-        if queue.dead
-    ]
+    for queue in queues:
+        if queue.dead:
+            problems.append(f"{queue.name} has {queue.dead:,} dead {'letter' if queue.dead == 1 else 'letters'}.")
     return queues, problems
