@@ -150,15 +150,16 @@ def outdated(root: Path = ROOT) -> dict[Path, str]:
         CarparkError: A page with a table, or the markers in it, are missing.
     """
     wanted: dict[Path, str] = {}
-    current: dict[Path, str] = {}
     for each in GENERATED:
         path = root / each.path
-        if path not in current:
-            if each.table and not path.is_file():
-                raise CarparkError(f"{each.path} is not there; run this in a checkout of the project")
-            current[path] = wanted[path] = path.read_text(encoding="utf-8") if path.is_file() else ""
-        wanted[path] = each.render(wanted[path])
-    return {path: text for path, text in wanted.items() if text != current[path]}
+        if each.table and not path.is_file():
+            raise CarparkError(f"{each.path} is not there; run this in a checkout of the project")
+        wanted[path] = each.render(wanted.get(path) or _read(path))
+    return {path: text for path, text in wanted.items() if text != _read(path)}
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 @click.command(
