@@ -18,6 +18,8 @@ from dramatiq_dashboard import DashboardApp
 from dramatiq_dashboard.application import queue_for_tab, tab_from_q_name
 from dramatiq_dashboard.csrf import csrf_protect
 from dramatiq_dashboard.http import HTTP_405, Response, handler, redirect, templated
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.wsgi import get_input_stream
 
 from carpark.errors import InvalidBody, QueueMismatch, ServiceError
 from carpark.ops.dashboard.base import REACH, Interface, QueueUnknown, has_id, matches
@@ -241,15 +243,11 @@ def _checked(environ: WSGIEnvironment) -> WSGIEnvironment:
     environ = {**environ, "PATH_INFO": environ.get("PATH_INFO") or "/"}
     if environ["REQUEST_METHOD"] == "POST":
         try:
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-        except ValueError:
-            raise _BadRequest("The length is not a number.") from None
-        if not 0 <= length <= MAX_FORM:
-            raise _BadRequest("The form is too long.")
-        body = environ["wsgi.input"].read(length)
-        try:
+            body = get_input_stream(environ, max_content_length=MAX_FORM).read()
             for name, value in parse_qsl(body):
                 (name + value).decode()
+        except RequestEntityTooLarge:
+            raise _BadRequest("The form is too long.") from None
         except ValueError:
             raise _BadRequest("The form is not text in UTF-8.") from None
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from carpark.domain.report import Report
-from carpark.errors import BrokerUnavailable
+from carpark.errors import BrokerUnavailable, RecordsUnavailable
 from carpark.ops.dashboard.base import Interface, Queue
 from carpark.ops.health import sink_problems
 from carpark.records import Backlog, Records
+from carpark.records.connection import remedy
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ def look(records: Records, broker: Interface) -> CarPark:
     Raises:
         RecordsUnavailable: Redis is not there.
     """
-    there = records.snapshot()
+    try:
+        there = records.snapshot()
+    except RecordsUnavailable as error:
+        raise RecordsUnavailable(f"{str(error).rstrip('.')}; {remedy(error)}") from error
     queues, problems = _of_broker(broker)
     dead = sum(queue.dead for queue in queues)
     report = Report.of_counts(there.counts, inside=there.inside, undelivered=there.undelivered, dead=dead)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from carpark.broker import STUB
-from carpark.errors import InvalidSetting, PackageMissing, RecordsUnavailable
+from carpark.errors import InvalidSetting, PackageMissing
 from carpark.ops.dashboard.base import Interface
-from carpark.ops.dashboard.park import CarPark, look
+from carpark.ops.dashboard.park import look
 from carpark.ops.dashboard.safety import MAX_FORM, check_login, guarded
 from carpark.records import Records, open_records
-from carpark.records.connection import remedy
 from carpark.services import SERVICES
 from carpark.settings import Settings
 from carpark.web.ports import is_login, is_loopback, listen
@@ -61,13 +61,7 @@ def make_app(
     broker = interface or _rabbitmq(settings)
     counts = records or open_records(settings.redis_url, settings.retention, settings.sinks, attempts=1)
 
-    def park() -> CarPark:
-        try:
-            return look(counts, broker)
-        except RecordsUnavailable as error:
-            raise RecordsUnavailable(f"{str(error).rstrip('.')}; {remedy(error)}") from error
-
-    return Dashboard(broker, park, links_of(settings) if links is None else links, prefix)
+    return Dashboard(broker, partial(look, counts, broker), links_of(settings) if links is None else links, prefix)
 
 
 def mount_dashboard(
