@@ -41,9 +41,8 @@ def forget(settings: Settings, plugins: Plugins, plate: str, as_json: bool) -> i
     except ValueError as error:
         raise InvalidSetting("PLATE", plate, str(error).removeprefix("wanted ")) from None
     if settings.redis_url.startswith("memory:"):
-        raise InvalidSetting(
-            "CARPARK_REDIS_URL", settings.redis_url, "Redis; that of another process cannot be reached"
-        )
+        wanted = "Redis; that of another process cannot be reached"
+        raise InvalidSetting("CARPARK_REDIS_URL", settings.redis_url, wanted)
     with closing(open_records(settings.redis_url, settings.retention, settings.sinks)) as records:
         done = records.forget(plate)
     elsewhere = list(_elsewhere(plate, settings, plugins))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PLAIN = [("Content-Type", "text/plain; charset=utf-8")]
 _FOREIGN_TOKEN = re.compile(r"__dd_csrf=(?![0-9a-f]{64}(;|\Z))")
 _NOTICES = {
     "requeued": "{} sent to the queue again.",
@@ -61,7 +60,8 @@ def _action(method: Handler) -> Handler:
 
     def checked(self: Any, req: Any, **path: str) -> Any:
         if req.method != "POST":
-            return Response(HTTP_405, [*_PLAIN, ("Allow", "POST")], "Expected a POST request.\n")
+            headers = [("Content-Type", "text/plain; charset=utf-8"), ("Allow", "POST")]
+            return Response(HTTP_405, headers, "Expected a POST request.\n")
         return method(self, req, **path)
 
     return cast(Handler, handler(csrf_protect(checked)))

@@ -48,9 +48,8 @@ Line = tuple[str, ...]
 
 def _known(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
     if name is not None and name not in all_queues(MOST_PARTITIONS):
-        raise click.BadParameter(
-            f"{name!r}: wanted one of {', '.join(all_queues(1))}, or a partition's", ctx, parameter
-        )
+        wanted = f"one of {', '.join(all_queues(1))}, or a partition's"
+        raise click.BadParameter(f"{name!r}: wanted {wanted}", ctx, parameter)
     return name
 
 
@@ -249,12 +248,9 @@ def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
             click.echo(json.dumps({"given up": 0}) if as_json else f"nothing waits for sink {sink}")
             return EXIT_OK
         outbox, given_up = records.outbox(sink), 0
-        with (
-            closing(
-                RabbitmqBroker(settings.broker_url, [], queue_type=settings.queue_type, name="carpark dlq")
-            ) as broker,
-            click.progressbar(length=backlog.waiting, label=f"giving up what waits for {sink}", file=sys.stderr) as bar,
-        ):
+        broker = RabbitmqBroker(settings.broker_url, [], queue_type=settings.queue_type, name="carpark dlq")
+        label = f"giving up what waits for {sink}"
+        with closing(broker), click.progressbar(length=backlog.waiting, label=label, file=sys.stderr) as bar:
             try:
                 for count in give_up(outbox, sink, broker.dead_letter):
                     given_up += count
@@ -263,18 +259,14 @@ def give_up_(settings: Settings, sink: str, as_json: bool) -> int:
                 said = f"RabbitMQ: {error}; {given_up:,} were given up, the others wait: call it again"
                 raise BrokerUnavailable(said) from error
         left = outbox.backlog().waiting
-    if as_json:
-        click.echo(json.dumps({"given up": given_up}))
-    else:
-        click.echo(f"gave up {summaries(given_up)} for {sink}: dead letters in {xq_name(WORK)}")
+    said = f"gave up {summaries(given_up)} for {sink}: dead letters in {xq_name(WORK)}"
+    click.echo(json.dumps({"given up": given_up}) if as_json else said)
     if left:
         click.echo(f"carpark dlq: a worker has {sink} again and delivers {summaries(left)}", err=True)
     return EXIT_FAILED if left else EXIT_OK
 
 
-@dlq.command(
-    epilog=examples("carpark dlq retry http-csv", "carpark dlq retry http-csv --json"),
-)
+@dlq.command(epilog=examples("carpark dlq retry http-csv", "carpark dlq retry http-csv --json"))
 @settings_options("redis_url")
 @click.argument("sink")
 @_json

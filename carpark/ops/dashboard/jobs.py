@@ -97,13 +97,14 @@ class Job:
     @property
     def is_text(self) -> bool:
         """Whether it is short enough, and text, so that it can be mended by hand."""
-        if self.is_cut or self.size > MAX_BODY_BYTES:
-            return False
+        return not self.is_cut and self.size <= MAX_BODY_BYTES and self._decoded is not None
+
+    @property
+    def _decoded(self) -> str | None:
         try:
-            self.body.decode()
+            return self.body.decode()
         except UnicodeDecodeError:
-            return False
-        return True
+            return None
 
     @property
     def text(self) -> str:
@@ -186,10 +187,8 @@ class Job:
         }
         if not whole:
             return fields
-        try:
-            body = {"body": self.body.decode(), "body_base64": None}
-        except UnicodeDecodeError:
-            body = {"body": None, "body_base64": base64.b64encode(self.body).decode()}
+        text = self._decoded
+        body = {"body": text, "body_base64": base64.b64encode(self.body).decode() if text is None else None}
         plain = {"headers": _plain(self.headers), "properties": _plain(self.properties)}
         return {**fields, "traceback": self.traceback or None, **body, **plain}
 
