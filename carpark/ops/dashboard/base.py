@@ -199,9 +199,8 @@ def matches(text: str) -> Wanted:
     plate, text = _canonical(text), text.casefold()
 
     def wanted(job: Job) -> bool:
-        if not text or text in f"{job.error} {job.actor_name} {job.summary} {job.text}".casefold():
-            return True
-        return plate is not None and plate == _canonical(job.plate)
+        said = f"{job.error} {job.actor_name} {job.summary} {job.text}" if text else ""
+        return text in said.casefold() or (plate is not None and plate == _canonical(job.plate))
 
     return wanted
 

@@ -14,30 +14,17 @@ from carpark.records.connection import remedy
 
 
 @dataclass(frozen=True)
-class Sink:
-    """How a sink is.
-
-    Args:
-        delivered: Summaries that it has taken.
-        backlog: What it has not taken.
-    """
-
-    delivered: int
-    backlog: Backlog
-
-
-@dataclass(frozen=True)
 class CarPark:
     """How the car park is.
 
     Args:
         report: What happened to all events so far.
-        sinks: What happened to the summaries.
+        sinks: For each how many summaries it has taken, and what it has not.
         problems: What is not well, a sentence each; none is well.
     """
 
     report: Report
-    sinks: Sequence[Sink]
+    sinks: Sequence[tuple[int, Backlog]]
     problems: Sequence[str]
 
 
@@ -63,8 +50,8 @@ def look(records: Records, broker: Interface) -> CarPark:
     report = Report.of_counts(there.counts, inside=there.inside, undelivered=there.undelivered, dead=dead)
     for backlog in there.backlogs:
         problems += [f"{found[0].upper()}{found[1:]}: {advice}." for found, advice in sink_problems(backlog)]
-    sinks = [Sink(there.counts.get(f"summaries/{backlog.sink}/delivered", 0), backlog) for backlog in there.backlogs]
-    return CarPark(report, sinks, problems)
+    delivered = [there.counts.get(f"summaries/{backlog.sink}/delivered", 0) for backlog in there.backlogs]
+    return CarPark(report, list(zip(delivered, there.backlogs, strict=True)), problems)
 
 
 def _of_broker(broker: Interface) -> tuple[list[Queue], list[str]]:

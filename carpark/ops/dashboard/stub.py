@@ -62,9 +62,8 @@ class StubInterface(Interface):
         """Send dead letters to their queue again; see `Interface.requeue`."""
 
         def send(letter: StoredMessage) -> None:
-            self._broker.publish(
-                q_name(queue_name), letter.body if body is None else body, without_reason(letter.headers)
-            )
+            own = letter.body if body is None else body
+            self._broker.publish(q_name(queue_name), own, without_reason(letter.headers))
 
         return self._work(queue_name, wanted, limit, send)
 
