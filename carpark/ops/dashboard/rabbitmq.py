@@ -95,9 +95,8 @@ class RabbitmqInterface(Interface):
         if totals.kind != CLASSIC:
             is_dead = totals.name == xq_name(totals.name)
             return _QUORUM.format(kind=totals.kind) + (_NOT_OURS if is_dead else _DEAD_ARE_CLASSIC)
-        if totals.name == q_name(totals.name) and any(
-            each.queue == totals.name for each in self._management.consumers()
-        ):
+        is_main = totals.name == q_name(totals.name)
+        if is_main and any(each.queue == totals.name for each in self._management.consumers()):
             return _CONSUMED
         return ""
 

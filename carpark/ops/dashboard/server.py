@@ -60,7 +60,6 @@ def make_app(
         raise PackageMissing("the dashboard", "dramatiq-dashboard", _REMEDY) from None
     broker = interface or _rabbitmq(settings)
     counts = records or open_records(settings.redis_url, settings.retention, settings.sinks, attempts=1)
-
     return Dashboard(broker, partial(look, counts, broker), links_of(settings) if links is None else links, prefix)
 
 
@@ -85,7 +84,6 @@ def mount_dashboard(
     """
     prefix = "/" + prefix.strip("/")
     dashboard = guarded(make_app(settings, interface, prefix=prefix), settings.dashboard_login, local=False)
-
     return DispatcherMiddleware(app, {prefix: dashboard})
 
 
