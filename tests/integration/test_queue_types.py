@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,9 +22,10 @@ from carpark.rabbitmq.management import ManagementApi, virtual_host_of
 from carpark.rabbitmq.moving import Mover
 from carpark.rabbitmq.topology import all_queues, declare_queues, queue_arguments, why_not_to_look, with_companions
 from carpark.settings import Settings
+from tests.support.helpers import eventually
 from tests.support.mailbox import bodies, count, dead_letters, fill
 from tests.support.processes import WORKER_READY, Processes
-from tests.support.servers import RabbitmqServer
+from tests.support.servers import RabbitmqServer, VirtualHost
 
 QUORUM = {"x-queue-type": "quorum"}
 LOOKS = 25
@@ -226,15 +229,19 @@ def test_a_worker_that_may_not_declare_its_queues_is_told_so(
 def test_rights_are_tried_once_and_leave_a_few_lines_in_the_log_of_rabbitmq_however_many_partitions(
     processes: Processes, server_environ: dict[str, str], private_rabbitmq: RabbitmqServer
 ) -> None:
+    # The log is behind, and what is looked for in the virtual hosts of others has lines in it, too.
+    with contextlib.closing(VirtualHost(private_rabbitmq.url, private_rabbitmq.management_url)) as host:
+        more = {"CARPARK_BROKER_URL": host.url, "CARPARK_PARTITIONS": "4"}
+        process = processes.start(
+            ["carpark", "worker", "--processes", "2", "--threads", "1"], env={**server_environ, **more}
+        )
+        process.wait_for_line(WORKER_READY)
+        assert process.terminate() == 0
+
     def errors() -> int:
         (log,) = (private_rabbitmq.folder / "log").glob("*@localhost.log")
-        return log.read_text(encoding="utf-8").count("caused a channel exception")
+        text = log.read_text(encoding="utf-8")
+        return len(re.findall(f"Channel error on connection .*vhost: '{host.name}'", text))
 
-    before = errors()
-    more = {"CARPARK_BROKER_URL": private_rabbitmq.url, "CARPARK_PARTITIONS": "4"}
-    process = processes.start(
-        ["carpark", "worker", "--processes", "2", "--threads", "1"], env={**server_environ, **more}
-    )
-    process.wait_for_line(WORKER_READY)
-    assert process.terminate() == 0
-    assert errors() - before == 7
+    eventually(lambda: errors() >= 7)
+    assert errors() == 7
