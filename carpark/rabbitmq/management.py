@@ -212,7 +212,7 @@ class ManagementApi:
             BrokerUnavailable: The API cannot be used.
         """
         # Without these two the numbers are those of the last statistics, some 5 s old and missing for new queues.
-        answer = self._list(f"queues/{self._host}?disable_stats=true&enable_queue_totals=true")
+        answer = self._list(f"queues/{self._host}?disable_stats=true&enable_queue_totals=true", "name")
         return {
             each["name"]: QueueTotals(
                 each["name"],
@@ -244,7 +244,7 @@ class ManagementApi:
                 kind == "operator-policies",
             )
             for kind in ("policies", "operator-policies")
-            for each in self._list(f"{kind}/{self._host}")
+            for each in self._list(f"{kind}/{self._host}", "name", "pattern")
         ]
 
     def bound(self, exchange: str) -> set[str]:
@@ -261,7 +261,7 @@ class ManagementApi:
         """
         return {
             each["destination"]
-            for each in self._list(f"bindings/{self._host}")
+            for each in self._list(f"bindings/{self._host}", "source", "routing_key", "destination")
             if each["source"] == exchange and each["routing_key"] == each["destination"]
         }
 
@@ -280,7 +280,7 @@ class ManagementApi:
                 (each.get("channel_details") or {}).get("connection_name", ""),
                 int(each.get("prefetch_count") or 0),
             )
-            for each in self._list(f"consumers/{self._host}")
+            for each in self._list(f"consumers/{self._host}", "queue")
         ]
 
     def connections(self) -> list[Connection]:
@@ -353,9 +353,11 @@ class ManagementApi:
         """Close the connection."""
         self._session.close()
 
-    def _list(self, path: str) -> list[dict[str, Any]]:
+    def _list(self, path: str, *keys: str) -> list[dict[str, Any]]:
         answer = self._get(path)
-        if not isinstance(answer, list):
+        if not isinstance(answer, list) or not all(
+            isinstance(each, dict) and each.keys() >= {*keys} for each in answer
+        ):
             raise self._foreign()
         return answer
 

@@ -51,6 +51,7 @@ def check_policies(settings: Settings) -> list[Finding]:
         return []
     with contextlib.closing(ManagementApi.of(settings, TIMEOUT)) as management:
         try:
+            management.version()  # raises where something else answers, whose empty lists would be taken for none
             policies, queues = management.policies(), management.queues()
         except BrokerUnavailable as error:
             found, advice = split_error(error)

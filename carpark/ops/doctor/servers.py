@@ -135,6 +135,7 @@ def _look_at_queues(connection: BlockingConnection, partitions: int) -> dict[str
 
 def _totals(settings: Settings) -> tuple[dict[str, QueueTotals], set[str]]:
     with contextlib.closing(ManagementApi.of(settings, TIMEOUT)) as management:
+        management.version()  # raises where something else answers, whose empty lists would be taken for none
         return management.queues(), management.bound(EXCHANGE)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from carpark.ops.doctor.policies import applied_to, check_policies, effects_on, 
 from carpark.rabbitmq.management import Policy
 from carpark.rabbitmq.topology import CLASSIC, QUORUM, queue_arguments
 from carpark.settings import Settings
+from tests.unit.ops.test_doctor import foreign_server
 
 DAY = 86_400_000
 
@@ -111,3 +114,38 @@ def test_without_the_management_api_they_are_not_looked_at_and_that_is_not_ok(
     assert (finding.check, finding.level) == ("policies", Level.WARNING)
     assert finding.found.startswith("not looked at: RabbitMQ's management API at")
     assert check_policies(make_settings()) == []
+
+
+OVERVIEW = {"rabbitmq_version": "4.0.5"}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"": []},
+        {"": {}},
+        {"overview": OVERVIEW, "": [{"name": "p"}]},
+        {"overview": OVERVIEW, "": ["policy"]},
+        {"overview": OVERVIEW, "policies": [], "operator-policies": [{"pattern": "."}], "": []},
+        {"overview": OVERVIEW, "policies": [], "operator-policies": [], "": [{"durable": True}]},
+    ],
+)
+def test_what_is_not_rabbitmqs_answer_is_not_looked_at_and_that_is_not_ok(
+    make_settings: Callable[..., Settings], answers: Mapping[str, Any]
+) -> None:
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answers.get(self.path.split("/")[2], answers[""])).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    with foreign_server(Answers) as port:
+        url = f"http://127.0.0.1:{port}"
+        (finding,) = check_policies(make_settings(broker_url="amqp://guest:guest@127.0.0.1", management_url=url))
+    assert finding.level is Level.WARNING
+    assert "what answers there is something else" in finding.found
