@@ -97,7 +97,7 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, records: Records | N
     published = Published()
     for path in sources.journals:
         read_journal(path, facts, published, show, tell.advance)
-    verdict.repeated, verdict.rejected = facts.once(), published.rejected
+    verdict.repeated, verdict.rejected, verdict.damaged = facts.once(), published.rejected, published.damaged
     if published.examples:
         verdict.findings["lines that are no events"] = published.examples
     for number, (sink, back) in enumerate(zip(verdict.sinks, sources.sinks.values(), strict=True)):

@@ -35,11 +35,13 @@ class Published:
     Args:
         events: Lines that are events.
         rejected: Lines that are not.
+        damaged: Of these, the ones in journals, to which only events were written.
         examples: The first of these, with file, number and reason.
     """
 
     events: int = 0
     rejected: int = 0
+    damaged: int = 0
     examples: list[str] = field(default_factory=list)
 
 
@@ -60,7 +62,7 @@ def read_journal(path: Path, facts: Facts, published: Published, most: int, adva
         InvalidSetting: The file cannot be read.
     """
     tail: deque[Fact] = deque()
-    confirmed, is_journal, unsaid = 0, False, 0
+    confirmed, is_journal, unsaid, rejected = 0, False, 0, published.rejected
     kind = _Kind()
     try:
         with path.open("rb") as lines:
@@ -85,6 +87,7 @@ def read_journal(path: Path, facts: Facts, published: Published, most: int, adva
                         facts.add(tail.popleft() for _ in range(len(tail) - _LONGEST_TAIL // 2))
     except OSError as error:
         raise InvalidSetting("--journal", str(path), f"a file that can be read ({cause_of(error)})") from error
+    published.damaged += (published.rejected - rejected) * is_journal
     facts.add((*fact[:5], DOUBTFUL if is_journal else SURE) for fact in tail)
 
 

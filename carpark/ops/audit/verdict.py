@@ -50,6 +50,7 @@ class Verdict:
         exits: Exits in the journals, each id once.
         repeated: Events that came with an id that had been there before.
         rejected: Lines that are no events.
+        damaged: Of these, lines of journals: what happened to their events cannot be told.
         pending: Events of an unconfirmed tail, of a queue or of the dead letters that have had no effect.
         recorded: Entries that must have had their effect.
         matched: Exits that must have been joined with an entry.
@@ -75,6 +76,7 @@ class Verdict:
     exits: int = 0
     repeated: int = 0
     rejected: int = 0
+    damaged: int = 0
     pending: int = 0
     recorded: int = 0
     matched: int = 0
@@ -123,7 +125,7 @@ class Verdict:
     @property
     def ok(self) -> bool:
         """Whether nothing is lost, there twice, dead or unexpected that must not be, and the sums close."""
-        wrong = self.lost or self.duplicated or self.unexpected or self.dead_events
+        wrong = self.lost or self.duplicated or self.unexpected or self.dead_events or self.damaged
         return not wrong and all(right for _, right in self.sums())
 
     def sums(self) -> Iterator[tuple[str, bool]]:
@@ -190,7 +192,7 @@ class Verdict:
         for name in _NUMBERS:
             number = getattr(self, name)
             if number or not (number is None or name in _ONLY_IF_ANY):
-                _row(table, name.replace("_", " "), number, _MEANING[name], bad=name == "dead_events")
+                _row(table, name.replace("_", " "), number, _MEANING[name], bad=name in _WRONG)
         if self.unknown or self.intruding:
             _row(table, "lost", self.unknown, "events and vehicles inside that the records do not know", bad=True)
             _row(table, "unexpected", self.intruding, "vehicles that the records have inside", bad=True)
@@ -227,14 +229,18 @@ class Verdict:
         """
         if self.ok:
             late = f"{summaries(self.undelivered)} not yet delivered, nothing else missing" if self.undelivered else ""
-            return f"{late or 'nothing lost'}, nothing twice: {self.published:,} events are accounted for"
-        dead = f"{self.dead_events:,} valid events are dead letters: send them again with `carpark dlq requeue`"
+            others = f"; lines that are no events: {self.rejected:,}" if self.rejected else ""
+            return f"{late or 'nothing lost'}, nothing twice: {self.published:,} events are accounted for{others}"
+        said = []
         if self.lost or self.duplicated or self.unexpected:
-            said = f"{self.lost:,} lost, {self.duplicated:,} duplicated, {self.unexpected:,} unexpected"
-            return f"{said}; {dead}" if self.dead_events else said
+            said.append(f"{self.lost:,} lost, {self.duplicated:,} duplicated, {self.unexpected:,} unexpected")
+        if self.damaged:
+            said.append(f"damaged lines in journals: {self.damaged:,}, whose events cannot be accounted for")
         if self.dead_events:
-            return dead
-        return "the numbers do not add up"
+            said.append(
+                f"{self.dead_events:,} valid events are dead letters: send them again with `carpark dlq requeue`"
+            )
+        return "; ".join(said) or "the numbers do not add up"
 
 
 def _sum(name: str, number: int, **parts: int) -> tuple[str, bool]:
@@ -249,15 +255,27 @@ def _row(table: Table, name: str, number: int, meaning: str, *, bad: bool = Fals
 
 
 _NUMBERS = (
-    *("repeated", "rejected", "pending", "recorded", "matched", "unmatched", "abandoned", "forgotten", "inside"),
+    *(
+        "repeated",
+        "rejected",
+        "damaged",
+        "pending",
+        "recorded",
+        "matched",
+        "unmatched",
+        "abandoned",
+        "forgotten",
+        "inside",
+    ),
     *("queued", "dead", "dead_events", "earlier"),
 )
 _SINK_NUMBERS = ("rows", "summarised", "undelivered", "forgotten", "lost", "duplicated", "unexpected")
-_WRONG = ("lost", "duplicated", "unexpected")
-_ONLY_IF_ANY = ("repeated", "rejected", "pending", "dead_events", "earlier", "forgotten")
+_WRONG = ("lost", "duplicated", "unexpected", "dead_events", "damaged")
+_ONLY_IF_ANY = ("repeated", "rejected", "damaged", "pending", "dead_events", "earlier", "forgotten")
 _MEANING = {
     "repeated": "lines with an id that had been there before",
     "rejected": "lines that are no events",
+    "damaged": "of these, in journals, where only events were written",
     "pending": "events in doubt, queued or dead, without an effect so far",
     "recorded": "entries",
     "matched": "exits joined with their entry",

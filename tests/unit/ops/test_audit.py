@@ -182,6 +182,21 @@ def test_lines_are_read_as_the_backend_reads_bodies(day: Day) -> None:
     assert (verdict.published, verdict.rejected) == (2, 4)
     lines = verdict.findings["lines that are no events"]
     assert [line.partition(": ")[0] for line in lines] == [f"{path}, line {number}" for number in (3, 4, 5, 6)]
+    assert verdict.sentence().endswith("2 events are accounted for; lines that are no events: 4")
+
+
+@pytest.mark.parametrize("line", [0, 2, -2, -1])
+@pytest.mark.parametrize("damage", ["\0" * 40, '{"id":"e1","vehicle_pl', "{}"])
+def test_a_damaged_line_of_a_journal_is_not_said_to_be_nothing_lost(day: Day, line: int, damage: str) -> None:
+    day.publish([])
+    day.summarise([])
+    lines = ['{"confirmed": 0}', entered("e1", "A").to_json(), '{"confirmed": 1}']
+    lines.insert(line if line >= 0 else len(lines) + 1 + line, damage)
+    day.journals[0].write_text("".join(f"{each}\n" for each in lines), encoding="utf-8")
+    verdict = day.verdict()
+    assert not verdict.ok
+    assert (verdict.rejected, verdict.damaged, verdict.to_dict()["damaged"]) == (1, 1, 1)
+    assert verdict.sentence() == "damaged lines in journals: 1, whose events cannot be accounted for"
 
 
 def test_a_line_with_the_times_of_both_is_what_the_others_of_its_file_are(day: Day) -> None:
