@@ -104,8 +104,8 @@ def verify(
     Without --journal the last `carpark run` is audited, which has records and queues of its own: then only --csv,
     --sinks, --show, --each and --json count, and the others are refused.
 
-    Exit status: 0 all is accounted for, 1 something is lost, there twice, dead or unexpected, or is undelivered by a
-    run that has ended, 2 the command was wrong.
+    Exit status: 0 all is accounted for, 1 something is lost, there twice, dead, damaged or unexpected, or is
+    undelivered by a run that has ended, 2 the command was wrong.
     """
     if journals:
         is_guessed = settings.management_url == management_url_of(settings.broker_url)  # of another broker, perhaps

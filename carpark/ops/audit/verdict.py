@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,31 +14,24 @@ from carpark.ops.health import sink_problems, summaries
 from carpark.records import Backlog
 
 
+def _counted(meaning: str, *, default: int | None = 0, wrong: bool = False, if_any: bool = False) -> Any:
+    """Make a field that is shown: with its meaning, in red if it is wrong, at 0 unless it is only `if_any`."""
+    return field(default=default, metadata={"meaning": meaning, "wrong": wrong, "if_any": if_any})
+
+
 @dataclass
 class SinkVerdict:
-    """What one sink has.
-
-    Args:
-        name: The sink.
-        where: Its file, as it is shown.
-        rows: Rows in the file.
-        summarised: Of these, the ones that must be there, each once.
-        undelivered: Summaries that are not there, and that the records or a queue still hold for it.
-        forgotten: Summaries that are not there, of plates that were forgotten.
-        lost: Summaries that must be there and are nowhere.
-        duplicated: Rows too many of one id.
-        unexpected: Rows that must not be there.
-    """
+    """What one sink has."""
 
     name: str
     where: str = ""
     rows: int = 0
-    summarised: int = 0
-    undelivered: int = 0
-    forgotten: int = 0
-    lost: int = 0
-    duplicated: int = 0
-    unexpected: int = 0
+    summarised: int = _counted("stays that must be there and are, once")
+    undelivered: int = _counted("stays that the records or a queue still hold for it")
+    forgotten: int = _counted("stays of plates that were forgotten, without a row", if_any=True)
+    lost: int = _counted("stays that must be there and are nowhere", wrong=True)
+    duplicated: int = _counted("rows too many of one id", wrong=True)
+    unexpected: int = _counted("rows that must not be there", wrong=True)
 
 
 @dataclass
@@ -48,21 +41,8 @@ class Verdict:
     Args:
         entries: Entries in the journals, each id once.
         exits: Exits in the journals, each id once.
-        repeated: Events that came with an id that had been there before.
-        rejected: Lines that are no events.
-        damaged: Of these, lines of journals: what happened to their events cannot be told.
-        pending: Events of an unconfirmed tail, of a queue or of the dead letters that have had no effect.
-        recorded: Entries that must have had their effect.
-        matched: Exits that must have been joined with an entry.
-        unmatched: Exits whose entry was never seen.
-        abandoned: Entries superseded by another entry of the same plate.
-        forgotten: Entries of vehicles that were inside when their plate was forgotten.
-        inside: Vehicles that must be inside.
-        queued: Messages that wait in the queues; None when nobody asked.
-        dead: Dead letters; None when nobody asked.
+        queued: None when nobody asked, as for `dead`.
         unread: Messages of both that were only counted.
-        dead_events: Dead letters that are valid events, and that the records do not know.
-        earlier: Matched stays that ended before the time from which sinks are looked at.
         unknown: Events, and vehicles inside, that the records must know and do not.
         intruding: Vehicles that the records have inside and that must not be.
         records: What the records say of themselves; empty when nobody asked.
@@ -74,21 +54,21 @@ class Verdict:
 
     entries: int = 0
     exits: int = 0
-    repeated: int = 0
-    rejected: int = 0
-    damaged: int = 0
-    pending: int = 0
-    recorded: int = 0
-    matched: int = 0
-    unmatched: int = 0
-    abandoned: int = 0
-    forgotten: int = 0
-    inside: int = 0
-    queued: int | None = None
-    dead: int | None = None
+    repeated: int = _counted("lines with an id that had been there before", if_any=True)
+    rejected: int = _counted("lines that are no events", if_any=True)
+    damaged: int = _counted("of these, in journals, where only events were written", wrong=True, if_any=True)
+    pending: int = _counted("events in doubt, queued or dead, without an effect so far", if_any=True)
+    recorded: int = _counted("entries")
+    matched: int = _counted("exits joined with their entry")
+    unmatched: int = _counted("exits whose entry was never seen")
+    abandoned: int = _counted("entries superseded by another entry of the same plate")
+    forgotten: int = _counted("entries of vehicles that were inside when their plate was forgotten", if_any=True)
+    inside: int = _counted("vehicles inside at the end")
+    queued: int | None = _counted("messages that wait in the queues", default=None)
+    dead: int | None = _counted("dead letters", default=None)
     unread: int = 0
-    dead_events: int = 0
-    earlier: int = 0
+    dead_events: int = _counted("of these, valid events that have had no effect", wrong=True, if_any=True)
+    earlier: int = _counted("matched before the time from which summaries are looked at", if_any=True)
     unknown: int = 0
     intruding: int = 0
     records: dict[str, int] = field(default_factory=dict)
@@ -166,12 +146,15 @@ class Verdict:
         return {
             "ok": self.ok,
             "published": self.published,
-            **{name: getattr(self, name) for name in _MEANING if name in _NUMBERS},
+            **{name: number for name, number, _ in _numbers(self)},
             "lost": self.lost,
             "duplicated": self.duplicated,
             "unexpected": self.unexpected,
             "undelivered": self.undelivered,
-            "sinks": {sink.name: {name: getattr(sink, name) for name in _SINK_NUMBERS} for sink in self.sinks},
+            "sinks": {
+                sink.name: {"rows": sink.rows, **{name: number for name, number, _ in _numbers(sink)}}
+                for sink in self.sinks
+            },
             "records": self.records,
             "sums": [{"sum": text, "right": right} for text, right in self.sums()],
             "findings": self.findings,
@@ -189,20 +172,14 @@ class Verdict:
         table.add_column(justify="right")
         table.add_column(style="dim", overflow="fold")
         _row(table, "published", self.published, f"{self.entries:,} entries and {self.exits:,} exits")
-        for name in _NUMBERS:
-            number = getattr(self, name)
-            if number or not (number is None or name in _ONLY_IF_ANY):
-                _row(table, name.replace("_", " "), number, _MEANING[name], bad=name in _WRONG)
+        _add_numbers(table, self)
         if self.unknown or self.intruding:
             _row(table, "lost", self.unknown, "events and vehicles inside that the records do not know", bad=True)
             _row(table, "unexpected", self.intruding, "vehicles that the records have inside", bad=True)
         for sink in self.sinks:
             table.add_section()
             _row(table, sink.name, sink.rows, f"rows in {sink.where}", style="bold cyan")
-            for name in _SINK_NUMBERS[1:]:
-                number, meaning = getattr(sink, name), _MEANING_AT_SINK.get(name) or _MEANING[name]
-                if number or name not in _ONLY_IF_ANY:
-                    _row(table, name, number, meaning, bad=name in _WRONG)
+            _add_numbers(table, sink)
         return Group(table, Text(), *self._closing())
 
     def _closing(self) -> Iterator[RenderableType]:
@@ -244,53 +221,24 @@ class Verdict:
 
 
 def _sum(name: str, number: int, **parts: int) -> tuple[str, bool]:
-    shown = {part: value for part, value in parts.items() if value or part not in _ONLY_IF_ANY}
-    return f"{name} {number} = " + " + ".join(f"{part} {value}" for part, value in shown.items()), number == sum(
-        parts.values()
-    )
+    shown = [f"{part} {value}" for part, value in parts.items() if value or part not in _ONLY_IF_ANY]
+    return f"{name} {number} = {' + '.join(shown)}", number == sum(parts.values())
+
+
+def _numbers(part: Verdict | SinkVerdict) -> Iterator[tuple[str, int | None, Mapping[str, Any]]]:
+    for each in fields(part):
+        if each.metadata:
+            yield each.name, getattr(part, each.name), each.metadata
+
+
+def _add_numbers(table: Table, part: Verdict | SinkVerdict) -> None:
+    for name, number, how in _numbers(part):
+        if number or (number == 0 and not how["if_any"]):
+            _row(table, name.replace("_", " "), number, how["meaning"], bad=how["wrong"])
 
 
 def _row(table: Table, name: str, number: int, meaning: str, *, bad: bool = False, style: str = "") -> None:
     table.add_row(Text(name, style=style), Text(f"{number:,}", style="bold red" if bad and number else style), meaning)
 
 
-_NUMBERS = (
-    *(
-        "repeated",
-        "rejected",
-        "damaged",
-        "pending",
-        "recorded",
-        "matched",
-        "unmatched",
-        "abandoned",
-        "forgotten",
-        "inside",
-    ),
-    *("queued", "dead", "dead_events", "earlier"),
-)
-_SINK_NUMBERS = ("rows", "summarised", "undelivered", "forgotten", "lost", "duplicated", "unexpected")
-_WRONG = ("lost", "duplicated", "unexpected", "dead_events", "damaged")
-_ONLY_IF_ANY = ("repeated", "rejected", "damaged", "pending", "dead_events", "earlier", "forgotten")
-_MEANING = {
-    "repeated": "lines with an id that had been there before",
-    "rejected": "lines that are no events",
-    "damaged": "of these, in journals, where only events were written",
-    "pending": "events in doubt, queued or dead, without an effect so far",
-    "recorded": "entries",
-    "matched": "exits joined with their entry",
-    "unmatched": "exits whose entry was never seen",
-    "abandoned": "entries superseded by another entry of the same plate",
-    "forgotten": "entries of vehicles that were inside when their plate was forgotten",
-    "inside": "vehicles inside at the end",
-    "queued": "messages that wait in the queues",
-    "dead": "dead letters",
-    "dead_events": "of these, valid events that have had no effect",
-    "earlier": "matched before the time from which summaries are looked at",
-    "summarised": "stays that must be there and are, once",
-    "undelivered": "stays that the records or a queue still hold for it",
-    "lost": "stays that must be there and are nowhere",
-    "duplicated": "rows too many of one id",
-    "unexpected": "rows that must not be there",
-}
-_MEANING_AT_SINK = {"forgotten": "stays of plates that were forgotten, without a row"}
+_ONLY_IF_ANY = {each.name for part in (Verdict, SinkVerdict) for each in fields(part) if each.metadata.get("if_any")}
