@@ -8,10 +8,9 @@ from pathlib import Path
 
 from carpark.domain.report import Report
 from carpark.errors import InvalidSetting, RecordsUnavailable, one_line
-from carpark.ops.audit.facts import Facts, row_of, under_way_to
+from carpark.ops.audit.facts import INSIDE, Facts, row_of, under_way
 from carpark.ops.audit.journals import Published, read_journal
-from carpark.ops.audit.judge import Each, Judge, Rules
-from carpark.ops.audit.kept import add_inside, add_under_way, seen
+from carpark.ops.audit.judge import Each, Judge, Rules, processed
 from carpark.ops.audit.queued import Message, Queued, read_queues
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
 from carpark.plugins.base import ReadBack
@@ -108,8 +107,11 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, records: Records | N
             verdict.findings[f"lines that are no summaries, {sink.name}"] = foreign[:show]
     names = list(sources.sinks)
     if records:
-        add_inside(records, facts, sources.since)
-        add_under_way(records, facts, names, sources.since)
+        vehicles = records.vehicles()
+        facts.add((plate, INSIDE, "", entered, "", "") for plate, entered in vehicles if entered >= sources.since)
+        for number, name in enumerate(names):
+            stays = records.outbox(name).stays()
+            facts.add(under_way(number, *each) for each in stays if each[0].exit_date_time >= sources.since)
         there = records.snapshot()
         verdict.stranded = [backlog for backlog in there.backlogs if backlog.is_stranded]
         verdict.elsewhere = sum(backlog.undelivered for backlog in there.backlogs if backlog.sink not in names)
@@ -120,7 +122,7 @@ def _read(sources: Sources, facts: Facts, verdict: Verdict, records: Records | N
         verdict.records = {name: sources.counts[name] for name in _COMPARED if name in sources.counts}
     _read_queues(sources, facts, verdict, records, show)
     if records:
-        facts.settle(seen(records, facts.doubtful()))
+        facts.settle(processed(records, facts.doubtful()))
 
 
 def _size(path: Path) -> int:
@@ -164,9 +166,8 @@ def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, records: Reco
     else:
         return
     verdict.queued, verdict.dead, verdict.unread = queued.waiting, queued.dead, queued.unread
-    for what in (0, 1):
-        facts.doubt(what, (id_ for kind, id_ in queued.events if kind == what))
-    done = set(seen(records, queued.dead_events)) if records else set()
+    facts.doubt(queued.events)
+    done = processed(records, queued.dead_events) if records else ()
     dead = [line for event, line in queued.dead_events.items() if event not in done]
     verdict.dead_events = len(dead)
     if dead and show:
@@ -176,10 +177,7 @@ def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, records: Reco
     names = list(sources.sinks)
     wanted = [each for each in queued.summaries if each[1].exit_date_time >= sources.since]
     verdict.elsewhere = len({(sink, summary.id) for sink, summary, _ in wanted if sink not in names})
-    for sink, summary, state in wanted:
-        if sink in names:
-            stay = (summary.id, summary.entry_date_time, summary.exit_date_time)
-            facts.add([(summary.vehicle_plate, under_way_to(names.index(sink)), *stay, state)])
+    facts.add(under_way(names.index(sink), stay, state) for sink, stay, state in wanted if sink in names)
 
 
 class _Tell:

@@ -17,10 +17,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from carpark.domain.canonical import canonical_time
 from carpark.domain.events import PRIVATE
-from carpark.domain.pairing import ENTRY, Seen
+from carpark.domain.pairing import Seen
 from carpark.errors import InvalidSetting
 from carpark.ops.audit.auditing import Progress as Hears
 from carpark.ops.audit.auditing import Sources, audit
+from carpark.ops.audit.facts import KINDS
 from carpark.ops.audit.judge import Each
 from carpark.ops.audit.lastrun import LastRun
 from carpark.ops.audit.verdict import Verdict
@@ -181,7 +182,7 @@ def _writing(path: Path | None) -> Iterator[Each | None]:
 def _writer(file: TextIO) -> Each:
     def write(plate: str, event: Seen, became: str) -> None:
         moment, kind, id_ = event
-        fields = {"event": "entry" if kind == ENTRY else "exit", "id": id_, "vehicle_plate": plate, "time": moment}
+        fields = {"event": KINDS[kind], "id": id_, "vehicle_plate": plate, "time": moment}
         file.write(json.dumps({**fields, "became": became}, ensure_ascii=False) + "\n")
 
     return write

@@ -9,6 +9,11 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Self
 
+from carpark.domain.events import StaySummary, VehicleEntered, VehicleExited
+
+KINDS = (VehicleEntered.kind, VehicleExited.kind)
+"""What the records call an event of `carpark.domain.pairing`: its place here is `ENTRY` or `EXIT`."""
+
 INSIDE = 2
 """The fact that the records have a vehicle inside; 0 and 1 are the events of `carpark.domain.pairing`."""
 
@@ -30,7 +35,6 @@ DELETE FROM facts WHERE what < 2 AND EXISTS (
     WHERE other.id = facts.id AND other.what = facts.what AND other.what < 2 AND other.rowid < facts.rowid)
 """
 _CACHE_KIB = 64 * 1024
-_BATCH = 10_000
 
 
 def row_of(sink: int) -> int:
@@ -57,6 +61,21 @@ def under_way_to(sink: int) -> int:
     return row_of(sink) + 1
 
 
+def under_way(sink: int, summary: StaySummary, state: str) -> Fact:
+    """Make the fact that the backend still has a summary for a sink.
+
+    Args:
+        sink: The sink's number.
+        summary: The summary.
+        state: Where it is: ``waiting``, ``queued`` or ``dead``.
+
+    Returns:
+        The fact.
+    """
+    times = summary.entry_date_time, summary.exit_date_time
+    return summary.vehicle_plate, under_way_to(sink), summary.id, *times, state
+
+
 class Facts:
     """A temporary database of facts; it is on disk beyond `_CACHE_KIB` and gone when it is closed."""
 
@@ -66,7 +85,6 @@ class Facts:
             self._database.execute(f"PRAGMA {pragma}")
         self._database.execute("CREATE TABLE facts (plate TEXT, what INT, id TEXT, time TEXT, until TEXT, more TEXT)")
         self._database.execute("BEGIN")
-        self._new: list[Fact] = []
         self.count = 0
 
     def __enter__(self) -> Self:
@@ -81,9 +99,7 @@ class Facts:
         Args:
             facts: Any number.
         """
-        self._new.extend(facts)
-        if len(self._new) >= _BATCH:
-            self._flush()
+        self.count += self._database.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)", facts).rowcount
 
     def once(self) -> int:
         """Keep each event once: of several with one id the first; it is sure if any of them is.
@@ -91,7 +107,6 @@ class Facts:
         Returns:
             How many were repeats.
         """
-        self._flush()
         self._database.execute("CREATE INDEX events ON facts (id, what) WHERE what < 2")
         repeats = self._database.execute(
             "SELECT 1 FROM facts WHERE what < 2 GROUP BY id, what HAVING count(*) > 1 LIMIT 1"
@@ -103,18 +118,13 @@ class Facts:
         self.count -= count
         return count
 
-    def doubt(self, what: int, ids: Iterable[str]) -> int:
+    def doubt(self, events: Iterable[tuple[int, str]]) -> None:
         """Mark events as perhaps processed and perhaps not; call it after `once`.
 
         Args:
-            what: The kind of events.
-            ids: Their ids.
-
-        Returns:
-            How many of them there are here.
+            events: Kind and id of each.
         """
-        statement = "UPDATE facts SET more = ? WHERE what = ? AND what < 2 AND id = ?"
-        return sum(self._database.execute(statement, (DOUBTFUL, what, id_)).rowcount for id_ in ids)
+        self._mark(DOUBTFUL, events)
 
     def doubtful(self) -> list[tuple[int, str]]:
         """List the events in doubt.
@@ -122,7 +132,6 @@ class Facts:
         Returns:
             Kind and id of each.
         """
-        self._flush()
         return list(self._database.execute("SELECT what, id FROM facts WHERE what < 2 AND more <> ''"))
 
     def settle(self, events: Iterable[tuple[int, str]]) -> None:
@@ -131,8 +140,11 @@ class Facts:
         Args:
             events: Kind and id of each.
         """
-        statement = "UPDATE facts SET more = '' WHERE what = ? AND what < 2 AND id = ?"
-        self._database.executemany(statement, events)
+        self._mark(SURE, events)
+
+    def _mark(self, doubt: str, events: Iterable[tuple[int, str]]) -> None:
+        statement = "UPDATE facts SET more = ? WHERE what = ? AND what < 2 AND id = ?"
+        self._database.executemany(statement, ((doubt, *event) for event in events))
 
     def by_plate(self) -> Iterator[tuple[str, list[Fact]]]:
         """Go through all facts.
@@ -140,13 +152,7 @@ class Facts:
         Yields:
             Each plate with its facts: events first, in the order of their times.
         """
-        self._flush()
         ordered = self._database.execute("SELECT * FROM facts ORDER BY plate, what, time")
         ordered.arraysize = 1000
         for plate, facts in groupby(ordered, key=itemgetter(0)):
             yield plate, list(facts)
-
-    def _flush(self) -> None:
-        self._database.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)", self._new)
-        self.count += len(self._new)
-        self._new.clear()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from carpark.domain.canonical import duration_between
+from carpark.domain.events import format_time
 from carpark.domain.pairing import ENTRY, EXIT, PlateAccount, Seen, join
-from carpark.ops.audit.facts import INSIDE, Fact, row_of, under_way_to
-from carpark.ops.audit.kept import must_remember, seen
+from carpark.ops.audit.facts import INSIDE, KINDS, Fact, row_of, under_way_to
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
 from carpark.records import ForgottenPlates, Records
 
@@ -16,7 +17,6 @@ Each = Callable[[str, Seen, str], None]
 """Hears of every event: its plate, the event, what became of it."""
 
 _LOOKUPS = 1000
-_KIND = {ENTRY: "entry", EXIT: "exit"}
 _LESS_THAN_A_MICROSECOND = 5e-7
 
 
@@ -50,7 +50,8 @@ class Judge:
     def __init__(self, verdict: Verdict, rules: Rules) -> None:
         self._verdict, self._rules = verdict, rules
         records = rules.records
-        self._remembered = must_remember(records, rules.retention) if records else ("", "")
+        now = records.now() if records else 0.0
+        self._remembered = _canonical(now - rules.retention), _canonical(now)
         self._forgotten = records.forgotten() if records else ForgottenPlates("", {})
         self._lookups: list[tuple[str, Seen]] = []
 
@@ -89,9 +90,9 @@ class Judge:
         records, lookups = self._rules.records, self._lookups
         if not records or not lookups:
             return
-        known = set(seen(records, ((event[1], event[2]) for _, event in lookups)))
+        known = processed(records, (event[1:] for _, event in lookups))
         for plate, event in lookups:
-            if (event[1], event[2]) not in known:
+            if event[1:] not in known:
                 self._verdict.unknown += 1
                 self._find("lost events", f"{_described(plate, event)}: published, and the records do not know it")
         lookups.clear()
@@ -189,6 +190,24 @@ class Judge:
                 lines.append(line)
 
 
+def processed(records: Records, events: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Pick the events that the records have processed.
+
+    Args:
+        records: The records.
+        events: Kind and id of each.
+
+    Returns:
+        Those whose ids are remembered.
+    """
+    known = records.known((KINDS[kind], id_) for kind, id_ in events)
+    return {(KINDS.index(kind), id_) for kind, id_ in known}
+
+
+def _canonical(seconds: float) -> str:
+    return format_time(datetime.fromtimestamp(max(seconds, 0), UTC))
+
+
 def _join_apart(seen: Sequence[Seen], bounds: Sequence[str], inside: str | None) -> tuple[PlateAccount, list[Seen]]:
     """Join a plate's events, those up to each time up to which it was forgotten for themselves.
 
@@ -239,4 +258,4 @@ def _row(row: Fact) -> str:
 
 
 def _described(plate: str, event: Seen) -> str:
-    return f"{plate} {_KIND[event[1]]} at {event[0]}, id {event[2]}"
+    return f"{plate} {KINDS[event[1]]} at {event[0]}, id {event[2]}"

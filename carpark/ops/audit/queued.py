@@ -12,10 +12,10 @@ from dramatiq.common import q_name, xq_name
 from pika import spec
 
 from carpark.broker.reading import EventMessage, read_body
-from carpark.domain.events import EVENT_OF_QUEUE, StaySummary, VehicleEntered
-from carpark.domain.pairing import ENTRY, EXIT
+from carpark.domain.events import EVENT_OF_QUEUE, StaySummary
 from carpark.domain.routing import DELIVER, partition_queue
 from carpark.errors import QueueMismatch
+from carpark.ops.audit.facts import KINDS
 from carpark.rabbitmq.connection import connected, look
 from carpark.rabbitmq.management import TYPE_TIMEOUT, ManagementApi, virtual_host_of
 from carpark.rabbitmq.topology import all_queues, why_not_to_look, with_companions
@@ -65,7 +65,7 @@ class Queued:
         message = read_body(q_name(queue), body)
         if isinstance(message, EventMessage):
             event = message.event
-            key = (ENTRY if isinstance(event, VehicleEntered) else EXIT, event.id)
+            key = (KINDS.index(event.kind), event.id)
             self.events.add(key)
             if is_dead:
                 self.dead_events[key] = f"{event.vehicle_plate} {event.kind} at {event.time}, id {event.id}, in {queue}"
