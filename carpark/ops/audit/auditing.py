@@ -10,7 +10,7 @@ from carpark.domain.report import Report
 from carpark.errors import InvalidSetting, RecordsUnavailable, one_line
 from carpark.ops.audit.facts import INSIDE, Facts, row_of, under_way
 from carpark.ops.audit.journals import Published, read_journal
-from carpark.ops.audit.judge import Each, Judge, Rules, processed
+from carpark.ops.audit.judge import Each, Judge, processed
 from carpark.ops.audit.queued import Message, Queued, read_queues
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
 from carpark.plugins.base import ReadBack
@@ -77,7 +77,7 @@ def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, 
         with Facts() as facts:
             tell = _Tell(progress or (lambda text, done, total: None))
             _read(sources, facts, verdict, records, tell, show)
-            judge = Judge(verdict, Rules(sources.since, show, records, sources.retention, each))
+            judge = Judge(verdict, sources.since, show, records, sources.retention, each)
             tell.begin("judging", facts.count)
             for plate, known in facts.by_plate():
                 judge.judge(plate, known)

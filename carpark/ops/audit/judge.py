@@ -20,11 +20,12 @@ _LOOKUPS = 1000
 _LESS_THAN_A_MICROSECOND = 5e-7
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How a plate is judged.
+@dataclass
+class Judge:
+    """Judges plates one after another.
 
     Args:
+        verdict: Takes the numbers; it has a part for each sink.
         since: Stays that ended before this canonical time are not looked for.
         show: How many findings of each kind are written down.
         records: The records, if they are looked at.
@@ -32,27 +33,17 @@ class Rules:
         each: Hears of every event, if anybody wants to.
     """
 
-    since: str = ""
-    show: int = 0
-    records: Records | None = None
-    retention: float = 172_800.0
-    each: Each | None = None
+    verdict: Verdict
+    since: str
+    show: int
+    records: Records | None
+    retention: float
+    each: Each | None
 
-
-class Judge:
-    """Judges plates one after another.
-
-    Args:
-        verdict: Takes the numbers; it has a part for each sink.
-        rules: How to judge.
-    """
-
-    def __init__(self, verdict: Verdict, rules: Rules) -> None:
-        self._verdict, self._rules = verdict, rules
-        records = rules.records
-        now = records.now() if records else 0.0
-        self._remembered = _canonical(now - rules.retention), _canonical(now)
-        self._forgotten = records.forgotten() if records else ForgottenPlates("", {})
+    def __post_init__(self) -> None:
+        now = self.records.now() if self.records else 0.0
+        self._remembered = _canonical(now - self.retention), _canonical(now)
+        self._forgotten = self.records.forgotten() if self.records else ForgottenPlates("", {})
         self._lookups: list[tuple[str, Seen]] = []
 
     def judge(self, plate: str, facts: Sequence[Fact]) -> None:
@@ -72,33 +63,33 @@ class Judge:
         seen = [(fact[3], fact[1], fact[2]) for fact in events if not pending or fact[1:3] not in pending]
         account, forgotten = _join_apart(seen, bounds, inside)
         self._count(account, len(by_kind.get(ENTRY, ())), len(by_kind.get(EXIT, ())), len(pending))
-        self._verdict.recorded += len(forgotten)
-        self._verdict.forgotten += len(forgotten)
-        if self._rules.each:
-            self._tell(self._rules.each, plate, events, account, forgotten)
-        stays = {exit_[2]: (entry[0], exit_[0]) for entry, exit_ in account.stays if exit_[0] >= self._rules.since}
-        self._verdict.earlier += len(account.stays) - len(stays)
-        for number, sink in enumerate(self._verdict.sinks):
+        self.verdict.recorded += len(forgotten)
+        self.verdict.forgotten += len(forgotten)
+        if self.each:
+            self._tell(self.each, plate, events, account, forgotten)
+        stays = {exit_[2]: (entry[0], exit_[0]) for entry, exit_ in account.stays if exit_[0] >= self.since}
+        self.verdict.earlier += len(account.stays) - len(stays)
+        for number, sink in enumerate(self.verdict.sinks):
             rows, under_way = by_kind.get(row_of(number), ()), by_kind.get(under_way_to(number), ())
             if stays or rows or under_way:
                 self._judge_sink(plate, sink, stays, rows, under_way, bounds[-1] if bounds else "")
-        if self._rules.records:
+        if self.records:
             self._judge_records(plate, account, inside)
 
     def finish(self) -> None:
         """Look up what is left to look up."""
-        records, lookups = self._rules.records, self._lookups
+        records, lookups = self.records, self._lookups
         if not records or not lookups:
             return
         known = processed(records, (event[1:] for _, event in lookups))
         for plate, event in lookups:
             if event[1:] not in known:
-                self._verdict.unknown += 1
+                self.verdict.unknown += 1
                 self._find("lost events", f"{_described(plate, event)}: published, and the records do not know it")
         lookups.clear()
 
     def _count(self, account: PlateAccount, entries: int, exits: int, pending: int) -> None:
-        verdict, inside = self._verdict, account.inside is not None
+        verdict, inside = self.verdict, account.inside is not None
         verdict.entries += entries
         verdict.exits += exits
         verdict.pending += pending
@@ -156,7 +147,7 @@ class Judge:
         there = {row[2] for row in rows} if coming else ()
         for id_, stay in coming.items():
             if id_ not in there and stays.get(id_) != stay:
-                self._verdict.intruding += 1
+                self.verdict.intruding += 1
                 self._find(f"unexpected, under way to {sink.name}", f"{plate} {stay[0]} to {stay[1]}, id {id_}")
 
     def _find_rows(self, sink: SinkVerdict, same: list[Fact], *, stray: bool) -> None:
@@ -170,11 +161,11 @@ class Judge:
 
     def _judge_records(self, plate: str, account: PlateAccount, inside: str | None) -> None:
         entry = account.inside
-        if entry and entry[0] != inside and entry[0] >= self._rules.since:
-            self._verdict.unknown += 1
+        if entry and entry[0] != inside and entry[0] >= self.since:
+            self.verdict.unknown += 1
             self._find("lost events", f"{_described(plate, entry)}: it must be inside, and the records do not say so")
         if inside is not None and (not entry or entry[0] != inside):
-            self._verdict.intruding += 1
+            self.verdict.intruding += 1
             self._find("unexpected, inside", f"{plate} since {inside or 'a time that the record does not say'}")
         first, last = self._remembered
         for event in (*account.unmatched, *account.abandoned):  # the others are seen by what they lead to
@@ -184,9 +175,9 @@ class Judge:
             self.finish()
 
     def _find(self, title: str, line: str) -> None:
-        if self._rules.show:
-            lines = self._verdict.findings.setdefault(title, [])
-            if len(lines) < self._rules.show:
+        if self.show:
+            lines = self.verdict.findings.setdefault(title, [])
+            if len(lines) < self.show:
                 lines.append(line)
 
 

@@ -22,7 +22,6 @@ from carpark.ops.doctor.policies import check_policies
 from carpark.ops.doctor.rights import check_broker_rights, check_redis_rights
 from carpark.ops.doctor.servers import check_broker, check_management, check_message_size, check_redis
 from carpark.plugins import Plugins
-from carpark.plugins.base import Offer
 from carpark.plugins.options import PluginCommand, loaded
 from carpark.settings import Settings
 from carpark.settings.options import CONTEXT, examples, settings_options
@@ -68,11 +67,12 @@ def checks_of(plugins: Plugins, given: Given) -> list[Check]:
         The checks of the core, of the plugins, and of the offers in use.
     """
 
-    def of(offer: Offer) -> Check:
-        look = partial(check_offer, offer, plugins=plugins)
-        return Check(f"{offer.name}", tuple(sorted(given.unusable)), look, f"look into what {offer.name} uses")
-
-    used = [of(found.offer) for found in plugins.in_use(given.settings) if found.offer.check]
+    needs = tuple(sorted(given.unusable))
+    used = [
+        Check(offer.name, needs, partial(check_offer, offer, plugins=plugins), f"look into what {offer.name} uses")
+        for offer in (found.offer for found in plugins.in_use(given.settings))
+        if offer.check
+    ]
     ours = Check("plugins", ("plugins", "sinks", "plates"), partial(check_plugins, plugins=plugins), "mend the plugins")
     return [*CHECKS, ours, *used]
 
@@ -106,14 +106,10 @@ def doctor(plugins: Plugins, given: Given, as_json: bool) -> int:
     findings = [*findings[:1], *given.findings, *findings[1:]]
     status = status_of(findings)
     if as_json:
-        click.echo(json.dumps({"status": status, "checks": [_as_dict(finding) for finding in findings]}, indent=2))
+        click.echo(json.dumps({"status": status, "checks": [asdict(finding) for finding in findings]}, indent=2))
     else:
         _show(findings)
     return status
-
-
-def _as_dict(finding: Finding) -> dict[str, object]:
-    return {**asdict(finding), "level": finding.level.value}
 
 
 def _show(findings: Sequence[Finding]) -> None:
@@ -125,12 +121,9 @@ def _show(findings: Sequence[Finding]) -> None:
             advice = f"; {finding.advice}" if finding.advice else ""
             click.echo(f"{finding.level:<8} {finding.check}: {finding.found}{advice}")
     counts = Counter(finding.level for finding in findings)
-    parts = [_plural(counts[level], level) for level in (Level.PROBLEM, Level.WARNING) if counts[level]]
+    levels = (Level.PROBLEM, Level.WARNING)
+    parts = [f"{counts[level]} {level}{'s' * (counts[level] > 1)}" for level in levels if counts[level]]
     click.echo(f"doctor: {' and '.join(parts) or 'all is well'}")
-
-
-def _plural(count: int, level: Level) -> str:
-    return f"{count} {level}{'' if count == 1 else 's'}"
 
 
 def _table(findings: Sequence[Finding]) -> Table:

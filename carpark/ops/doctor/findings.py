@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
+from carpark.errors import CarparkError, ConfigurationError, InvalidSetting
 from carpark.plugins.findings import Finding as Finding
 from carpark.plugins.findings import Level as Level
 from carpark.settings import Settings
@@ -50,6 +51,8 @@ def split_error(error: BaseException) -> tuple[str, str]:
     Returns:
         What is wrong, and what to do, which may be nothing.
     """
+    if isinstance(error, InvalidSetting):
+        return f"{error.name}={error.value!r}", f"wanted {error.wanted}"
     found, mark, advice = str(error).rpartition("; ")
     return (found, advice) if mark else (advice, "")
 
@@ -119,7 +122,10 @@ def run_checks(checks: Sequence[Check], settings: Settings, unusable: set[str], 
         wait([future], max(0.0, deadline - time.monotonic()))
         if not future.done():
             findings.append(Finding.problem(check.name, f"no result within {seconds:g} s", check.remedy))
-        elif error := future.exception():
+        elif isinstance(error := future.exception(), CarparkError):
+            is_setting = isinstance(error, ConfigurationError)
+            findings.append(Finding(check.name, Level.PROBLEM, *split_error(error), is_setting))
+        elif error:
             said = _USERINFO.sub(f"//{MASK}@", f"the check failed: {type(error).__name__}: {error}")
             findings.append(Finding.problem(check.name, said, check.remedy))
         else:

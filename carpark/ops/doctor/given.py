@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from carpark.errors import ConfigurationError, InvalidSetting
 from carpark.ops.doctor.findings import Finding, ok, split_error, warning, wrong
 from carpark.plugins import Plugins
 from carpark.plugins.loading import read_all, unknown_variables
@@ -48,7 +47,7 @@ def read_given(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Pl
     unusable = set(found.wrong)
     if "broker_url" in unusable and "management_url" not in given_texts(Settings, plugins.environ):
         unusable.add("management_url")
-    said = dict.fromkeys(map(_said, [*found.wrong.values(), *found.own]))
+    said = dict.fromkeys(map(split_error, [*found.wrong.values(), *found.own]))
     findings = [wrong(_CHECK, *each) for each in said]
     findings += [warning(_CHECK, *each) for each in unknown_variables(environ, plugins)]
     if not findings:
@@ -65,9 +64,3 @@ def _told(settings: BaseModel, environ: Mapping[str, str], prefix: str = PREFIX)
     told, options = shown(settings, prefix), options_of(type(settings), prefix)
     given = given_texts(type(settings), environ, prefix)
     return {options[each].variable: told[options[each].variable] for each in given}
-
-
-def _said(error: ConfigurationError) -> tuple[str, str]:
-    if isinstance(error, InvalidSetting):
-        return f"{error.name}={error.value!r}", f"wanted {error.wanted}"
-    return split_error(error)

@@ -99,16 +99,10 @@ def check_offer(offer: Offer, settings: Settings, plugins: Plugins) -> list[Find
         context = with_own(offer, plugins.context(settings))
     except ConfigurationError:
         return []
-    try:
-        found = list(offer.check(context)) if offer.check else []
-        return [
-            each if isinstance(each, Finding) else problem(offer.name, f"its check gave {each!r}", "wanted a Finding")
-            for each in found
-        ]
-    except ConfigurationError as error:
-        return [wrong(offer.name, *split_error(error))]
-    except CarparkError as error:
-        return [problem(offer.name, *split_error(error))]
+    return [
+        each if isinstance(each, Finding) else problem(offer.name, f"its check gave {each!r}", "wanted a Finding")
+        for each in (offer.check(context) if offer.check else ())
+    ]
 
 
 def check_ports(settings: Settings) -> list[Finding]:
@@ -120,10 +114,7 @@ def check_ports(settings: Settings) -> list[Finding]:
     Returns:
         A finding per port.
     """
-    try:
-        listen(settings.bind, 0, "CARPARK_BIND").close()
-    except InvalidSetting as error:
-        return [wrong("ports", f"{error.name}={error.value}", f"wanted {error.wanted}")]
+    listen(settings.bind, 0, "CARPARK_BIND").close()  # raises what is wrong with the address
     return [_check_port(settings.bind, service) for service in _ports(settings)]
 
 

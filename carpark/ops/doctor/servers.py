@@ -55,18 +55,13 @@ def check_broker(settings: Settings) -> list[Finding]:
     if settings.broker_url.startswith("stub:"):
         return [ok("rabbitmq", _IN_PROCESS)]
     totals = in_background(lambda: _totals(settings), "totals")
-    try:
-        connection = open_connection(settings.broker_url, "carpark doctor", TIMEOUT)
-    except BrokerUnavailable as error:
-        return [problem("rabbitmq", *split_error(error))]
-    with contextlib.closing(connection):
+    with contextlib.closing(open_connection(settings.broker_url, "carpark doctor", TIMEOUT)) as connection:
         version = server_version(connection) or "of unknown version"
         findings = [ok("rabbitmq", f"RabbitMQ {version} at {mask_urls(settings.broker_url)}")]
         try:
             answers = _look_at_queues(connection, settings.partitions)
         except exceptions.AMQPError as error:
-            reason, remedy = explain(error)
-            return [*findings, problem("queues", reason, remedy)]
+            return [*findings, problem("queues", *explain(error))]
     return findings + _judge_queues(answers, totals, settings)
 
 

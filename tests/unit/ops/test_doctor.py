@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -284,21 +285,25 @@ def test_an_offer_whose_settings_are_wrong_is_not_asked_to_look(
 
 
 @pytest.mark.parametrize(
-    ("error", "level", "setting"),
+    ("error", "level", "setting", "said"),
     [
-        (InvalidSetting("CARPARK_MINE_COLOUR", "red", "green; paint it"), Level.PROBLEM, True),
-        (CarparkError("the shed is locked; open it"), Level.PROBLEM, False),
+        (
+            *(InvalidSetting("CARPARK_MINE_COLOUR", "red", "green; paint it"), Level.PROBLEM, True),
+            ("CARPARK_MINE_COLOUR='red'", "wanted green; paint it"),
+        ),
+        (CarparkError("the shed is locked; open it"), Level.PROBLEM, False, ("the shed is locked", "open it")),
     ],
 )
 def test_an_error_that_a_check_raises_is_a_finding(
-    make_settings: Callable[..., Settings], error: CarparkError, level: Level, setting: bool
+    make_settings: Callable[..., Settings], error: CarparkError, level: Level, setting: bool, said: tuple[str, str]
 ) -> None:
     def check(context: object) -> list[Finding]:
         raise error
 
-    (finding,) = check_offer(SinkType("mine", raising, check=check), make_settings(), Plugins())
+    look = partial(check_offer, SinkType("mine", raising, check=check), plugins=Plugins())
+    (finding,) = run_checks([Check("mine", (), look, "")], make_settings(), set(), 30.0)
     assert (finding.check, finding.level, finding.setting) == ("mine", level, setting)
-    assert f"{finding.found}; {finding.advice}" == str(error)
+    assert (finding.found, finding.advice) == said
 
 
 def raising(context: object) -> Sink:
@@ -457,6 +462,6 @@ def test_a_metrics_port_of_ones_own_may_be_held_by_any_service(make_settings: Ca
 
 
 def test_an_address_that_is_not_this_machines_is_said_once(make_settings: Callable[..., Settings]) -> None:
-    (finding,) = check_ports(make_settings(bind="9.9.9.9"))
+    (finding,) = run_checks([Check("ports", (), check_ports, "")], make_settings(bind="9.9.9.9"), set(), 30.0)
     assert finding.setting
-    assert "CARPARK_BIND=9.9.9.9" in finding.found
+    assert "CARPARK_BIND='9.9.9.9'" in finding.found
