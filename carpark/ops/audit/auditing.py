@@ -11,7 +11,7 @@ from carpark.errors import InvalidSetting, RecordsUnavailable, one_line
 from carpark.ops.audit.facts import INSIDE, Facts, row_of, under_way
 from carpark.ops.audit.journals import Published, read_journal
 from carpark.ops.audit.judge import Each, Judge, processed
-from carpark.ops.audit.queued import Message, Queued, read_queues
+from carpark.ops.audit.queued import Message, QueueContents, read_queues
 from carpark.ops.audit.verdict import SinkVerdict, Verdict
 from carpark.plugins.base import ReadBack
 from carpark.records import Records, open_records
@@ -159,7 +159,7 @@ _COMPARED = ("recorded", "matched", "unmatched", "abandoned", "inside")
 
 def _read_queues(sources: Sources, facts: Facts, verdict: Verdict, records: Records | None, show: int) -> None:
     if sources.messages is not None:
-        queued = Queued()
+        queued = QueueContents()
         queued.take(sources.messages)
     elif sources.broker_url:
         queued = read_queues(sources.broker_url, sources.partitions, management_url=sources.management_url)

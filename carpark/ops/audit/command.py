@@ -24,7 +24,6 @@ from carpark.ops.audit.auditing import Sources, audit
 from carpark.ops.audit.facts import KINDS
 from carpark.ops.audit.judge import Each
 from carpark.ops.audit.lastrun import LastRun
-from carpark.ops.audit.verdict import Verdict
 from carpark.plugins import Plugins
 from carpark.plugins.base import ReadBack
 from carpark.plugins.loading import own_options
@@ -120,22 +119,12 @@ def verify(
         sources = _last_run(settings, plugins)
     with progress_bar(Console(stderr=True)) as progress, _writing(each_file) as each:
         verdict = audit(sources, show=show, progress=progress, each=each)
-    print_verdict(verdict, as_json)
-    is_over = not journals  # then nobody will deliver what is not delivered
-    return EXIT_OK if verdict.ok and not (is_over and verdict.undelivered) else EXIT_FAILED
-
-
-def print_verdict(verdict: Verdict, as_json: bool) -> None:
-    """Print a verdict on standard output.
-
-    Args:
-        verdict: The verdict.
-        as_json: As one line of JSON rather than as a table.
-    """
     if as_json:
         click.echo(json.dumps(verdict.to_dict()))
     else:
         Console().print(verdict.table())
+    is_over = not journals  # then nobody will deliver what is not delivered
+    return EXIT_OK if verdict.ok and not (is_over and verdict.undelivered) else EXIT_FAILED
 
 
 @contextmanager

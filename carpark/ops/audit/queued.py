@@ -30,7 +30,7 @@ Message = tuple[str, bytes]
 
 
 @dataclass
-class Queued:
+class QueueContents:
     """What is in the queues.
 
     Args:
@@ -59,22 +59,20 @@ class Queued:
             is_dead = queue == xq_name(queue)
             self.dead += is_dead
             self.waiting += not is_dead
-            self._note(queue, body, is_dead)
-
-    def _note(self, queue: str, body: bytes, is_dead: bool) -> None:
-        message = read_body(q_name(queue), body)
-        if isinstance(message, EventMessage):
-            event = message.event
-            key = (KINDS.index(event.kind), event.id)
-            self.events.add(key)
-            if is_dead:
-                self.dead_events[key] = f"{event.vehicle_plate} {event.kind} at {event.time}, id {event.id}, in {queue}"
-        elif message.actor_name == DELIVER:
-            sink, summary = message.args
-            self.summaries.append((sink, summary, "dead" if is_dead else "queued"))
+            message = read_body(q_name(queue), body)
+            if isinstance(message, EventMessage):
+                event = message.event
+                key = (KINDS.index(event.kind), event.id)
+                self.events.add(key)
+                if is_dead:
+                    said = f"{event.vehicle_plate} {event.kind} at {event.time}, id {event.id}, in {queue}"
+                    self.dead_events[key] = said
+            elif message.actor_name == DELIVER:
+                sink, summary = message.args
+                self.summaries.append((sink, summary, "dead" if is_dead else "queued"))
 
 
-def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url: str = "") -> Queued:
+def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url: str = "") -> QueueContents:
     """Look into all queues of a RabbitMQ. Each message goes back to its place; it then counts as delivered once more.
 
     What a worker has in hand is not seen: it should have nothing in hand when this is asked. From a queue that has a
@@ -94,7 +92,7 @@ def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url:
         QueueMismatch: Dead letters are in a queue that would count each look, and lose them in the end.
         BrokerUnavailable: RabbitMQ cannot be reached or refuses.
     """
-    queued = Queued()
+    queued = QueueContents()
     management = ManagementApi(management_url or management_url_of(url), virtual_host_of(url), TYPE_TIMEOUT)
     with contextlib.closing(management), connected(url, "carpark verify") as connection:
         # Another number was set before, or is set where events come from: what waits there is not lost.

@@ -62,18 +62,17 @@ def check_plugins(settings: Settings, plugins: Plugins) -> list[Finding]:
     Returns:
         The findings.
     """
-    broken = [wrong("plugins", *split_error(error)) for error in plugins.broken]
-    unknown = [
-        wrong(error.setting.removeprefix(PREFIX).lower(), *split_error(error)) for error in plugins.unknown(settings)
-    ]
-    count = len({*(each.plugin for each in plugins.sinks.values()), *(each.plugin for each in plugins.plates.values())})
+    count = len({each.plugin for each in plugins.sinks.values()} | {each.plugin for each in plugins.plates.values()})
     said = f"{count} offer {len(plugins.sinks)} sinks and {len(plugins.plates)} plate generators"
-    return [
-        *(broken or [ok("plugins", said)]),
-        *unknown,
-        *([] if any(each.check == "sinks" for each in unknown) else [ok("sinks", ", ".join(settings.sinks))]),
-        *([] if any(each.check == "plates" for each in unknown) else [_check_plates(plugins, settings)]),
-    ]
+    findings = [wrong("plugins", *split_error(error)) for error in plugins.broken] or [ok("plugins", said)]
+    for error in plugins.unknown(settings):
+        findings.append(wrong(error.setting.removeprefix(PREFIX).lower(), *split_error(error)))
+    unknown = {each.check for each in findings}
+    if "sinks" not in unknown:
+        findings.append(ok("sinks", ", ".join(settings.sinks)))
+    if "plates" not in unknown:
+        findings.append(_check_plates(plugins, settings))
+    return findings
 
 
 def _check_plates(plugins: Plugins, settings: Settings) -> Finding:
