@@ -85,15 +85,9 @@ def applied_to(name: str, policies: Sequence[Policy], kinds: set[str]) -> list[P
     Returns:
         The policy, then the operator policy, as far as there is one.
     """
-    found = []
-    for is_operator in (False, True):
-        fitting = [
-            each
-            for each in policies
-            if each.is_operator is is_operator and each.apply_to in kinds and each.matches(name)
-        ]
-        found += [max(fitting, key=lambda each: each.priority)] if fitting else []
-    return found
+    fitting = [each for each in reversed(policies) if each.apply_to in kinds and each.matches(name)]
+    best = {each.is_operator: each for each in sorted(fitting, key=lambda each: each.priority)}
+    return [best[is_operator] for is_operator in sorted(best)]
 
 
 def merged(applied: Sequence[Policy]) -> dict[str, Any]:

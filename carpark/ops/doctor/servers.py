@@ -149,14 +149,14 @@ def _judge_queues(
             findings.append(warning("consumers", found, "start `carpark worker`"))
     if all(answers.get(queue, (0, 0))[1] for queue in queues):
         findings.append(ok("consumers", ", ".join(f"{queue}: {answers[queue][1]}" for queue in queues)))
-    dead = {name: answers.get(name, (0, 0))[0] for name in (with_companions(queue)[2] for queue in queues)}
-    for name, count in dead.items():
-        if count:
-            said = f"{count} in {name}"
-            findings.append(warning("dead letters", said, "each one's header x-carpark-error says why it is there"))
-    if not any(dead.values()):
-        findings.append(ok("dead letters", "none"))
-    return findings
+    dead = [
+        warning(
+            "dead letters", f"{answers[name][0]} in {name}", "each one's header x-carpark-error says why it is there"
+        )
+        for name in (with_companions(queue)[2] for queue in queues)
+        if answers.get(name, (0, 0))[0]
+    ]
+    return [*findings, *(dead or [ok("dead letters", "none")])]
 
 
 def _judge_declarations(
