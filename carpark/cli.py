@@ -69,9 +69,5 @@ def carpark(ctx: click.Context) -> None:
 
 
 def main() -> None:
-    """Run the program; the console script ``carpark``.
-
-    Raises:
-        SystemExit: Always, with the exit status.
-    """
+    """Run the program; the console script ``carpark``."""
     run_command(carpark)

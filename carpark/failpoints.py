@@ -30,18 +30,7 @@ Failpoint = Callable[[str], None]
 
 
 def failpoints(environ: Mapping[str, str] | None = None) -> Failpoint:
-    """Read which places are to be fatal.
-
-    Args:
-        environ: The variables; the process's own by default. The value is ``name:n``, several separated by commas: the
-            process kills itself when it reaches the place for the n-th time.
-
-    Returns:
-        What is called at each place.
-
-    Raises:
-        InvalidSetting: The variable names no failpoint, or has no number.
-    """
+    """Read which places are to be fatal."""
     text = (os.environ if environ is None else environ).get(VARIABLE, "")
     if not text:
         return lambda name: None

@@ -12,16 +12,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 @dataclass(frozen=True)
 class Service:
-    """A service, or the embedded run, which is all of them in one process.
-
-    Args:
-        name: What it is called in short, as by its job in Prometheus.
-        title: What it is called.
-        command: How it is started: ``carpark`` and this.
-        prefix: What the names of its own metrics begin with; empty if there are none.
-        port: Where it is found when `setting` is not set.
-        setting: The variable that names its port: that of its page of metrics, or its only one.
-    """
+    """A service, or the embedded run, which is all of them in one process."""
 
     name: str
     title: str
@@ -31,14 +22,7 @@ class Service:
     setting: str = METRICS_SETTING
 
     def port_or(self, given: int | None) -> int:
-        """Say which port it takes.
-
-        Args:
-            given: What `setting` says, if it is set.
-
-        Returns:
-            The port; 0 for a free one.
-        """
+        """Say which port it takes."""
         return self.port if given is None else given
 
 

@@ -30,13 +30,7 @@ KINDS: dict[str, type[VehicleEntered] | type[VehicleExited]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of cameras is asked for beside the settings.
-
-    Args:
-        events: After how many events each camera is done; None for never.
-        seed: Makes plates, the sequence of matched exits and, in one process, who leaves repeatable.
-        journals: ``entry`` and ``exit`` to the file where that camera's events are written down first.
-    """
+    """What a run of cameras is asked for beside the settings."""
 
     events: int | None = None
     seed: str | None = None
@@ -55,25 +49,7 @@ def make_lane(
     start: float | None = None,
     registry: CollectorRegistry | None = None,
 ) -> Lane:
-    """Make one camera with all that belongs to it.
-
-    Args:
-        kind: ``entry`` or ``exit``.
-        settings: The process's settings.
-        plan: What the run is asked for.
-        plugins: Where the plates come from.
-        lot: Who is inside.
-        clock: The time.
-        stamps: The times of events, if they are shared with another camera.
-        start: When its first event is due, on the monotonic clock; None for now.
-        registry: Where its metrics are registered, if anywhere.
-
-    Returns:
-        The camera, forwarded to where its journal's earlier run stopped if there is a seed.
-
-    Raises:
-        ConfigurationError: The plate generator, or the journal, cannot be used.
-    """
+    """Make one camera with all that belongs to it."""
     plates = plugins.make_plates(plugins.context(settings), stream(plan.seed, f"{kind}/plates"))
     journal = Journal(plan.journals[kind], KINDS[kind]) if kind in plan.journals else None
     camera = _camera(kind, settings, plan, plates, lot, stamps or Stamps(clock, journal.last if journal else None))
@@ -96,21 +72,7 @@ def make_lane(
 def local_lanes(
     settings: Settings, plan: Plan, *, plugins: Plugins, clock: Clock, registry: CollectorRegistry | None = None
 ) -> list[Lane]:
-    """Make both cameras of a run that has everything in one process.
-
-    Args:
-        settings: The process's settings.
-        plan: What the run is asked for; its journals must be new files.
-        plugins: Where the plates come from.
-        clock: The time.
-        registry: Where the metrics are registered, if anywhere.
-
-    Returns:
-        The entry camera and the exit camera, over one lot.
-
-    Raises:
-        ConfigurationError: The plate generator, or a journal, cannot be used.
-    """
+    """Make both cameras of a run that has everything in one process."""
     lot = LocalLot(settings.capacity, stream(plan.seed, "exit/who"))
     shared: dict[str, Any] = {"lot": lot, "clock": clock, "stamps": Stamps(clock), "start": clock.monotonic()}
     lanes: list[Lane] = []

@@ -23,12 +23,7 @@ MOST_OWED = 20
 
 @dataclass(frozen=True)
 class Seen:
-    """The camera saw a vehicle.
-
-    Args:
-        event: What it says.
-        matched: For an exit, whether its entry was seen, or None if that is not known any more; true for an entry.
-    """
+    """The camera saw a vehicle."""
 
     event: Event
     matched: bool | None = True
@@ -36,13 +31,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Wait:
-    """The camera sees nobody, and why.
-
-    Args:
-        reason: A short name for the reason, which becomes a metric's label.
-        text: The reason in words.
-        again: Whether looking again can help although nothing else has changed.
-    """
+    """The camera sees nobody, and why."""
 
     reason: str
     text: str
@@ -83,17 +72,7 @@ class _Source:
 
 
 class Camera(ABC):
-    """One camera at one gate.
-
-    Args:
-        lot: Who is inside, and who may leave.
-        plates: Where the plates of its own vehicles come from.
-        stamps: Where ids and times come from.
-
-    Attributes:
-        event_type: What it says.
-        kind: ``entry`` or ``exit``.
-    """
+    """One camera at one gate."""
 
     event_type: type[VehicleEntered] | type[VehicleExited]
     kind: str
@@ -106,25 +85,11 @@ class Camera(ABC):
 
     @abstractmethod
     def look(self) -> Seen | Wait:
-        """Look for the next vehicle.
-
-        Returns:
-            What the camera saw, or why it saw nobody. After a wait or an error it goes on with the same vehicle.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Look for the next vehicle."""
 
     @abstractmethod
     def forward(self, plates: Iterable[str]) -> bool:
-        """Go on where an earlier run with the same seed stopped.
-
-        Args:
-            plates: The plates of its events, in their order.
-
-        Returns:
-            False if these cannot be the plates of that seed and these settings.
-        """
+        """Go on where an earlier run with the same seed stopped."""
 
     def _next_id(self) -> str:
         if self._id is None:
@@ -139,14 +104,7 @@ class Camera(ABC):
 
 
 class EntryCamera(Camera):
-    """Sees vehicles enter: made-up plates, none of which is inside.
-
-    Args:
-        lot: Who is inside.
-        plates: Makes up the plates.
-        stamps: The times of the events.
-        capacity: Only for what is said while waiting.
-    """
+    """Sees vehicles enter: made-up plates, none of which is inside."""
 
     event_type = VehicleEntered
     kind = VehicleEntered.kind
@@ -156,14 +114,7 @@ class EntryCamera(Camera):
         self._capacity = capacity
 
     def look(self) -> Seen | Wait:
-        """Look for the next vehicle that wants in.
-
-        Returns:
-            Its entry, or that the car park is full or has all plates inside.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Look for the next vehicle that wants in."""
         for tries in range(TRIES):
             plate, time, id_ = self._source.peek(), self._stamps.stamp(), self._next_id()
             refusal = self.lot.enter(plate, time, id_)
@@ -179,14 +130,7 @@ class EntryCamera(Camera):
         return Wait("no_plate", f"no free plate among {TRIES} that were made up", again=True)
 
     def forward(self, plates: Iterable[str]) -> bool:
-        """Go on where an earlier run with the same seed stopped; see `Camera.forward`.
-
-        Args:
-            plates: The plates of its events, in their order.
-
-        Returns:
-            False if these cannot be the plates of that seed.
-        """
+        """Go on where an earlier run with the same seed stopped; see `Camera.forward`."""
         return self._source.forward(plates)
 
     def _full(self) -> Wait:
@@ -196,14 +140,7 @@ class EntryCamera(Camera):
 
 
 class ExitCamera(Camera):
-    """Sees vehicles leave: most of them were seen entering, the others were missed by the entry camera.
-
-    Args:
-        lot: Who is inside.
-        plates: Makes up the plates of the missed ones.
-        stamps: The times of the events.
-        sequence: Says which exits are matched.
-    """
+    """Sees vehicles leave: most of them were seen entering, the others were missed by the entry camera."""
 
     event_type = VehicleExited
     kind = VehicleExited.kind
@@ -215,18 +152,7 @@ class ExitCamera(Camera):
         self._owed = 0
 
     def look(self) -> Seen | Wait:
-        """Look for the next vehicle that wants out.
-
-        Returns:
-            Its exit, or why there is nobody. An exit that shall be matched waits rather than spoiling the share. One
-            that shall not, while every plate of a list is inside, would wait for ever if the entry camera waits too:
-            somebody who is inside leaves, and a missed vehicle makes up for it as soon as there can be one. No more
-            than `MOST_OWED` are made up for: what could not be for long must not be followed by as long a time in
-            which no exit matches.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Look for the next vehicle that wants out."""
         if self._matched is None:
             self._matched = self._sequence.sample()
         if self._matched:
@@ -238,14 +164,7 @@ class ExitCamera(Camera):
         return missed
 
     def forward(self, plates: Iterable[str]) -> bool:
-        """Go on where an earlier run with the same seed stopped; see `Camera.forward`.
-
-        Args:
-            plates: The plates of its events, in their order.
-
-        Returns:
-            False if these cannot be the plates of that seed and this ratio.
-        """
+        """Go on where an earlier run with the same seed stopped; see `Camera.forward`."""
         return self._source.forward(plate for plate in plates if not self._sequence.sample())
 
     def _make_up(self) -> Seen | None:

@@ -14,10 +14,6 @@ class MatchSequence:
 
     Exits come in blocks of `BLOCK`, each in a random order. What a ratio such as 0.85 leaves over in one block is
     carried to the next: after every block the number of matched exits is the ratio's share of all exits, rounded.
-
-    Args:
-        ratio: Share of matched exits, 0 to 1.
-        chance: Where the order inside a block comes from.
     """
 
     def __init__(self, ratio: float, chance: random.Random) -> None:
@@ -33,11 +29,7 @@ class MatchSequence:
         return f"MatchSequence({self.ratio:g})"
 
     def sample(self) -> bool:
-        """Say of the next exit whether its plate was seen entering.
-
-        Returns:
-            True for a matched exit.
-        """
+        """Say of the next exit whether its plate was seen entering."""
         if not self._block:
             before = self._matched_after(self._blocks)
             self._blocks += 1
@@ -51,13 +43,5 @@ class MatchSequence:
 
 
 def stream(seed: str | int | None, name: str) -> random.Random:
-    """Make a stream of chance of its own, so that drawing from one never shifts another.
-
-    Args:
-        seed: What makes the run repeatable; None for a run that cannot be repeated.
-        name: What the stream is for, such as ``entry/plates``.
-
-    Returns:
-        The same stream for the same seed and name, on every machine and Python version.
-    """
+    """Make a stream of chance of its own, so that drawing from one never shifts another."""
     return random.Random() if seed is None else random.Random(f"{seed}/{name}")

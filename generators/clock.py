@@ -16,28 +16,15 @@ class Clock:
     """The machine's time. Subclass it to play a day in a second."""
 
     def now(self) -> datetime:
-        """Tell the time of day.
-
-        Returns:
-            An aware datetime in UTC; it may jump when the machine's clock is set.
-        """
+        """Tell the time of day."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Tell a time that never jumps.
-
-        Returns:
-            Seconds since some moment.
-        """
+        """Tell a time that never jumps."""
         return time.monotonic()
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Let time pass.
-
-        Args:
-            seconds: How long, at most.
-            stop: Ends the wait at once when it is set.
-        """
+        """Let time pass."""
         stop.wait(seconds)
 
 
@@ -46,10 +33,6 @@ class Stamps:
 
     Cameras that share a lot in one process share their stamps too: a vehicle then leaves strictly after it entered and
     enters again strictly after it left.
-
-    Args:
-        clock: Where the time comes from.
-        after: A canonical time that all of them are later than: that of the last event of an earlier run.
     """
 
     def __init__(self, clock: Clock, after: str | None = None) -> None:
@@ -57,11 +40,7 @@ class Stamps:
         self._last = datetime.fromisoformat(after) if after else None
 
     def stamp(self) -> str:
-        """Take the next time.
-
-        Returns:
-            A canonical time, later than all before it.
-        """
+        """Take the next time."""
         now = self._clock.now()
         if self._last is not None and now <= self._last:
             now = self._last + _TICK if self._last < _END else _END

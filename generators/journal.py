@@ -26,19 +26,6 @@ class Journal:
     ``n`` counts the events of this journal, from its top, that the broker has confirmed. What stands after them was
     perhaps sent and perhaps not. A last line that a crash has torn is removed: its event was never sent. A file that is
     no journal is left as it is.
-
-    Attributes:
-        count: How many events are in it.
-        confirmed: How many of them, from the top, the broker is known to have.
-        last: The latest time of those that were in it when it was opened; None if there were none.
-
-    Args:
-        path: The file; it and its folder are made if they are not there.
-        event_type: The kind of events that it holds.
-
-    Raises:
-        FileInUse: Another generator writes this file.
-        InvalidSetting: The file cannot be opened, or is not a journal of such events.
     """
 
     def __init__(self, path: Path, event_type: type[VehicleEntered] | type[VehicleExited]) -> None:
@@ -62,19 +49,11 @@ class Journal:
             raise
 
     def tail(self) -> list[Event]:
-        """Give the events that are not known to be confirmed.
-
-        Returns:
-            Those after the confirmed ones, in their order.
-        """
+        """Give the events that are not known to be confirmed."""
         return list(self._tail)
 
     def plates(self) -> Iterator[str]:
-        """Read the plates of all events from the file.
-
-        Returns:
-            Canonical plates in the order of the events.
-        """
+        """Read the plates of all events from the file."""
         self._file.flush()
         with self.path.open("rb") as lines:
             for line in lines:
@@ -83,26 +62,12 @@ class Journal:
                     yield fields["vehicle_plate"]
 
     def append(self, events: Sequence[Event]) -> None:
-        """Write events down, before they are sent.
-
-        Args:
-            events: The events in the order of sending.
-
-        Raises:
-            ServiceError: The disk is full or gone.
-        """
+        """Write events down, before they are sent."""
         self._write("".join(event.to_json() + "\n" for event in events))
         self.count += len(events)
 
     def confirm(self, count: int) -> None:
-        """Write down that the broker has further events.
-
-        Args:
-            count: How many of those after the confirmed ones.
-
-        Raises:
-            ServiceError: The disk is full or gone.
-        """
+        """Write down that the broker has further events."""
         self.confirmed += count
         for _ in range(min(count, len(self._tail))):
             self._tail.popleft()

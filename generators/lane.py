@@ -17,19 +17,7 @@ POLL_SECONDS = 0.05
 
 @dataclass
 class Tally:
-    """The numbers of one camera in one run.
-
-    Args:
-        published: Events made and confirmed.
-        matched: Those of them whose plate was seen entering.
-        resent: Events of an earlier run's journal that were sent again.
-        waits: How often the camera saw nobody.
-        waited: For how many seconds in all.
-        late: Seconds by which the latest event came after its due time.
-        latest: The largest of these.
-        not_made: Events that were due before the end and were not made any more.
-        waiting: Why the camera sees nobody now, in words; empty otherwise.
-    """
+    """The numbers of one camera in one run."""
 
     published: int = 0
     matched: int = 0
@@ -43,15 +31,7 @@ class Tally:
 
 
 class Lane:
-    """One camera with all that belongs to it.
-
-    Args:
-        camera: What sees the vehicles.
-        schedule: When they come.
-        journal: Where events are written down first, if anywhere.
-        events: After how many events, those of the journal included, the camera is done; None for never.
-        metrics: What counts them, if anything.
-    """
+    """One camera with all that belongs to it."""
 
     def __init__(
         self,
@@ -81,17 +61,7 @@ class Lane:
         return self._retry if self._wait else self.schedule.due
 
     def look(self, now: float) -> Seen | Wait:
-        """Look for the next vehicle.
-
-        Args:
-            now: The monotonic clock, in seconds.
-
-        Returns:
-            What the camera saw, or why it saw nobody.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Look for the next vehicle."""
         found = self.camera.look()
         if self._wait and self._polls:
             self._count_wait(now - self._looked)
@@ -110,42 +80,23 @@ class Lane:
         return found
 
     def changed(self, at: float) -> None:
-        """Hear that another camera of this process let somebody in or out.
-
-        Args:
-            at: When that was due: a wait that it ends lasted until then, however late both are.
-        """
+        """Hear that another camera of this process let somebody in or out."""
         if self._wait and self._retry == math.inf:
             self._count_wait(at - self.schedule.due)
             self._retry = self.schedule.due
 
     def overdue(self, until: float) -> int:
-        """Count the events that were due before a time and are not made; a camera that waits has none.
-
-        Args:
-            until: On the monotonic clock.
-
-        Returns:
-            How many there are.
-        """
+        """Count the events that were due before a time and are not made; a camera that waits has none."""
         return 0 if self._wait else int(min(self._left, self.schedule.overdue(until)))
 
     def end(self, until: float) -> None:
-        """Count what is left when no more events are made: those that were due, or the wait that lasted until the end.
-
-        Args:
-            until: The end, on the monotonic clock.
-        """
+        """Count what is left when no more events are made: those due, or the wait that lasted until the end."""
         self.tally.not_made = self.overdue(until)
         if self._wait:
             self._count_wait(until - (self._looked if self._polls else self.schedule.due))
 
     def forward(self) -> None:
-        """Go on in the seed's sequences where the journal's earlier run stopped.
-
-        Raises:
-            ConfigurationError: The journal is not of this seed and these settings.
-        """
+        """Go on in the seed's sequences where the journal's earlier run stopped."""
         if self.journal and not self.camera.forward(self.journal.plates()):
             raise ConfigurationError(
                 f"--journal={str(self.journal.path)!r} was not written with this --seed, plate generator and match "

@@ -24,12 +24,7 @@ class Refusal(Enum):
 
 @dataclass(frozen=True)
 class Crowd:
-    """How many vehicles there are.
-
-    Args:
-        inside: Vehicles that the records say are inside.
-        entering: Vehicles that an entry camera has let in and that are not in the records yet.
-    """
+    """How many vehicles there are."""
 
     inside: int
     entering: int = 0
@@ -41,81 +36,28 @@ class Crowd:
 
 
 class Lot(ABC):
-    """The car park as the cameras see it: every plate inside at most once, every vehicle leaving at most once.
-
-    Attributes:
-        shared: Whether others change the lot too, so that a camera that waits has to look again by itself.
-    """
+    """The car park as the cameras see it: every plate inside at most once, every vehicle leaving at most once."""
 
     shared: bool
 
     @abstractmethod
     def enter(self, plate: str, time: str, event_id: str) -> Refusal | None:
-        """Let a vehicle in, if there is room and its plate is free.
-
-        Args:
-            plate: Its canonical plate.
-            time: The canonical time of its entry.
-            event_id: The id of the entry event; asking again with the same id gives the same answer.
-
-        Returns:
-            None if it is in, `Refusal.TAKEN` or `Refusal.FULL`.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Let a vehicle in, if there is room and its plate is free."""
 
     @abstractmethod
     def leave(self, time: str) -> str | Refusal:
-        """Choose a vehicle that leaves. No camera will choose the same stay again.
-
-        Args:
-            time: The canonical time of its exit; only vehicles that entered before are chosen.
-
-        Returns:
-            Its canonical plate, or why there is none.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Choose a vehicle that leaves. No camera will choose the same stay again."""
 
     @abstractmethod
     def slip_out(self, plate: str, time: str) -> bool:
-        """Ask whether a vehicle that no entry camera saw may leave: whether its plate is neither inside nor entering.
-
-        Args:
-            plate: Its canonical plate.
-            time: The canonical time of its exit; an entry of this plate will be later.
-
-        Returns:
-            True if it may.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Ask whether a vehicle that no entry camera saw may leave: its plate is neither inside nor entering."""
 
     @abstractmethod
     def crowd(self) -> Crowd:
-        """Count.
-
-        Returns:
-            How many are inside and entering.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be asked now.
-        """
+        """Count."""
 
     def keep(self, events: Sequence[Event], *, confirmed: bool) -> None:  # noqa: B027 - one process needs no claims
-        """Hear about events that were made here, so that nobody else makes up the same ones.
-
-        Args:
-            events: Events whose plates this process was given.
-            confirmed: Whether the broker has them, so that they stand even if this process ends now; else they are
-                only held a while longer, because the broker is away.
-
-        Raises:
-            RecordsUnavailable: The lot cannot be told now.
-        """
+        """Hear about events that were made here, so that nobody else makes up the same ones."""
 
     def close(self) -> None:  # noqa: B027 - nothing to do is the ordinary case
         """Let go of connections. May be called again."""
@@ -126,10 +68,6 @@ class LocalLot(Lot):
 
     Who leaves is drawn from those who entered before, in the order of the cameras' due times, so that a seed repeats it
     however fast or slow the rest of the process is.
-
-    Args:
-        capacity: Vehicles inside at which nobody enters any more; 0 for no limit.
-        chance: Draws who leaves.
     """
 
     shared = False
@@ -141,16 +79,7 @@ class LocalLot(Lot):
         self._position: dict[str, int] = {}
 
     def enter(self, plate: str, time: str, event_id: str) -> Refusal | None:
-        """Let a vehicle in, if there is room and its plate is free.
-
-        Args:
-            plate: Its canonical plate.
-            time: The canonical time of its entry.
-            event_id: Not needed here.
-
-        Returns:
-            None if it is in, `Refusal.TAKEN` or `Refusal.FULL`.
-        """
+        """Let a vehicle in, if there is room and its plate is free."""
         if self._capacity and len(self._plates) >= self._capacity:
             return Refusal.FULL
         if plate in self._position:
@@ -160,14 +89,7 @@ class LocalLot(Lot):
         return None
 
     def leave(self, time: str) -> str | Refusal:
-        """Choose a vehicle that leaves.
-
-        Args:
-            time: Not needed here: whoever is inside has entered before.
-
-        Returns:
-            Its canonical plate, or `Refusal.NOBODY`.
-        """
+        """Choose a vehicle that leaves."""
         if not self._plates:
             return Refusal.NOBODY
         place = self._chance.randrange(len(self._plates))
@@ -179,21 +101,9 @@ class LocalLot(Lot):
         return plate
 
     def slip_out(self, plate: str, time: str) -> bool:
-        """Ask whether a plate is not inside.
-
-        Args:
-            plate: A canonical plate.
-            time: Not needed here: the cameras' times never go back.
-
-        Returns:
-            True if no vehicle with this plate is inside.
-        """
+        """Ask whether a plate is not inside."""
         return plate not in self._position
 
     def crowd(self) -> Crowd:
-        """Count.
-
-        Returns:
-            How many are inside.
-        """
+        """Count."""
         return Crowd(len(self._plates))

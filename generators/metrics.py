@@ -17,12 +17,7 @@ PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class CameraMetrics:
-    """The numbers of one camera.
-
-    Args:
-        kind: ``entry`` or ``exit``.
-        registry: Where they are registered.
-    """
+    """The numbers of one camera."""
 
     def __init__(self, kind: str, registry: CollectorRegistry) -> None:
         namespace = SERVICES[kind].prefix
@@ -56,41 +51,23 @@ class CameraMetrics:
             self._waiting.labels(reason)
 
     def published(self, matched: Sequence[bool | None], seconds: float) -> None:
-        """Count events that were confirmed together.
-
-        Args:
-            matched: Of each, whether its plate was seen entering; what is not known is not counted, only timed.
-            seconds: From sending to confirm.
-        """
+        """Count events that were confirmed together."""
         for found in (True, False):
             if count := matched.count(found):
                 self._counter("published", found).inc(count)
         observe(self._seconds, [seconds], len(matched))
 
     def failed(self, matched: bool | None) -> None:
-        """Count an event that was sent and not confirmed.
-
-        Args:
-            matched: Whether its plate was seen entering; what is not known is not counted.
-        """
+        """Count an event that was sent and not confirmed."""
         if matched is not None:
             self._counter("failed", matched).inc()
 
     def waited(self, reason: str, seconds: float) -> None:
-        """Count time without an event.
-
-        Args:
-            reason: The short name of the reason.
-            seconds: How long.
-        """
+        """Count time without an event."""
         self._waiting.labels(reason).inc(seconds)
 
     def late(self, seconds: float) -> None:
-        """Note how late an event is.
-
-        Args:
-            seconds: Since its due time.
-        """
+        """Note how late an event is."""
         self._late.set(seconds)
 
     def _counter(self, outcome: str, matched: bool) -> Counter:

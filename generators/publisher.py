@@ -29,30 +29,14 @@ _MISSING = "has no "
 
 
 class Publisher(ABC):
-    """Sends events to their queues.
-
-    Attributes:
-        holding: Called now and then while the broker is away, so that what is held for the events can be held longer.
-        failed: Called with the places of events that were sent and not confirmed, before they are sent again.
-    """
+    """Sends events to their queues."""
 
     holding: Callable[[], None] = staticmethod(lambda: None)
     failed: Callable[[Collection[int]], None] = staticmethod(lambda places: None)
 
     @abstractmethod
     def publish(self, events: Sequence[Event]) -> int:
-        """Send events and wait until the broker has them all.
-
-        Args:
-            events: What to send, in this order. After a lost connection some may be sent twice.
-
-        Returns:
-            How many of the leading events are confirmed: all of them, unless a stop was requested meanwhile.
-
-        Raises:
-            QueueMismatch: A queue was missing and cannot be declared as the backend declares it.
-            BrokerUnavailable: The broker refuses user, password or virtual host.
-        """
+        """Send events and wait until the broker has them all."""
 
     def close(self) -> None:  # noqa: B027 - nothing to do is the ordinary case
         """Let go of the connection. May be called again."""
@@ -63,14 +47,6 @@ class RabbitmqPublisher(Publisher):
 
     Events go through the exchange of the events, the one thing that the user needs a right to. What is missing on their
     way is declared; by a user who may not do that it is waited for.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-        stop: Set when the process shall end: then a broker that is away is waited for only a few seconds more.
-        say: Takes a line for people, when the broker goes away and when it is back.
-        name: What the connection is called in RabbitMQ.
-        queue_type: How RabbitMQ keeps the queues, classic or quorum: a missing one is declared so.
-        partitions: How many queues there are for the events of a kind.
     """
 
     def __init__(
@@ -91,18 +67,7 @@ class RabbitmqPublisher(Publisher):
         self._deadline: float | None = None
 
     def publish(self, events: Sequence[Event]) -> int:
-        """Send events and wait until RabbitMQ has them all; see `Publisher.publish`.
-
-        Args:
-            events: What to send, in this order.
-
-        Returns:
-            How many of the leading events are confirmed.
-
-        Raises:
-            QueueMismatch: A queue was missing and cannot be declared as the backend declares it.
-            BrokerUnavailable: RabbitMQ refuses user, password or virtual host.
-        """
+        """Send events and wait until RabbitMQ has them all; see `Publisher.publish`."""
         messages = [Outgoing(queue_for(event, self._partitions), message_body(event)) for event in events]
         left = dict(enumerate(messages))
         pauses = backoff(*BACKOFF_SECONDS)

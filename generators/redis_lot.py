@@ -30,12 +30,6 @@ class RedisLot(Lot):
 
     Every question is one script, so that no two generators get the same answer, and takes the same time however many
     vehicles are inside.
-
-    Args:
-        client: A client of the records' database that answers with text.
-        clock: Dates the claims. The machines' clocks may differ by less than `REMEMBERED_EXIT_SECONDS`.
-        capacity: Vehicles inside and entering at which nobody enters any more; 0 for no limit.
-        retention: How long, in seconds, the claim of a confirmed event lasts if the records never hear of it.
     """
 
     shared = True
@@ -59,49 +53,17 @@ class RedisLot(Lot):
 
     @classmethod
     def connect(cls, url: str, clock: Clock, *, capacity: int = 0, retention: float = 172_800) -> RedisLot:
-        """Make a lot for a Redis server; nothing is sent yet.
-
-        Args:
-            url: ``redis://host:port/0``.
-            clock: Dates the claims.
-            capacity: As for the class.
-            retention: As for the class.
-
-        Returns:
-            The lot.
-        """
+        """Make a lot for a Redis server; nothing is sent yet."""
         return cls(connect(url, attempts=0), clock, capacity=capacity, retention=retention)
 
     def enter(self, plate: str, time: str, event_id: str) -> Refusal | None:
-        """Let a vehicle in, if there is room and its plate is free; see `Lot.enter`.
-
-        Args:
-            plate: Its canonical plate.
-            time: The canonical time of its entry.
-            event_id: The id of the entry event.
-
-        Returns:
-            None if it is in, `Refusal.TAKEN` or `Refusal.FULL`.
-
-        Raises:
-            RecordsUnavailable: Redis cannot be asked now.
-        """
+        """Let a vehicle in, if there is room and its plate is free; see `Lot.enter`."""
         expires = self._expiry(RESERVED_SECONDS)
         (answer,) = self._run(self._enter, plate, time, event_id, expires, self._capacity)
         return {"in": None, "taken": Refusal.TAKEN, "full": Refusal.FULL}[answer]
 
     def leave(self, time: str) -> str | Refusal:
-        """Choose a vehicle that leaves; see `Lot.leave`.
-
-        Args:
-            time: The canonical time of its exit.
-
-        Returns:
-            Its canonical plate, or why there is none.
-
-        Raises:
-            RecordsUnavailable: Redis cannot be asked now.
-        """
+        """Choose a vehicle that leaves; see `Lot.leave`."""
         expires, draws = self._expiry(RESERVED_SECONDS), DRAWS
         for _ in range(PAGES):
             answer, plate, cursor, ahead = self._run(self._leave, time, expires, draws, self._cursor)
@@ -122,57 +84,24 @@ class RedisLot(Lot):
         return Refusal.SEARCHING
 
     def slip_out(self, plate: str, time: str) -> bool:
-        """Ask whether a plate is neither inside nor entering; see `Lot.slip_out`.
-
-        Args:
-            plate: A canonical plate.
-            time: The canonical time of its exit.
-
-        Returns:
-            True if the vehicle may leave unseen.
-
-        Raises:
-            RecordsUnavailable: Redis cannot be asked now.
-        """
+        """Ask whether a plate is neither inside nor entering; see `Lot.slip_out`."""
         (answer,) = self._run(self._slip_out, plate, time)
         return bool(answer)
 
     def crowd(self) -> Crowd:
-        """Count.
-
-        Returns:
-            How many are inside and entering.
-
-        Raises:
-            RecordsUnavailable: Redis cannot be asked now.
-        """
+        """Count."""
         inside, entering = self._run(self._crowd)
         return Crowd(int(inside), int(entering))
 
     def keep(self, events: Sequence[Event], *, confirmed: bool) -> None:
-        """Hold the claims of events that were made; see `Lot.keep`.
-
-        Args:
-            events: Events whose plates this process was given.
-            confirmed: Whether the broker has them.
-
-        Raises:
-            RecordsUnavailable: Redis cannot be told now.
-        """
+        """Hold the claims of events that were made; see `Lot.keep`."""
         expires = self._expiry(self._retention if confirmed else RESERVED_SECONDS)
         told = [part for event in events for part in (event.kind, event.vehicle_plate, event.time, event.id)]
         if told:
             self._run(self._keep, expires, *told)
 
     def rights(self) -> tuple[list[str], list[str]]:
-        """Ask which rights this user has of those that cameras take. Changes nothing.
-
-        Returns:
-            Commands, each with a key: those that it may run, and those that it may not. None before Redis 7.
-
-        Raises:
-            RecordsUnavailable: Redis cannot be asked now, or refuses the question itself.
-        """
+        """Ask which rights this user has of those that cameras take. Changes nothing."""
         granted, denied = self._ask(self._rights, "rights", "[]", self._records_database)
         return granted, denied
 

@@ -17,12 +17,7 @@ _LOG_SECONDS = 5.0
 
 
 class Console(Watcher):
-    """Prints how a run goes.
-
-    Args:
-        out: Where to.
-        clock: Paces the lines.
-    """
+    """Prints how a run goes."""
 
     def __init__(self, out: TextIO, clock: Clock) -> None:
         self._out, self._clock = out, clock
@@ -33,20 +28,12 @@ class Console(Watcher):
         self._drawn = False
 
     def say(self, line: str) -> None:
-        """Print a line.
-
-        Args:
-            line: The line.
-        """
+        """Print a line."""
         self._erase()
         print(line, file=self._out, flush=True)
 
     def progress(self, lanes: Sequence[Lane]) -> None:
-        """Print how many events there are by now, if it is time for that.
-
-        Args:
-            lanes: The cameras with their numbers.
-        """
+        """Print how many events there are by now, if it is time for that."""
         now = self._clock.monotonic()
         if now - self._last < self._pause:
             return
@@ -63,11 +50,7 @@ class Console(Watcher):
             self.say(line)
 
     def end(self, lanes: Sequence[Lane]) -> None:
-        """Print the last line.
-
-        Args:
-            lanes: The cameras with their numbers.
-        """
+        """Print the last line."""
         seconds = self._clock.monotonic() - self._started
         for lane in lanes:
             tally = lane.tally

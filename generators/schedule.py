@@ -15,10 +15,6 @@ class Schedule:
 
     Due times are whole microseconds after the start, so that two cameras that started together agree on what is
     earlier, whatever the machine's clock showed then.
-
-    Args:
-        rate: Events per second.
-        start: When the first event is due, on the monotonic clock, in seconds.
     """
 
     def __init__(self, rate: float, start: float) -> None:
@@ -42,21 +38,10 @@ class Schedule:
         self._number += 1
 
     def shift(self, seconds: float) -> None:
-        """Move this and all later events, because they could not happen yet.
-
-        Args:
-            seconds: How long the wait was; not negative.
-        """
+        """Move this and all later events, because they could not happen yet."""
         self._shift += max(0, round(seconds * _MICRO))
 
     def overdue(self, now: float) -> int:
-        """Count the events that should have happened and have not.
-
-        Args:
-            now: The monotonic clock, in seconds.
-
-        Returns:
-            How many events were due before now.
-        """
+        """Count the events that should have happened and have not."""
         micros = round((now - self._start) * _MICRO) - self._shift
         return max(0, math.ceil(round(micros * self.rate / _MICRO, 6)) - self._number)

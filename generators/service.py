@@ -29,31 +29,14 @@ class Watcher:
     """Hears how a run goes; does nothing by itself."""
 
     def say(self, line: str) -> None:
-        """Hear something that people should know.
-
-        Args:
-            line: One line.
-        """
+        """Hear something that people should know."""
 
     def progress(self, lanes: Sequence[Lane]) -> None:
-        """Hear that time has passed; called often.
-
-        Args:
-            lanes: The cameras with their numbers.
-        """
+        """Hear that time has passed; called often."""
 
 
 class Run:
-    """Cameras at work, in the order of their due times; at equal times the one that was named first.
-
-    Args:
-        lanes: The cameras, the entry before the exit. They share one lot.
-        publisher: Sends what they see.
-        clock: The time.
-        stop: Set from outside when the run shall end.
-        watcher: Hears how it goes.
-        until: When the run ends, on the monotonic clock; None for never.
-    """
+    """Cameras at work, in the order of their due times; at equal times the one that was named first."""
 
     def __init__(
         self,
@@ -80,13 +63,7 @@ class Run:
         publisher.failed = self._count_failed
 
     def run(self) -> None:
-        """Work until every camera is done, the time is up, or a stop is requested; what is in hand is finished.
-
-        Raises:
-            BrokerUnavailable: The run was stopped while the broker was away; says how many events are unconfirmed.
-            QueueMismatch: A queue was missing and cannot be declared as the backend declares it.
-            ServiceError: The journal cannot be written.
-        """
+        """Work until every camera is done, the time is up, or a stop is requested; what is in hand is finished."""
         self._resend()
         while open_lanes := [lane for lane in self.lanes if not lane.done]:
             now = self._clock.monotonic()

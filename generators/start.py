@@ -30,19 +30,7 @@ from generators.service import Run
 
 
 def run_service(kind: str, settings: Settings, plugins: Plugins, plan: Plan, duration: float | None = None) -> None:
-    """Run a generator.
-
-    Args:
-        kind: ``entry`` or ``exit``.
-        settings: The process's settings.
-        plugins: Where the plates come from.
-        plan: What the run is asked for.
-        duration: After how many seconds it ends; None for never.
-
-    Raises:
-        ConfigurationError: A setting is wrong, a port or the journal is taken.
-        ServiceError: It had to stop with events that are not confirmed.
-    """
+    """Run a generator."""
     _refuse_in_process(settings)
     # The publisher says in one line what pika would say in twenty.
     logging.getLogger("pika").setLevel(logging.CRITICAL)

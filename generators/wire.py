@@ -9,14 +9,7 @@ from carpark.domain.events import Event
 
 
 def message_body(event: Event) -> bytes:
-    """Write an event as the Dramatiq message that is sent.
-
-    Args:
-        event: The event.
-
-    Returns:
-        JSON whose ``kwargs`` are exactly the event; its message id and its time of sending are new with each call.
-    """
+    """Write an event as the Dramatiq message that is sent."""
     # As Message(...).encode() would write it, in a quarter of the time.
     return (
         f'{{"queue_name":"{event.queue}","actor_name":"{event.queue}","args":[],"kwargs":{event.to_json()},'

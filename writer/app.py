@@ -52,15 +52,7 @@ logger = logging.getLogger("writer")
 
 
 class Refusal(Exception):
-    """A request that is answered with an error.
-
-    Args:
-        status: The HTTP status.
-        error: What is wrong, in one line.
-        index: Which summary of the list it is about.
-        field: Which field it is about.
-        scheme: How to authenticate, where that is what was wrong.
-    """
+    """A request that is answered with an error."""
 
     def __init__(
         self, status: int, error: str, index: int | None = None, field: str | None = None, scheme: str = "Bearer"
@@ -81,17 +73,7 @@ def make_app(
     registry: CollectorRegistry | None = None,
     inside: Callable[[], int | None] | None = None,
 ) -> Flask:
-    """Make the WSGI application.
-
-    Args:
-        settings: Of these, ``bind``, ``writer_token``, ``dashboard_login``, ``dashboard_port`` and ``csv`` are used.
-        summaries: The open file; the caller closes it after the last request.
-        registry: Where the metrics go and what ``GET /metrics`` shows; a new one by default.
-        inside: Says how many vehicles are inside, or None when that is not known; must not take longer than a page may.
-
-    Returns:
-        The application.
-    """
+    """Make the WSGI application."""
     app = Flask(__name__, static_folder=None)
     # One more than is taken: of a stream without a length Werkzeug silently gives the first so many bytes.
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY + 1, PROVIDE_AUTOMATIC_OPTIONS=False)
@@ -124,12 +106,7 @@ def _count_requests(app: Flask, metrics: WriterMetrics) -> None:
 
 
 def _turn_away_other_sites(app: Flask, *, local: bool) -> None:
-    """Refuse what a page of another site makes the browser of somebody who can reach this port send.
-
-    Args:
-        app: The application.
-        local: Whether it is for this machine alone: then a site whose name was made to lead here may not read either.
-    """
+    """Refuse what a page of another site makes the browser of somebody who can reach this port send."""
 
     @app.before_request
     def refuse() -> None:
@@ -217,15 +194,7 @@ def _take_posts(app: Flask, summaries: Ledger, metrics: WriterMetrics, token: st
 
 
 def is_authorised(header: str, token: str) -> bool:
-    """Look whether a POST may be taken.
-
-    Args:
-        header: Its header ``Authorization``.
-        token: ``CARPARK_WRITER_TOKEN``.
-
-    Returns:
-        Whether it has the token, if one is set.
-    """
+    """Look whether a POST may be taken."""
     scheme, _, given = header.partition(" ")
     return not token or (
         hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode()) and scheme.lower() == "bearer"

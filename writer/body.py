@@ -21,14 +21,6 @@ class Body:
 
     What a body means is known only when it is decoded, and decoded it may take sixty times as much memory. So of a long
     one there is only a window: one value of the list is made, looked at by the caller and gone before the next one is.
-
-    Args:
-        stream: The bytes.
-        window: The longest body that is decoded as a whole, and the longest value of a longer one.
-
-    Attributes:
-        is_list: Whether it is a list. Known with the first value.
-        size: How many bytes have been read.
     """
 
     def __init__(self, stream: IO[bytes], window: int = MAX_BODY_BYTES) -> None:
@@ -39,14 +31,7 @@ class Body:
         self._window, self._text, self._at, self._gone = window, "", 0, 0
 
     def __iter__(self) -> Iterator[Any]:
-        """Decode the values of the list, or the one value that there is.
-
-        Yields:
-            Each value.
-
-        Raises:
-            InvalidBody: It is not UTF-8 or not JSON, or a value is longer than a body of one may be.
-        """
+        """Decode the values of the list, or the one value that there is."""
         first = b""
         while len(first) <= self._window and (chunk := self._read()):
             first += chunk

@@ -16,12 +16,7 @@ PATIENCE = 0.25
 
 
 class InsideCount:
-    """Counts the set of plates that are inside.
-
-    Args:
-        ask: Asks for the number; may take any time and raise anything.
-        clock: Seconds, ever growing.
-    """
+    """Counts the set of plates that are inside."""
 
     def __init__(self, ask: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self._ask, self._clock = ask, clock
@@ -31,11 +26,7 @@ class InsideCount:
         self._asking: threading.Event | None = None
 
     def __call__(self) -> int | None:
-        """Say how many vehicles are inside.
-
-        Returns:
-            The number, at most a few seconds old; None when Redis does not say it in time.
-        """
+        """Say how many vehicles are inside."""
         with self._lock:
             if self._clock() < self._until:
                 return self._answer
@@ -58,14 +49,7 @@ class InsideCount:
 
 
 def inside_of_redis(url: str) -> InsideCount | None:
-    """Make a count of the records in Redis.
-
-    Args:
-        url: ``CARPARK_REDIS_URL``.
-
-    Returns:
-        The count; None for the in-process store, which is another process's.
-    """
+    """Make a count of the records in Redis."""
     if url.startswith("memory:"):
         return None
 

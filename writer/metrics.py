@@ -11,11 +11,7 @@ OUTCOMES = ("written", "duplicate", "rejected")
 
 
 class WriterMetrics:
-    """What ``GET /metrics`` shows under ``web_backend``.
-
-    Args:
-        registry: Where the metrics are registered; one writer per registry.
-    """
+    """What ``GET /metrics`` shows under ``web_backend``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each one, which nobody asks for
@@ -37,20 +33,9 @@ class WriterMetrics:
             self._summaries.labels(outcome)
 
     def summaries(self, outcome: str, count: int) -> None:
-        """Count posted summaries.
-
-        Args:
-            outcome: One of `OUTCOMES`.
-            count: How many.
-        """
+        """Count posted summaries."""
         self._summaries.labels(outcome).inc(count)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
-        """Time an answered request.
-
-        Args:
-            endpoint: Method and path of an endpoint that exists, else ``other``: never anything that a client made up.
-            status: The HTTP status.
-            seconds: How long it took.
-        """
+        """Time an answered request."""
         self._seconds.labels(endpoint, str(status)).observe(seconds)

@@ -22,16 +22,7 @@ _FOR_EVER = 1 << 60
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time that the chart can show.
-
-    Args:
-        key: What the address calls it.
-        label: What the page calls it.
-        width: Seconds per bar.
-        count: Bars.
-        unit: What a bar is called.
-        tick: How times are written below the bars, as for strftime.
-    """
+    """A stretch of time that the chart can show."""
 
     key: str
     label: str
@@ -51,13 +42,7 @@ SPANS = (
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar; lengths in hundredths of the chart's height.
-
-    Args:
-        x: Its place from the left, counted in bars.
-        height: How high.
-        title: What it says when it is pointed at.
-    """
+    """One bar; lengths in hundredths of the chart's height."""
 
     x: int
     height: float
@@ -66,16 +51,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Stays over time.
-
-    Args:
-        span: Which stretch of time.
-        bars: Those that are not empty.
-        ticks: The times below, evenly spread, the first at the left edge and the last at the right.
-        levels: The numbers beside the grid's lines, from the top down.
-        total: Stays in all bars.
-        until: The end of the stretch, as text.
-    """
+    """Stays over time."""
 
     span: Span
     bars: Sequence[Bar]
@@ -113,17 +89,7 @@ class View:
 
 
 def look(summaries: Ledger, span: str, inside: int | None, now: float) -> View:
-    """Gather what the page shows; its cost does not depend on the length of the file.
-
-    Args:
-        summaries: The file.
-        span: The key of the stretch of time that was asked for; anything else lets the page choose.
-        inside: Vehicles inside, or None when that is not known.
-        now: Seconds since 1970.
-
-    Returns:
-        The page's content, not escaped.
-    """
+    """Gather what the page shows; its cost does not depend on the length of the file."""
     latest = summaries.latest(_LATEST)
     totals = summaries.ask(Index.totals)
     newest = latest[0]["exit_date_time"] if latest else ""
@@ -140,14 +106,7 @@ def look(summaries: Ledger, span: str, inside: int | None, now: float) -> View:
 
 
 def human_duration(seconds: float) -> str:
-    """Write a duration as people say it.
-
-    Args:
-        seconds: The duration in seconds.
-
-    Returns:
-        The two largest units, for example ``2 d 3 h``, ``1 h 5 min`` or ``4.2 s``.
-    """
+    """Write a duration as people say it."""
     if seconds < 60:
         return f"{format_duration(round(seconds, 3 if seconds < 1 else 1))} s"
     whole = round(seconds)

@@ -39,19 +39,7 @@ class _Channel(Channel):
 
 
 class WriterServer(HttpServer):
-    """The open file and the HTTP server before it. Making one opens both; then `start` or `run`, and `stop`.
-
-    Args:
-        settings: Of these, ``writer_port`` and those of `make_app` are used.
-        registry: Where the metrics go and what ``GET /metrics`` shows; a new one by default.
-        inside: Says how many vehicles are inside, or None when that is not known.
-
-    Raises:
-        FileInUse: Another writer holds the file.
-        PortTaken: The port is in use.
-        InvalidSetting: The file or the address cannot be used.
-        ServiceError: The disk is full or fails.
-    """
+    """The open file and the HTTP server before it. Making one opens both; then `start` or `run`, and `stop`."""
 
     limits = Limits(body=MAX_BODY, held=2 * MAX_BODY, connections=1000)
     channel_class = _Channel
@@ -81,15 +69,7 @@ class WriterServer(HttpServer):
 
 
 def serve(settings: Settings) -> None:
-    """Be the service: serve until SIGTERM or SIGINT, then finish the requests in hand and close the file.
-
-    Args:
-        settings: See `WriterServer`; ``redis_url`` too, for the number of vehicles inside.
-
-    Raises:
-        ConfigurationError: The file or the port cannot be used.
-        ServiceError: The disk is full or fails, or another program has appended to the file.
-    """
+    """Be the service: serve until SIGTERM or SIGINT, then finish the requests in hand and close the file."""
     if not is_loopback(settings.bind) and not settings.dashboard_login and not settings.writer_token:
         wanted = (
             f"user:password, because CARPARK_BIND={settings.bind} lets other machines ask for the stays; "

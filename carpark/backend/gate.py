@@ -34,14 +34,7 @@ MARKED_EVERY = 5.0
 
 
 class Gate:
-    """Lets the exits of a queue pass, or holds them.
-
-    Args:
-        mark: Publishes a marker with an id into the queue of entries.
-        come: Says how many messages have come from the queue of exits.
-        clock: Seconds of a clock that never goes back.
-        partition: That of both queues.
-    """
+    """Lets the exits of a queue pass, or holds them."""
 
     def __init__(
         self,
@@ -56,20 +49,7 @@ class Gate:
         self._lists, self._stood, self._looked_at, self._goes_on = -1, 0.0, 0.0, False
 
     def record(self, records: Records, exits: Sequence[Event], last: int) -> list[Recorded]:
-        """Record exits, unless entries wait that may be earlier than they.
-
-        Args:
-            records: The records.
-            exits: The exits, in their order.
-            last: How many messages had come from their queue with the last of them.
-
-        Returns:
-            One effect per exit.
-
-        Raises:
-            MustWait: They have to wait; nothing was recorded.
-            RecordsUnavailable: Redis is not there; recording again later is safe.
-        """
+        """Record exits, unless entries wait that may be earlier than they."""
         if last > self._speaks_for >= 0 or not self._marker:
             self._marker, self._marked_at, self._speaks_for = str(uuid.uuid4()), -math.inf, -1
         try:

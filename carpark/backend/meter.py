@@ -33,22 +33,14 @@ OUTCOMES = {
 
 
 class Meter:
-    """The numbers of one process. Its methods take what became of many events at once; before `start` they do nothing.
-
-    Args:
-        sinks: The names of the sinks in use.
-    """
+    """The numbers of one process. Methods take what became of many events at once; before `start` they do nothing."""
 
     def __init__(self, sinks: Sequence[str]) -> None:
         self._sinks = tuple(sinks)
         self._on = False
 
     def start(self, registry: CollectorRegistry) -> None:
-        """Begin to count.
-
-        Args:
-            registry: Where the metrics are registered.
-        """
+        """Begin to count."""
         from prometheus_client import Counter, Histogram
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -79,13 +71,7 @@ class Meter:
         self._on = True
 
     def recorded(self, kind: str, effects: Sequence[Recorded], sent: Sequence[float | None]) -> None:
-        """Count events that have just been recorded, and how long they took to get there.
-
-        Args:
-            kind: ``entry`` or ``exit``: what the events are.
-            effects: What became of each.
-            sent: When each was sent, in seconds since the epoch; None for one that does not say.
-        """
+        """Count events that have just been recorded, and how long they took to get there."""
         if not self._on:
             return
         now = time.time()
@@ -100,46 +86,23 @@ class Meter:
         observe(self._latency[kind], [max(0.0, now - at) for at in sent if at is not None])
 
     def processed(self, kind: str, count: int, seconds: float) -> None:
-        """Time events that were worked on together: each of them took as long as all of them.
-
-        Args:
-            kind: ``entry`` or ``exit``: what the events are.
-            count: How many.
-            seconds: From taking them up to having them done.
-        """
+        """Time events that were worked on together: each of them took as long as all of them."""
         if self._on:
             observe(self._processing[kind], [seconds], count)
 
     def rejected(self, queue: str, count: int = 1) -> None:
-        """Count messages that were not events.
-
-        Args:
-            queue: The queue that they came on.
-            count: How many.
-        """
+        """Count messages that were not events."""
         if self._on:
             self._events[event_of(queue).kind, REJECTED].inc(count)
 
     def delivery(self, sink: str, seconds: float, failed: bool) -> None:
-        """Time one delivery to a sink, of one summary or of many.
-
-        Args:
-            sink: The sink's name.
-            seconds: How long it took.
-            failed: Whether the sink did not take it.
-        """
+        """Time one delivery to a sink, of one summary or of many."""
         if self._on:
             self._delivery[sink].observe(seconds)
             if failed:
                 self._failures[sink].inc()
 
     def settled(self, sink: str, outcome: Settled, count: int) -> None:
-        """Count what became of summaries at a sink.
-
-        Args:
-            sink: The sink's name.
-            outcome: Delivered, retried or failed.
-            count: How many `Outbox.settle` has counted.
-        """
+        """Count what became of summaries at a sink."""
         if self._on and count:
             self._summaries[sink, outcome].inc(count)

@@ -38,25 +38,14 @@ _NUMBERS = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_([0-9]+)\.db"
 
 
 class ProcessNumbers:
-    """The sums of what the processes of a master have counted, or an error. A collector for a registry.
-
-    Args:
-        folder: The master's folder.
-    """
+    """The sums of what the processes of a master have counted, or an error. A collector for a registry."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: set[Path] = set()
 
     def collect(self) -> list[Metric]:
-        """Add up the files.
-
-        Returns:
-            The metrics.
-
-        Raises:
-            NumbersMissing: Those of a process that lives are not there, or cannot be read: it writes them again.
-        """
+        """Add up the files."""
         from prometheus_client.multiprocess import MultiProcessCollector
 
         merge: Callable[[list[str]], list[Metric]] = MultiProcessCollector.merge
@@ -116,21 +105,13 @@ def _lives(path: Path) -> bool:
 
 
 class RecordsNow:
-    """What the records say at the moment of a scrape; nothing while they are away. A collector for a registry.
-
-    Args:
-        records: Gives the records.
-    """
+    """What the records say at the moment of a scrape; nothing while they are away. A collector for a registry."""
 
     def __init__(self, records: Callable[[], Records]) -> None:
         self._records = records
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read the numbers.
-
-        Yields:
-            The gauges that could be read.
-        """
+        """Read the numbers."""
         from prometheus_client.core import GaugeMetricFamily
 
         try:
@@ -150,11 +131,7 @@ class RecordsNow:
 
 
 def serve() -> int:
-    """Show the page until the master ends; what Dramatiq's master runs.
-
-    Returns:
-        The exit status.
-    """
+    """Show the page until the master ends; what Dramatiq's master runs."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - the master called
     assert parent.pid is not None  # noqa: S101
@@ -165,11 +142,7 @@ def serve() -> int:
 
 
 def main() -> int:
-    """Show the page until standard input ends; what a worker process runs when the page's process was killed.
-
-    Returns:
-        The exit status.
-    """
+    """Show the page until standard input ends; what a worker process runs when the page's process was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the master
     return _show(int(sys.argv[1]), sys.stdin.read)
 

@@ -40,12 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class NotRecorded(CarparkError):
-    """The records refused an event, whatever is tried: its plate's key is not what it should be.
-
-    Args:
-        reason: What they said.
-        places: Which of the events that were recorded together it is about.
-    """
+    """The records refused an event, whatever is tried: its plate's key is not what it should be."""
 
     def __init__(self, reason: str, places: Sequence[int]) -> None:
         super().__init__(reason)
@@ -56,14 +51,6 @@ class Backend:
     """What a worker process works with: the broker with its actors, the records, the sinks.
 
     Making it connects to nothing; a worker that boots opens it.
-
-    Args:
-        settings: The process's settings.
-        plugins: Where the sinks come from.
-        watch: Hears of every event's effect.
-
-    Raises:
-        ConfigurationError: A setting or a plugin cannot be used.
     """
 
     def __init__(self, settings: Settings, plugins: Plugins, watch: Callable[[Recorded], None] | None = None) -> None:
@@ -117,17 +104,7 @@ class Backend:
         return self._records
 
     def process(self, *events: Event | Marker, partition: int = 0) -> None:
-        """Record events; the summaries that they yield are in the outbox of each sink then.
-
-        Args:
-            events: One event, or a batch of one kind; or a marker in their queue.
-            partition: That of their queue.
-
-        Raises:
-            MustWait: They are exits, and entries wait that may be earlier.
-            Retry: The process stops while the records are away; the events stay in their queue.
-            NotRecorded: The records refused some events for good; the others are done.
-        """
+        """Record events; the summaries that they yield are in the outbox of each sink then."""
         if isinstance(marker := events[0], Marker):
             self._waiting.until_done(lambda: self.records.reach(marker.id, partition))
             return
@@ -161,26 +138,14 @@ class Backend:
         return self.records.record_entries(events, partition)
 
     def take_back(self, sink: str, summary: StaySummary) -> None:
-        """Have a summary that was given up, and whose dead letter was sent again, wait for its sink as if it were new.
-
-        Args:
-            sink: The sink's name.
-            summary: The summary; it has an effect only if the records hold it as given up.
-
-        Raises:
-            Retry: The process stops while the records are away; the message stays in its queue.
-        """
+        """Have a summary that was given up, and whose dead letter was sent again, wait for its sink like a new one."""
         if self._waiting.until_done(lambda: self.records.outbox(sink).put_back(summary)):
             self._relay.wake()
         else:
             log.warning("%s: summary %s is not held as given up for sink %s: no effect", WORK, summary.id, sink)
 
     def reject(self, queue: str) -> None:
-        """Count a message that was not an event.
-
-        Args:
-            queue: The queue that it came on.
-        """
+        """Count a message that was not an event."""
         try:
             self._waiting.until_done(lambda: self.records.reject(event_of(queue).kind, partition_of(queue)))
         except Retry as error:
@@ -189,12 +154,7 @@ class Backend:
             self.meter.rejected(queue)
 
     def start(self) -> None:
-        """Begin to deliver what the records hold for the sinks.
-
-        Raises:
-            ConfigurationError: RabbitMQ has other queues than those of the settings; or it or Redis refuses, or lacks a
-                right of this user.
-        """
+        """Begin to deliver what the records hold for the sinks."""
         # The first of a worker's processes checks for all: what is wrong is said once, and ends them all.
         is_first = isinstance(self.broker, RabbitmqBroker) and folder.enter(folder.master_pid() or os.getpid())[1]
         if is_first and not is_checked():

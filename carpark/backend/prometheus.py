@@ -47,10 +47,6 @@ class Prometheus(base.Prometheus):
 
     In a worker process it starts by itself when that has booted; elsewhere, where there is but one process, `start`
     does it, and whoever calls it shows the page.
-
-    Args:
-        settings: Of these, ``bind`` and ``metrics_port`` are used.
-        meter: Counts events and summaries.
     """
 
     def __init__(self, settings: Settings, meter: Meter) -> None:
@@ -66,14 +62,7 @@ class Prometheus(base.Prometheus):
         return [page.serve]
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Begin to count in a worker process.
-
-        Args:
-            broker: The broker.
-
-        Raises:
-            SystemExit: The port is taken, or numbers cannot be kept: one line, and status 2 for the master too.
-        """
+        """Begin to count in a worker process."""
         try:
             here = self._enter()
         except ConfigurationError as error:
@@ -100,12 +89,7 @@ class Prometheus(base.Prometheus):
         return here
 
     def start(self, broker: Broker, registry: CollectorRegistry) -> None:
-        """Begin to count.
-
-        Args:
-            broker: The broker, with its actors.
-            registry: Where the metrics are registered.
-        """
+        """Begin to count."""
         from prometheus_client.metrics import MetricWrapperBase
 
         with _variables_kept():
@@ -122,12 +106,7 @@ class Prometheus(base.Prometheus):
         self._meter.start(registry)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Count a message, or those of a batch, as in progress.
-
-        Args:
-            broker: The broker.
-            message: What a worker begins with.
-        """
+        """Count a message, or those of a batch, as in progress."""
         if labelled := self._of(message):
             count = len(parts_of(message))
             labelled.in_progress.inc(count)
@@ -136,14 +115,7 @@ class Prometheus(base.Prometheus):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Count a message, or those of a batch, and time it.
-
-        Args:
-            broker: The broker.
-            message: What a worker is done with.
-            result: What its actor returned.
-            exception: What its actor raised.
-        """
+        """Count a message, or those of a batch, and time it."""
         if labelled := self._of(message):
             begun, in_progress = vars(message).pop("begun", (time.perf_counter(), 0))
             count = len(parts_of(message))
@@ -159,31 +131,16 @@ class Prometheus(base.Prometheus):
     after_skip_message = after_process_message
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Count a message as dead-lettered.
-
-        Args:
-            broker: The broker.
-            message: What was given up.
-        """
+        """Count a message as dead-lettered."""
         if labelled := self._of(message):
             labelled.rejected.inc(len(parts_of(message)))
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Let the page end: Dramatiq has ended its process by now.
-
-        Args:
-            broker: The broker.
-            worker: The process's worker.
-        """
+        """Let the page end: Dramatiq has ended its process by now."""
         self._keeper.is_page_wanted = False
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Take this process out of the sums of what is there now.
-
-        Args:
-            broker: The broker.
-            worker: The process's worker.
-        """
+        """Take this process out of the sums of what is there now."""
         if self._is_one_of_many:
             self._keeper.stop()
             super().after_worker_shutdown(broker, worker)  # type: ignore[no-untyped-call]

@@ -49,16 +49,7 @@ DeadLetter = Callable[[Message[Any], str], None]
 
 
 class Relay:
-    """Brings summaries from the outboxes to the sinks in use, each sink in a thread of its own.
-
-    Args:
-        settings: The retries of the sinks.
-        sinks: Name to sink.
-        records: Gives the records, when the relay starts.
-        dead_letter: Keeps a summary that is given up.
-        meter: Counts what becomes of summaries.
-        reached: Is told that a sink has taken summaries.
-    """
+    """Brings summaries from the outboxes to the sinks in use, each sink in a thread of its own."""
 
     def __init__(
         self,
@@ -104,17 +95,7 @@ class Relay:
 
 
 class SinkRelay:
-    """The way to one sink: takes a batch, offers it, settles it.
-
-    Args:
-        name: The sink's name.
-        sink: The sink.
-        settings: Its retries.
-        dead_letter: Keeps a summary that is given up.
-        meter: Counts what becomes of summaries.
-        reached: Is told that the sink has taken summaries.
-        stopping: Set when no further batch shall be taken.
-    """
+    """The way to one sink: takes a batch, offers it, settles it."""
 
     def __init__(
         self,
@@ -141,11 +122,7 @@ class SinkRelay:
         self._thread = threading.Thread(target=self._work, name=f"relay to {name}", daemon=True)
 
     def start(self, outbox: Outbox) -> None:
-        """Begin to deliver.
-
-        Args:
-            outbox: What the sink has not taken.
-        """
+        """Begin to deliver."""
         self._outbox = outbox
         self._thread.start()
 
@@ -154,26 +131,12 @@ class SinkRelay:
         self._news.set()
 
     def join(self, timeout: float) -> None:
-        """Wait until the call in hand has ended.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
+        """Wait until the call in hand has ended."""
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def turn(self, batch: Batch | None = None) -> Batch | float:
-        """Deliver a batch, if there is one.
-
-        Args:
-            batch: The batch; by default the one that is to be offered now.
-
-        Returns:
-            The next batch, or the seconds for which nobody is given one; negative if it is only that nothing waits now.
-
-        Raises:
-            RecordsUnavailable: The records cannot be reached.
-        """
+        """Deliver a batch, if there is one."""
         if batch is None:
             self._asked_at = time.monotonic()
             taken = self._outbox.take(self._lease, self._sink.batch)
@@ -328,15 +291,7 @@ class SinkRelay:
 
 
 def summary_message(sink: str, summary: StaySummary) -> Message[Any]:
-    """Make the message that a summary is a dead letter as, and by which it comes back.
-
-    Args:
-        sink: The sink that did not take it.
-        summary: The summary.
-
-    Returns:
-        The message; its id is made of sink and stay, so that one that comes twice is recognised.
-    """
+    """Make the message that a summary is a dead letter as, and by which it comes back."""
     name = f"{sink}/{summary.id}"
     return Message(
         queue_name=WORK,

@@ -16,23 +16,12 @@ CHECKED = "_CARPARK_CHECKED"
 
 
 def is_checked() -> bool:
-    """Say whether ``carpark worker`` checked settings and servers, and then became this worker.
-
-    Returns:
-        False where Dramatiq was started by itself.
-    """
+    """Say whether ``carpark worker`` checked settings and servers, and then became this worker."""
     return os.environ.get(CHECKED) == str(folder.master_pid() or os.getpid())
 
 
 def check_servers(settings: Settings) -> None:
-    """See that RabbitMQ and Redis let the worker in, that its rights are enough and its queues of the right type.
-
-    Args:
-        settings: The settings. A server that cannot be reached is not checked: it is waited for.
-
-    Raises:
-        ConfigurationError: One refuses; or a right is missing; or a queue or the exchange is another.
-    """
+    """See that RabbitMQ and Redis let the worker in, that its rights are enough and its queues of the right type."""
     require_worker(settings)
     with contextlib.closing(open_records(settings.redis_url, 1, settings.sinks, attempts=1)) as records:
         require(settings.redis_url, lambda: records.rights()[1])

@@ -21,30 +21,14 @@ Result = TypeVar("Result")
 
 
 class Waiting:
-    """Does steps that can be repeated, each again and again while a server is away, which is said once.
-
-    Args:
-        stopping: Ends the waiting.
-        away: What is said first.
-        back: What is said when it goes on.
-    """
+    """Does steps that can be repeated, each again and again while a server is away, which is said once."""
 
     def __init__(self, stopping: threading.Event, away: str, back: str) -> None:
         self._stopping, self._away, self._back = stopping, away, back
         self._is_away = False
 
     def until_done(self, step: Callable[[], Result]) -> Result:
-        """Do a step.
-
-        Args:
-            step: What may raise that the records or RabbitMQ are away.
-
-        Returns:
-            What it returns.
-
-        Raises:
-            Retry: The process stops, and the step is not done.
-        """
+        """Do a step."""
         for pause in backoff(*PAUSES):
             try:
                 result = step()

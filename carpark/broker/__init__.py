@@ -20,17 +20,7 @@ __all__ = ["STUB", "RabbitmqBroker", "StubBroker", "make_broker"]
 def make_broker(
     url: str, middleware: list[Middleware], *, queue_type: str = CLASSIC, batch: int = 1
 ) -> RabbitmqBroker | StubBroker:
-    """Make a broker; it connects when it is first used.
-
-    Args:
-        url: AMQP URLs separated by ``;``, or ``stub://`` for the in-process broker.
-        middleware: What Dramatiq shall call on the way.
-        queue_type: How RabbitMQ keeps the queues, classic or quorum.
-        batch: How many events are worked on together at most.
-
-    Returns:
-        The broker.
-    """
+    """Make a broker; it connects when it is first used."""
     if url.startswith(STUB):
         return StubBroker(middleware, batch)
     return RabbitmqBroker(url, middleware, queue_type=queue_type, batch=batch)

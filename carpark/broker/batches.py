@@ -24,12 +24,7 @@ BATCH_BYTES = 512 * 1024
 
 
 class EventBatch(MessageProxy):
-    """Events of one queue that are one message for the worker; to Dramatiq it looks like the first of them.
-
-    Args:
-        first: The event's message that opens it.
-        most: How many there may be.
-    """
+    """Events of one queue that are one message for the worker; to Dramatiq it looks like the first of them."""
 
     def __init__(self, first: MessageProxy, most: int) -> None:
         super().__init__(first._message)
@@ -41,14 +36,7 @@ class EventBatch(MessageProxy):
         self._lock = threading.Lock()
 
     def join(self, part: MessageProxy) -> bool:
-        """Take a further event in, if there is room and no worker has begun.
-
-        Args:
-            part: The event's message.
-
-        Returns:
-            Whether it is in now.
-        """
+        """Take a further event in, if there is room and no worker has begun."""
         with self._lock:
             if self._closed or len(self.parts) >= self._most or self._room < 0:
                 return False
@@ -64,14 +52,7 @@ class EventBatch(MessageProxy):
         return tuple(part.args[0] for part in self.parts)
 
     def leave(self, places: Sequence[int]) -> list[MessageProxy]:
-        """Take events out, because they go their own ways from here.
-
-        Args:
-            places: Which, counted as in `args`.
-
-        Returns:
-            Their messages.
-        """
+        """Take events out, because they go their own ways from here."""
         leaving = set(places)
         gone = [part for place, part in enumerate(self.parts) if place in leaving]
         self.parts = [part for place, part in enumerate(self.parts) if place not in leaving]
@@ -85,11 +66,5 @@ def parts_of(message: MessageProxy | Message[Any]) -> Sequence[MessageProxy]:
     """Say which messages a worker's message stands for: those of the batch, or itself.
 
     Middleware that counts messages counts these.
-
-    Args:
-        message: A message as a worker or a middleware has it.
-
-    Returns:
-        One or more messages as they were delivered.
     """
     return message.parts if isinstance(message, EventBatch) else [message]  # type: ignore[list-item]

@@ -55,13 +55,7 @@ _LOST = (AssertionError, ConnectionClosed, pika.exceptions.AMQPConnectionError, 
 
 
 class Acknowledgements:
-    """What of a connection's deliveries is done, and not acknowledged yet.
-
-    Args:
-        connection: The connection that they came on.
-        channel: Its channel.
-        enough: So many do not wait.
-    """
+    """What of a connection's deliveries is done, and not acknowledged yet."""
 
     def __init__(self, connection: Any, channel: Any, enough: int) -> None:
         self._connection, self._channel, self._enough = connection, channel, enough
@@ -75,19 +69,11 @@ class Acknowledgements:
         return bool(self._channel.is_open)
 
     def delivered(self, tag: int) -> None:
-        """Note a delivery.
-
-        Args:
-            tag: Its tag.
-        """
+        """Note a delivery."""
         self._in_hand.add(tag)
 
     def settle(self, tags: Iterable[int]) -> None:
-        """Have deliveries acknowledged soon. Any thread may call this.
-
-        Args:
-            tags: Theirs.
-        """
+        """Have deliveries acknowledged soon. Any thread may call this."""
         self._settled.extend(tags)
         try:
             # Looked at after the tags are in, and cleared before they are taken out: none is left behind.
@@ -100,11 +86,7 @@ class Acknowledgements:
             return  # it is closed
 
     def refuse(self, tag: int) -> None:
-        """Have RabbitMQ itself make a dead letter of a delivery, which then does not say why. Any thread may call this.
-
-        Args:
-            tag: Its tag.
-        """
+        """Have RabbitMQ make a dead letter of a delivery, which then does not say why. Any thread may call this."""
         try:
             self._connection.add_callback_threadsafe(partial(self._refuse, tag))
         except pika.exceptions.ConnectionWrongStateError:
@@ -133,15 +115,7 @@ class Acknowledgements:
 
 
 class ReceivedMessage(MessageProxy):
-    """A message with what it came with.
-
-    Args:
-        message: The message that the body was read as.
-        acknowledgements: Of the connection that it came on; on another one its tag means another message.
-        tag: RabbitMQ's delivery tag.
-        body: The bytes as they came.
-        properties: As they came.
-    """
+    """A message with what it came with."""
 
     def __init__(
         self,
@@ -158,15 +132,7 @@ class ReceivedMessage(MessageProxy):
 
 
 class EventConsumer(base._RabbitmqConsumer, Consumer):
-    """Reads each body for the queue that it came on; what is given up goes to ``.XQ`` as it came, with the reason.
-
-    Args:
-        broker: The broker.
-        queue_name: A queue or its delay queue.
-        prefetch: How many messages it holds at most.
-        timeout: Milliseconds that it waits for one.
-        dispatchers: The process's dispatchers, for a queue whose messages keep their order.
-    """
+    """Reads each body for the queue that it came on; what is given up goes to ``.XQ`` as it came, with the reason."""
 
     def __init__(
         self, broker: Any, queue_name: str, prefetch: int, timeout: int, dispatchers: Dispatchers | None = None
@@ -321,9 +287,6 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
         """Let a message go, or all of a batch; one that was left stays, and all behind it are delivered again.
 
         What came on an earlier connection is let be: RabbitMQ has put it back.
-
-        Args:
-            message: The message that is done.
         """
         parts: Sequence[Any] = parts_of(message)
         if not parts or getattr(message, "is_held", False):
@@ -340,9 +303,6 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
 
         While RabbitMQ does not take the copy it is tried again. What came on an earlier connection is let be: RabbitMQ
         delivers it again, and it is given up then.
-
-        Args:
-            message: The message that is given up.
         """
         for part in parts_of(message):
             if not part.is_buried and part.acknowledgements.can_be_sent:
@@ -404,11 +364,7 @@ class EventConsumer(base._RabbitmqConsumer, Consumer):
                 part.acknowledgements.settle([part.tag])
 
     def close(self) -> None:
-        """Acknowledge what is done, and close the connection: what is not done is in its place in the queue again.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached any more.
-        """
+        """Acknowledge what is done, and close the connection: what is not done is in its place in the queue again."""
         if self.connection is None or not self.connection.is_open:
             return
         try:

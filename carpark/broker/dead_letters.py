@@ -24,26 +24,12 @@ MAX_LOGGED = 200
 
 
 def headers_for(why: str) -> dict[str, Any]:
-    """Make the headers that every dead letter has.
-
-    Args:
-        why: The reason.
-
-    Returns:
-        The reason in one line, and the time now.
-    """
+    """Make the headers that every dead letter has."""
     return {DEAD_AT_HEADER: format_time(datetime.now(UTC)), ERROR_HEADER: _one_line(why)}
 
 
 def reason_headers(message: MessageProxy) -> dict[str, Any]:
-    """Say why a message is dead.
-
-    Args:
-        message: The message as the worker gives it up.
-
-    Returns:
-        The headers that its dead letter has beside those that it came with.
-    """
+    """Say why a message is dead."""
     error = message._exception
     headers = headers_for(reason(message))
     if error is not None and not isinstance(error, CarparkError):
@@ -53,14 +39,7 @@ def reason_headers(message: MessageProxy) -> dict[str, Any]:
 
 
 def reason(message: MessageProxy) -> str:
-    """Say in one line why a message is dead.
-
-    Args:
-        message: The message as the worker gives it up.
-
-    Returns:
-        At most `MAX_ERROR` printable characters.
-    """
+    """Say in one line why a message is dead."""
     error = message._exception
     if isinstance(message._message, RejectedMessage):
         text = message._message.error
@@ -79,13 +58,6 @@ def _one_line(text: str) -> str:
 
 
 def shortened(body: bytes) -> str:
-    """Show the beginning of a body in a log line.
-
-    Args:
-        body: The bytes as they came.
-
-    Returns:
-        ASCII text that shows at most `MAX_LOGGED` bytes and says how many there are.
-    """
+    """Show the beginning of a body in a log line."""
     more = f"... ({len(body)} bytes)" if len(body) > MAX_LOGGED else ""
     return repr(body[:MAX_LOGGED])[1:] + more

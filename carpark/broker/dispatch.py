@@ -38,9 +38,6 @@ class Dispatcher:
 
     The consumer adds what arrives; events that arrive while the worker is busy are folded into batches. Whatever hands
     a message to the worker asks for it with `take`.
-
-    Args:
-        most: How many events a batch may have; with 1 each message goes alone.
     """
 
     def __init__(self, most: int) -> None:
@@ -55,11 +52,7 @@ class Dispatcher:
         self._lock = threading.Lock()
 
     def add(self, delivery: MessageProxy) -> None:
-        """Give a message its place: an event in a batch, anything else alone.
-
-        Args:
-            delivery: What the consumer read.
-        """
+        """Give a message its place: an event in a batch, anything else alone."""
         with self._lock:
             self.is_active = True
             if self._is_halted:
@@ -73,21 +66,13 @@ class Dispatcher:
                 self._waiting.append(self._open)
 
     def add_first(self, parts: Sequence[MessageProxy]) -> None:
-        """Put messages before all others: those of a batch that are worked on again, each alone.
-
-        Args:
-            parts: The messages in their order.
-        """
+        """Put messages before all others: those of a batch that are worked on again, each alone."""
         with self._lock:
             if not self._is_halted:
                 self._waiting.extendleft(reversed(parts))
 
     def take(self) -> MessageProxy | None:
-        """Take what the worker shall do now.
-
-        Returns:
-            A message or a batch; None while it has one in hand.
-        """
+        """Take what the worker shall do now."""
         with self._lock:
             if self._in_hand is None and self._waiting:
                 self._in_hand = self._waiting.popleft()
@@ -95,11 +80,7 @@ class Dispatcher:
             return None
 
     def done(self, message: MessageProxy) -> None:
-        """Hear that the worker is done with a message.
-
-        Args:
-            message: What it was; of another one than was taken last nothing is known here.
-        """
+        """Hear that the worker is done with a message."""
         with self._lock:
             if message is self._in_hand:
                 self._in_hand = None
@@ -115,12 +96,7 @@ class Dispatcher:
         return self._is_halted
 
     def halt(self, number: float = math.inf) -> None:
-        """Hand out nothing more until `restart`: whatever is not in the worker's hand stays in its queue.
-
-        Args:
-            number: That of a message that is left. One that came before the last `restart` has been delivered again, in
-                its place, and halts nothing.
-        """
+        """Hand out nothing more until `restart`: whatever is not in the worker's hand stays in its queue."""
         with self._lock:
             if number > self._begun_at:
                 self._waiting.clear()
@@ -143,11 +119,7 @@ class MustWait(Retry):
 
 
 class Dispatchers(Middleware):
-    """The dispatchers of a process, one for each queue of events. As a middleware it hands on what is next.
-
-    Args:
-        most: How many events a batch may have.
-    """
+    """The dispatchers of a process, one for each queue of events. As a middleware it hands on what is next."""
 
     def __init__(self, most: int = 1) -> None:
         self._most = most
@@ -158,43 +130,21 @@ class Dispatchers(Middleware):
         self._lock = threading.Lock()
 
     def before_worker_boot(self, broker: Any, worker: dramatiq.Worker) -> None:
-        """Begin without anything in hand.
-
-        Args:
-            broker: The broker.
-            worker: The process's worker.
-        """
+        """Begin without anything in hand."""
         self._worker = worker
         self._dispatchers.clear()
         self.ending.clear()
 
     def before_worker_shutdown(self, broker: Any, worker: dramatiq.Worker) -> None:
-        """Let go of what waits: Dramatiq waits for its threads before it stops anything else.
-
-        Args:
-            broker: The broker.
-            worker: The process's worker.
-        """
+        """Let go of what waits: Dramatiq waits for its threads before it stops anything else."""
         self.ending.set()
 
     def of(self, queue_name: str) -> Dispatcher:
-        """Give a queue's dispatcher.
-
-        Args:
-            queue_name: A queue of events.
-
-        Returns:
-            The same one as long as the worker runs.
-        """
+        """Give a queue's dispatcher."""
         return self._dispatchers.setdefault(queue_name, Dispatcher(self._most))
 
     def after_ack(self, broker: Any, message: MessageProxy) -> None:
-        """Hand the worker what is next, without waiting for the consumer's thread.
-
-        Args:
-            broker: The broker.
-            message: What the worker is done with.
-        """
+        """Hand the worker what is next, without waiting for the consumer's thread."""
         dispatcher = self._dispatchers.get(message.queue_name)
         if dispatcher is None or self._worker is None:
             return
@@ -217,11 +167,7 @@ class Dispatchers(Middleware):
             self.hand_on(message)
 
     def hand_on(self, message: MessageProxy) -> None:
-        """Hand the worker a message now.
-
-        Args:
-            message: What is next in its dispatcher, or has no place in any.
-        """
+        """Hand the worker a message now."""
         assert self._worker is not None  # noqa: S101 - a message has come to it
         message.is_held = False  # type: ignore[attr-defined]
         self._worker.consumers[message.queue_name].handle_message(message)
@@ -229,14 +175,7 @@ class Dispatchers(Middleware):
     after_nack = after_ack
 
     def is_one_too_many(self, processes: int) -> bool:
-        """Tell a consumer whether to give its queue back, because this process has more than its share of the queues.
-
-        Args:
-            processes: How many processes stand by for the queue, this one included.
-
-        Returns:
-            True at most once in `GIVEN_BACK_EVERY` seconds by the number of queues.
-        """
+        """Tell a consumer whether to give its queue back: this process has more than its share of the queues."""
         with self._lock:
             dispatchers, now = (
                 list(self._dispatchers.values()),

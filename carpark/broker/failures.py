@@ -33,14 +33,7 @@ class Failures(Middleware):
     def after_process_message(
         self, broker: Any, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Decide what becomes of a message that failed.
-
-        Args:
-            broker: The broker.
-            message: The message or the batch that was worked on.
-            result: What its actor returned.
-            exception: What its actor raised.
-        """
+        """Decide what becomes of a message that failed."""
         if exception is None:
             return
         if isinstance(exception, MustWait):

@@ -40,15 +40,7 @@ _ATTEMPTS = 3
 
 
 class RabbitmqBroker(base.RabbitmqBroker):
-    """A RabbitMQ broker whose publishing is confirmed and whose dead letters say why they died.
-
-    Args:
-        url: One AMQP URL, or several of a cluster separated by ``;``, tried in their order.
-        middleware: What Dramatiq shall call on the way.
-        queue_type: How RabbitMQ keeps the queues, classic or quorum.
-        batch: How many events are worked on together at most.
-        name: What the connections are called in RabbitMQ's management UI, before host and process id.
-    """
+    """A RabbitMQ broker whose publishing is confirmed and whose dead letters say why they died."""
 
     def __init__(
         self,
@@ -90,12 +82,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
         return connection
 
     def waits(self, who: str, error: BaseException) -> None:
-        """Say what events wait for.
-
-        Args:
-            who: What waits, a queue's name.
-            error: Why.
-        """
+        """Say what events wait for."""
         while isinstance(error, ConnectionClosed) and isinstance(error.message, BaseException):
             error = error.message
         if isinstance(error, CarparkError):
@@ -106,25 +93,11 @@ class RabbitmqBroker(base.RabbitmqBroker):
             self._outage.begin(f"RabbitMQ at {self._where}: {reason}; {remedy}; events wait", remedy, who=who)
 
     def goes_on(self, who: str) -> None:
-        """Hear that something need not wait.
-
-        Args:
-            who: A queue's name.
-        """
+        """Hear that something need not wait."""
         self._outage.end(who)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> EventConsumer:
-        """Make a consumer that reads bodies.
-
-        Args:
-            queue_name: A queue or its delay queue.
-            prefetch: How many messages it holds at most. A queue of events has as many as batches want, up to its share
-                of `IN_HAND`, unless ``dramatiq_queue_prefetch`` says it; a delay queue, that nobody uses, has one.
-            timeout: Milliseconds that it waits for one.
-
-        Returns:
-            The consumer. It waits by itself for a RabbitMQ that cannot be used.
-        """
+        """Make a consumer that reads bodies."""
         dispatchers = self.dispatchers if is_event_queue(queue_name) else None
         if queue_name == dq_name(queue_name):
             prefetch = DELAY_QUEUE_PREFETCH or 1
@@ -134,16 +107,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
         return EventConsumer(self, queue_name, prefetch, timeout, dispatchers)
 
     def publish(self, queue_name: str, body: bytes, properties: pika.BasicProperties) -> None:
-        """Publish a body to a queue, declaring the queue when it is missing, and wait for the confirm.
-
-        Args:
-            queue_name: A queue or one of its companions.
-            body: The bytes.
-            properties: As they shall arrive.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached, or did not take it.
-        """
+        """Publish a body to a queue, declaring the queue when it is missing, and wait for the confirm."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self.declare_queue(q_name(queue_name), ensure=True)
@@ -159,15 +123,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
                     raise ConnectionClosed(error) from None
 
     def dead_letter(self, message: Message[Any], why: str) -> None:
-        """Publish a message of the backend's own straight to ``.XQ``.
-
-        Args:
-            message: The message.
-            why: The reason, one line.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached, or did not take it.
-        """
+        """Publish a message of the backend's own straight to ``.XQ``."""
         properties = pika.BasicProperties(
             content_type="application/json",
             delivery_mode=2,
@@ -194,15 +150,7 @@ class RabbitmqBroker(base.RabbitmqBroker):
             self._declare_queue(xq_name(queue_name))
 
     def publish_marker(self, queue_name: str, id_: str) -> None:
-        """Publish a marker behind all that is in a queue.
-
-        Args:
-            queue_name: The queue.
-            id_: The marker's id.
-
-        Raises:
-            ConnectionClosed: RabbitMQ could not be reached, or did not take it.
-        """
+        """Publish a marker behind all that is in a queue."""
         try:
             self.publish(queue_name, id_.encode(), pika.BasicProperties(type=MARKER))
         except BrokerConnectionError:
@@ -211,13 +159,6 @@ class RabbitmqBroker(base.RabbitmqBroker):
             raise ConnectionClosed(error) from error
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
-        """Count the messages that are ready.
-
-        Args:
-            queue_name: A queue, without companions.
-
-        Returns:
-            Those of the queue, of its delay queue, and its dead letters.
-        """
+        """Count the messages that are ready."""
         queue, delayed, dead = map(self._declare_queue, topology.with_companions(queue_name))
         return queue, delayed, dead

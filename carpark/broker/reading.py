@@ -36,16 +36,12 @@ class EventMessage(Message[None]):
     """A message whose one argument is an event; on the wire its ``kwargs`` are the event.
 
     An actor could not take the event's fields as keyword arguments: one may be called ``self``.
-
-    Args:
-        sent_at: When it was sent, in seconds since the epoch; None for a bare event, which does not say.
     """
 
     sent_at: float | None = field(default=None, compare=False)
 
     @property
     def event(self) -> Event:
-        """The event."""
         event: Event = self.args[0]
         return event
 
@@ -65,11 +61,7 @@ class RejectedMessage(Message[None]):
 
 @dataclass(frozen=True)
 class Marker:
-    """Tells, when it is reached in a queue of entries, that all before it are done: exits wait for that.
-
-    Args:
-        id: A word that nobody else has. Whoever makes one up reaches nothing.
-    """
+    """Tells, when it is reached in a queue of entries, that all before it are done: exits wait for that."""
 
     id: str
 
@@ -83,29 +75,12 @@ MARKER = "carpark-marker"
 
 
 def read_marker(queue_name: str, body: bytes) -> Message[None]:
-    """Read a marker.
-
-    Args:
-        queue_name: The queue that it came on.
-        body: The bytes as they came.
-
-    Returns:
-        The message, for the queue's actor.
-    """
     id_ = body[:_MAX_ID].decode("ascii", "replace")
     return _message(MarkerMessage, queue_name, (Marker(id_),))
 
 
 def read_body(queue_name: str, body: bytes) -> Message[None]:
-    """Read a body for its queue.
-
-    Args:
-        queue_name: The queue that it came on, or that queue's delay queue.
-        body: The bytes as they came.
-
-    Returns:
-        An `EventMessage`, a message to `DELIVER`, or a `RejectedMessage` that says why it is none of these.
-    """
+    """Read a body for its queue."""
     try:
         if _actor_of(queue_name) == DELIVER:
             return _read_work(queue_name, load_json(body))

@@ -29,24 +29,14 @@ from carpark.rabbitmq.properties import without_reason
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """A body with its headers, as a queue of the in-process broker holds it.
-
-    Args:
-        body: The bytes.
-        headers: What AMQP's headers would be.
-    """
+    """A body with its headers, as a queue of the in-process broker holds it."""
 
     body: bytes
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StubBroker(base.StubBroker):
-    """A broker in this process.
-
-    Args:
-        middleware: What Dramatiq shall call on the way.
-        batch: How many events are worked on together at most.
-    """
+    """A broker in this process."""
 
     def __init__(self, middleware: list[Middleware], batch: int = 1) -> None:
         self.dispatchers = Dispatchers(batch)
@@ -56,18 +46,7 @@ class StubBroker(base.StubBroker):
         self.in_hand: defaultdict[str, dict[int, StoredMessage]] = defaultdict(dict)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Put a message on its queue.
-
-        Args:
-            message: The message.
-            delay: Milliseconds before it is worked on.
-
-        Returns:
-            The message as it was sent.
-
-        Raises:
-            QueueNotFound: Its queue was never declared.
-        """
+        """Put a message on its queue."""
         queue_name = q_name(message.queue_name)
         message = message.copy(queue_name=queue_name)
         if delay is not None:
@@ -79,43 +58,17 @@ class StubBroker(base.StubBroker):
         return message
 
     def dead_letter(self, message: Message[Any], why: str) -> None:
-        """Keep a message of the backend's own as a dead letter.
-
-        Args:
-            message: The message.
-            why: The reason, one line.
-        """
+        """Keep a message of the backend's own as a dead letter."""
         self.dead[q_name(message.queue_name)].append(StoredMessage(message.encode(), dead_letters.headers_for(why)))
 
     def publish(self, queue_name: str, body: bytes, headers: Mapping[str, Any] | None = None) -> None:
-        """Put a body on a queue, as another program would.
-
-        Args:
-            queue_name: A queue or its delay queue.
-            body: The bytes.
-            headers: What AMQP's headers would be.
-
-        Raises:
-            QueueNotFound: It was never declared.
-        """
+        """Put a body on a queue, as another program would."""
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         self.queues[queue_name].put(StoredMessage(body, headers or {}))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Consumer:
-        """Make a consumer that reads bodies.
-
-        Args:
-            queue_name: A queue or its delay queue.
-            prefetch: How many messages it holds at most.
-            timeout: Milliseconds that it waits for one.
-
-        Returns:
-            The consumer.
-
-        Raises:
-            QueueNotFound: The queue was never declared.
-        """
+        """Make a consumer that reads bodies."""
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         if self._batch > 1:
@@ -130,23 +83,11 @@ class StubBroker(base.StubBroker):
         return [name for name in self.queues if name not in self.delay_queues]
 
     def publish_marker(self, queue_name: str, id_: str) -> None:
-        """Publish a marker behind all that is in a queue.
-
-        Args:
-            queue_name: The queue.
-            id_: The marker's id.
-        """
+        """Publish a marker behind all that is in a queue."""
         self.publish(queue_name, id_.encode(), {MARKER: 1})
 
     def messages(self, queue_name: str) -> list[StoredMessage]:
-        """Look at what waits in a queue; that changes nothing.
-
-        Args:
-            queue_name: A queue or a companion.
-
-        Returns:
-            The letters in their order, those in a worker's hand left out.
-        """
+        """Look at what waits in a queue; that changes nothing."""
         if queue_name == xq_name(queue_name):
             return list(self.dead[q_name(queue_name)])
         queue = self.queues[queue_name]
@@ -154,14 +95,7 @@ class StubBroker(base.StubBroker):
             return list(queue.queue)
 
     def counts(self, queue_name: str) -> dict[str, int]:
-        """Count a queue's messages.
-
-        Args:
-            queue_name: A queue, without companions.
-
-        Returns:
-            How many are ``ready``, ``unacked``, ``delayed`` and ``dead``.
-        """
+        """Count a queue's messages."""
         queue, delayed = self.queues[queue_name], self.queues[dq_name(queue_name)]
         ready = queue.qsize()
         return {
@@ -173,12 +107,7 @@ class StubBroker(base.StubBroker):
 
 
 class ReceivedMessage(MessageProxy):
-    """A message with what it came as.
-
-    Args:
-        message: The message that the body was read as.
-        stored: The body and headers as they came.
-    """
+    """A message with what it came as."""
 
     def __init__(self, message: Message[None], stored: StoredMessage) -> None:
         super().__init__(message)
@@ -188,17 +117,7 @@ class ReceivedMessage(MessageProxy):
 
 
 class EventConsumer(Consumer):
-    """Reads each body for the queue that it came on; what is given up is kept with the reason.
-
-    Args:
-        queue: Where letters come from.
-        queue_name: Its name.
-        dead: Where dead letters go.
-        in_hand: Where it is noted what the consumer has taken and not let go of.
-        prefetch: How many messages are held at most.
-        timeout: Milliseconds that one is waited for.
-        dispatcher: Where messages go that keep their order.
-    """
+    """Reads each body for the queue that it came on; what is given up is kept with the reason."""
 
     def __init__(
         self,
@@ -253,11 +172,7 @@ class EventConsumer(Consumer):
             self._dispatcher.restart()
 
     def ack(self, message: Any) -> None:
-        """Let a message go, or all of a batch; one that was left stays, and all behind it are delivered again.
-
-        Args:
-            message: The message that is done.
-        """
+        """Let a message go, or all of a batch; one that was left stays, and all behind it are delivered again."""
         if getattr(message, "is_held", False):
             return
         if message.is_left:
@@ -272,11 +187,7 @@ class EventConsumer(Consumer):
             self._free.release()
 
     def nack(self, message: Any) -> None:
-        """Keep a message as a dead stored, and let it go.
-
-        Args:
-            message: The message that is given up.
-        """
+        """Keep a message as a dead stored, and let it go."""
         parts: Sequence[Any] = parts_of(message)
         for stored in (part.stored for part in parts):
             self.logger.warning(

@@ -12,12 +12,7 @@ from carpark.rabbitmq.metrics import QueueMetrics
 
 
 class QueuesNow:
-    """Counts what is on the queues when the page is asked for; it is registered before the gauges that it sets.
-
-    Args:
-        registry: Where it is registered.
-        broker: Has the queues.
-    """
+    """Counts what is on the queues when the page is asked for; it is registered before the gauges that it sets."""
 
     def __init__(self, registry: CollectorRegistry, broker: StubBroker) -> None:
         registry.register(self)
@@ -26,11 +21,7 @@ class QueuesNow:
             self._metrics.declaration(queue, "declared")
 
     def collect(self) -> Iterable[Metric]:
-        """Set the gauges.
-
-        Returns:
-            Nothing of its own.
-        """
+        """Set the gauges."""
         for queue in self._broker.names:
             self._metrics.counts(queue, {**self._broker.counts(queue)}, consumers=1)
         return ()

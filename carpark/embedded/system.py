@@ -60,10 +60,6 @@ class StubPublisher(Publisher):
 
     Here the cameras choose plates without a look at the records. A plate of a short list may come again within less
     than the second by which an exit may overtake entries: so an event waits until its plate's last exit is processed.
-
-    Args:
-        broker: The broker.
-        partitions: How many queues it has for the events of a kind.
     """
 
     def __init__(self, broker: StubBroker, partitions: int) -> None:
@@ -73,28 +69,14 @@ class StubPublisher(Publisher):
         self._last_exits: dict[str, str] = {}
 
     def publish(self, events: Sequence[Event]) -> int:
-        """Put events on their queues.
-
-        Args:
-            events: What is sent, in this order.
-
-        Returns:
-            How many there are: the broker has them all.
-
-        Raises:
-            QueueNotFound: A queue was never declared.
-        """
+        """Put events on their queues."""
         for event in events:
             self._take_turn(event)
             self._broker.publish(queue_for(event, self._partitions), message_body(event))
         return len(events)
 
     def processed(self, key: str) -> None:
-        """Hear that an event is processed.
-
-        Args:
-            key: Its kind and id, as the records name it.
-        """
+        """Hear that an event is processed."""
         with self._changed:
             plate = self._plates.pop(key, "")
             if self._last_exits.get(plate) == key:
@@ -111,16 +93,7 @@ class StubPublisher(Publisher):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a run looks like at one moment.
-
-    Args:
-        seconds: Since the start.
-        report: The numbers so far.
-        ready: Events that wait, per queue.
-        undelivered: Summaries that wait, per sink.
-        latest: The newest summaries, newest first.
-        waiting: Why a camera waits, for each that does.
-    """
+    """What a run looks like at one moment."""
 
     seconds: float
     report: Report
@@ -131,15 +104,7 @@ class Snapshot:
 
 
 def check(settings: Settings, plugins: Plugins) -> None:
-    """Judge what was typed, before a port is tried and before what an earlier run left goes.
-
-    Args:
-        settings: The process's settings.
-        plugins: Where sinks and plates come from.
-
-    Raises:
-        ConfigurationError: A plugin or the CSV file cannot be used.
-    """
+    """Judge what was typed, before a port is tried and before what an earlier run left goes."""
     plugins.try_out(settings)
     if _needs_writer(settings, plugins):
         Ledger(settings.csv).close()
@@ -150,16 +115,7 @@ def _needs_writer(settings: Settings, plugins: Plugins) -> bool:
 
 
 class Embedded:
-    """A car park in this process. Enter it, `run` it, `finish` it.
-
-    Args:
-        settings: The process's settings; broker and records are in this process whatever they say.
-        plan: After how many events the cameras are done, and their seed.
-        plugins: Where sinks and plates come from; by default what the settings name.
-
-    Raises:
-        ConfigurationError: A setting, a plugin, a port or the CSV file cannot be used.
-    """
+    """A car park in this process. Enter it, `run` it, `finish` it."""
 
     def __init__(self, settings: Settings, plan: Plan, plugins: Plugins | None = None) -> None:
         memory = f"memory://{uuid.uuid4()}"
@@ -216,13 +172,7 @@ class Embedded:
         self._stack.close()
 
     def run(self, stop: threading.Event, duration: float | None = None, watcher: Watcher | None = None) -> None:
-        """Let the cameras work until they are done, the time is up, or a stop is requested.
-
-        Args:
-            stop: Set when the cameras shall stop.
-            duration: After how many seconds they stop; None for never.
-            watcher: Hears why a camera waits.
-        """
+        """Let the cameras work until they are done, the time is up, or a stop is requested."""
         now = self._clock.monotonic()
         for lane in self._lanes:
             lane.schedule.shift(now - lane.schedule.due)
@@ -230,15 +180,7 @@ class Embedded:
         Run(self._lanes, self._publisher, clock=self._clock, stop=stop, watcher=watcher, until=until).run()
 
     def finish(self, abort: threading.Event, watcher: Watcher | None = None) -> bool:
-        """Wait until everything that was published is processed and every sink has its summaries.
-
-        Args:
-            abort: Set when this shall not be waited for any more.
-            watcher: Hears that time passes.
-
-        Returns:
-            Whether all is done; False after `abort`, or when a sink still fails `GRACE` seconds after the last event.
-        """
+        """Wait until everything that was published is processed and every sink has its summaries."""
         watcher = watcher or Watcher()
         deadline, silent_until = None, time.monotonic() + _SILENT
         while not abort.is_set():
@@ -260,11 +202,7 @@ class Embedded:
         return False
 
     def snapshot(self) -> Snapshot:
-        """Look at the run.
-
-        Returns:
-            The numbers at this moment; they are read one after another, so they may be a few events apart.
-        """
+        """Look at the run."""
         counts = {queue: self.broker.counts(queue) for queue in event_queues(self.settings.partitions)}
         return Snapshot(
             seconds=time.monotonic() - self._started,
@@ -276,11 +214,7 @@ class Embedded:
         )
 
     def report(self) -> Report:
-        """Count what happened so far.
-
-        Returns:
-            The numbers.
-        """
+        """Count what happened so far."""
         there = self.backend.records.snapshot()
         return Report.of_counts(
             there.counts,
@@ -301,11 +235,7 @@ class Embedded:
         return sum(int(lane.tally.waited * lane.schedule.rate) for lane in self._lanes if not lane.done)
 
     def letters(self) -> Iterator[tuple[str, StoredMessage]]:
-        """Give what ends with this process unless it is kept: dead letters, and summaries that wait for a sink.
-
-        Yields:
-            The queue of dead letters that each is in, or would be in, and the letter.
-        """
+        """Give what ends with this process unless it is kept: dead letters, and summaries that wait for a sink."""
         for name in map(xq_name, self.broker.names):
             yield from ((name, each) for each in self.broker.messages(name))
         records = self.backend.records

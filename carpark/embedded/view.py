@@ -32,12 +32,7 @@ _MARGIN = 4  # a terminal echoes ^C behind the last line: on a full line it woul
 
 
 class View(Watcher):
-    """Shows a run.
-
-    Args:
-        console: Where to.
-        look: Takes a snapshot of the run.
-    """
+    """Shows a run."""
 
     def __init__(self, console: Console, look: Callable[[], Snapshot]) -> None:
         self._console, self._look = console, look
@@ -60,19 +55,11 @@ class View(Watcher):
         logging.getLogger().removeHandler(self._handler)
 
     def say(self, line: str) -> None:
-        """Print a line, above the live view if there is one.
-
-        Args:
-            line: What people should know.
-        """
+        """Print a line, above the live view if there is one."""
         say(self._console, line, "yellow")
 
     def progress(self, lanes: Sequence[Lane]) -> None:
-        """Print a line if it is time for one; a live view draws itself.
-
-        Args:
-            lanes: The cameras; the view looks at the whole run instead.
-        """
+        """Print a line if it is time for one; a live view draws itself."""
         if not self._live and time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
             say(self._console, self._line(self._look()))
@@ -133,13 +120,7 @@ class View(Watcher):
 
 
 def say(console: Console, line: str, style: str | None = None) -> None:
-    """Print text as it is, in lines as long as they are.
-
-    Args:
-        console: Where to.
-        line: The text.
-        style: Its style.
-    """
+    """Print text as it is, in lines as long as they are."""
     console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

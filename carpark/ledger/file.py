@@ -66,7 +66,6 @@ class AppendOnlyFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is."""
         return self._fd >= 0
 
     def lock(self, wait: float | None) -> None:

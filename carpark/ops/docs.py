@@ -34,30 +34,14 @@ _URL = re.compile(r"[a-z]+://[^\s,;)]*")
 
 @dataclass(frozen=True)
 class Generated:
-    """Something in the docs that comes from the code.
-
-    Args:
-        path: The file, below the checkout.
-        make: Makes its text.
-        table: The name in the page's markers; a whole file if empty.
-    """
+    """Something in the docs that comes from the code."""
 
     path: str
     make: Callable[[], str]
     table: str = ""
 
     def render(self, current: str) -> str:
-        """Bring the file up to date.
-
-        Args:
-            current: The text that the file has.
-
-        Returns:
-            The text that it should have.
-
-        Raises:
-            CarparkError: The page has not exactly one pair of the table's markers.
-        """
+        """Bring the file up to date."""
         if not self.table:
             return self.make()
         start, end = f"<!-- generated: {self.table} -->\n", f"<!-- end: {self.table} -->"
@@ -68,28 +52,13 @@ class Generated:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table.
-
-    Args:
-        head: The columns' names.
-        rows: The cells, in Markdown; a ``|`` in one is escaped.
-
-    Returns:
-        The lines of the table, each with its line break.
-    """
+    """Write a table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def settings_table(options: Iterable[Option] | None = None) -> str:
-    """Write a table of settings.
-
-    Args:
-        options: The settings; by default those of the core.
-
-    Returns:
-        One row per setting: variable, flag, default, values, meaning.
-    """
+    """Write a table of settings."""
     rows = (
         (
             f"`{option.variable}`{' or `…_FILE`' if option.file_variable else ''}",
@@ -104,11 +73,7 @@ def settings_table(options: Iterable[Option] | None = None) -> str:
 
 
 def built_in_table() -> str:
-    """Write the table of the built-in offers' own settings.
-
-    Returns:
-        One row per setting.
-    """
+    """Write the table of the built-in offers' own settings."""
     plugins = Plugins(lenient=True)
     every = [found for kind in KINDS for found in getattr(plugins, kind).values() if found.origin.source == BUILT_IN]
     own = (options_of(found.offer.settings, found.offer.variables) for found in every)
@@ -116,14 +81,7 @@ def built_in_table() -> str:
 
 
 def schema_text(name: str) -> str:
-    """Write a JSON Schema.
-
-    Args:
-        name: Its name in `carpark.domain.schemas.MODELS`.
-
-    Returns:
-        The file's text.
-    """
+    """Write a JSON Schema."""
     return json.dumps(schema_of(name), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -138,17 +96,7 @@ GENERATED: tuple[Generated, ...] = (
 
 
 def outdated(root: Path = ROOT) -> dict[Path, str]:
-    """Find the files that are not what the code says.
-
-    Args:
-        root: The checkout.
-
-    Returns:
-        Each such file with the text that it should have.
-
-    Raises:
-        CarparkError: A page with a table, or the markers in it, are missing.
-    """
+    """Find the files that are not what the code says."""
     wanted: dict[Path, str] = {}
     for each in GENERATED:
         path = root / each.path

@@ -7,14 +7,7 @@ from carpark.records import Backlog
 
 
 def span(seconds: float) -> str:
-    """Say a time for people.
-
-    Args:
-        seconds: How long it is.
-
-    Returns:
-        ``3 min``, ``2 h``, ``1 day``.
-    """
+    """Say a time for people."""
     number, unit = seconds, "s"
     for following, size in (("min", 60), ("h", 60), ("days", 24)):
         if number < size:
@@ -24,26 +17,12 @@ def span(seconds: float) -> str:
 
 
 def summaries(count: int) -> str:
-    """Say how many summaries.
-
-    Args:
-        count: How many.
-
-    Returns:
-        ``1 summary``, ``1,234 summaries``.
-    """
+    """Say how many summaries."""
     return f"{count:,} {'summary' if count == 1 else 'summaries'}"
 
 
 def sink_problems(backlog: Backlog) -> list[tuple[str, str]]:
-    """Say what is not well with a sink.
-
-    Args:
-        backlog: What it has not taken.
-
-    Returns:
-        What is wrong, and what to do, for each thing that is wrong.
-    """
+    """Say what is not well with a sink."""
     sink, found = backlog.sink, []
     waiting = f"{summaries(backlog.waiting)} not yet delivered to sink {sink}, the oldest for {span(backlog.age)}"
     again = f"next attempt in {span(backlog.next_attempt)}" if backlog.next_attempt >= 1 else "next attempt now"

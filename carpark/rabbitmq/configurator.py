@@ -41,18 +41,7 @@ Answer = TypeVar("Answer")
 
 
 class QueueConfigurator:
-    """Declares the queues, counts what is in them, and declares again what vanished.
-
-    Args:
-        settings: Of these, ``broker_url``, ``queue_type``, ``partitions`` and ``management_url`` are used.
-        metrics: Takes the numbers.
-        say: Prints a line.
-        interval: Seconds between two looks.
-        timeout: Seconds that connecting, and an answer of the management API, may take.
-
-    Raises:
-        InvalidSetting: The broker is the in-process one.
-    """
+    """Declares the queues, counts what is in them, and declares again what vanished."""
 
     def __init__(
         self,
@@ -76,17 +65,7 @@ class QueueConfigurator:
         self._answers: dict[str, spec.Queue.DeclareOk | None] = {}
 
     def declare(self) -> list[str]:
-        """Connect where that is needed, and declare what is missing.
-
-        Returns:
-            What was missing.
-
-        Raises:
-            QueueMismatch: A queue exists with other arguments.
-            ExchangeMismatch: The exchange does.
-            InvalidSetting: At the start, queues beyond the number of partitions still have messages.
-            BrokerUnavailable: RabbitMQ cannot be reached, or refuses.
-        """
+        """Connect where that is needed, and declare what is missing."""
         missing: list[str] = []
         names = (*self._queues, EXCHANGE)
         for place, name in enumerate(names):
@@ -124,14 +103,7 @@ class QueueConfigurator:
             self._metrics.counts(queue, messages, own.consumer_count if own else 0)
 
     def watch(self) -> None:
-        """Keep the queues declared, for ever; a RabbitMQ that goes away is waited for.
-
-        Raises:
-            QueueMismatch: A queue exists with other arguments.
-            ExchangeMismatch: The exchange does.
-            InvalidSetting: At the start, queues beyond the number of partitions still have messages.
-            BrokerUnavailable: At the start, RabbitMQ refuses the user, the password or the virtual host.
-        """
+        """Keep the queues declared, for ever; a RabbitMQ that goes away is waited for."""
         outage, pauses, started = Outage(lambda line: self._say(f"queues: {line}")), backoff(), False
         while True:
             try:
@@ -166,12 +138,7 @@ class QueueConfigurator:
         closing.join(_CLOSE_SECONDS)
 
     def check_partitions(self) -> None:
-        """Leave no messages behind in queues that the setting leaves out; tell of those that others may overtake.
-
-        Raises:
-            InvalidSetting: Queues beyond the number of partitions still have messages, or a worker.
-            BrokerUnavailable: RabbitMQ cannot be reached, or refuses.
-        """
+        """Leave no messages behind in queues that the setting leaves out; tell of those that others may overtake."""
         names: Iterable[str] = event_queues(MOST_PARTITIONS)
         with contextlib.suppress(BrokerUnavailable):  # then each is looked for, of which RabbitMQ's log has a line
             names = set(self._management.queues()).intersection(names)
@@ -268,14 +235,7 @@ class QueueConfigurator:
             self._say(self.declared(missing))
 
     def declared(self, missing: list[str]) -> str:
-        """Say in a line what is declared.
-
-        Args:
-            missing: What `declare` found missing.
-
-        Returns:
-            The line.
-        """
+        """Say in a line what is declared."""
         new = f"new are {', '.join(missing)}" if missing else "all were there already"
         names = f"{', '.join(self._queues)} are declared with their companions, and the exchange {EXCHANGE}"
         return f"queues: {names}, at {mask_urls(self._url)}; {new}"

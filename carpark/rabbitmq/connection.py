@@ -47,18 +47,7 @@ _REFUSALS = (
 def connection_parameters(
     urls: str, name: str, timeout: float | None = TIMEOUT, heartbeat: int | None = None, blocked: float | None = None
 ) -> list[pika.URLParameters]:
-    """Read broker URLs.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-        name: What the connection is called in RabbitMQ's management UI, before host and process id.
-        timeout: Seconds that connecting to one URL may take; None for what the URL or pika says.
-        heartbeat: Seconds between two signs of life where the URL does not say it; 0 for none, whatever it says.
-        blocked: Seconds that RabbitMQ may keep the connection waiting, where the URL does not say it.
-
-    Returns:
-        Parameters for pika, one per URL, each tried once in turn.
-    """
+    """Read broker URLs."""
     every = []
     for url in urls.split(";"):
         parameters = pika.URLParameters(url.strip())
@@ -74,20 +63,7 @@ def connection_parameters(
 
 
 def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: int | None = None) -> BlockingConnection:
-    """Connect to the first RabbitMQ that answers.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-        name: What the connection is called in RabbitMQ's management UI, before host and process id.
-        timeout: Seconds that connecting to one URL may take.
-        heartbeat: Seconds between two signs of life, 0 for none; by default what the URL or RabbitMQ says.
-
-    Returns:
-        The open connection; whoever uses it has to process its events, for the heartbeats.
-
-    Raises:
-        BrokerUnavailable: None of the URLs can be reached, or RabbitMQ refuses.
-    """
+    """Connect to the first RabbitMQ that answers."""
     survive_odd_headers()
     try:
         return BlockingConnection(resolvable(connection_parameters(urls, name, timeout, heartbeat, BLOCKED_TIMEOUT)))
@@ -97,16 +73,7 @@ def open_connection(urls: str, name: str, timeout: float = TIMEOUT, heartbeat: i
 
 @contextlib.contextmanager
 def connected(urls: str, name: str, heartbeat: int | None = None) -> Iterator[BlockingConnection]:
-    """Have a connection for a while; whatever goes wrong on it is a `BrokerUnavailable`.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-        name: What the connection is called in RabbitMQ's management UI, before host and process id.
-        heartbeat: As `open_connection` has it.
-
-    Yields:
-        The open connection.
-    """
+    """Have a connection for a while; whatever goes wrong on it is a `BrokerUnavailable`."""
     connection = open_connection(urls, name, heartbeat=heartbeat)
     try:
         with ours(urls):
@@ -118,17 +85,7 @@ def connected(urls: str, name: str, heartbeat: int | None = None) -> Iterator[Bl
 
 @contextlib.contextmanager
 def ours(urls: str) -> Iterator[None]:
-    """Turn pika's errors into ours.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-
-    Yields:
-        Once.
-
-    Raises:
-        BrokerUnavailable: For each of pika's.
-    """
+    """Turn pika's errors into ours."""
     try:
         yield
     except exceptions.AMQPError as error:
@@ -136,15 +93,7 @@ def ours(urls: str) -> Iterator[None]:
 
 
 def look(connection: BlockingConnection, name: str) -> spec.Queue.DeclareOk | None:
-    """Ask for a queue's ready messages and its consumers, without a change.
-
-    Args:
-        connection: An open connection.
-        name: A queue or a companion.
-
-    Returns:
-        Both numbers; None when there is no such queue, or its node of a cluster is away.
-    """
+    """Ask for a queue's ready messages and its consumers, without a change."""
     channel = connection.channel()
     try:
         found: spec.Queue.DeclareOk = channel.queue_declare(name, passive=True).method
@@ -157,15 +106,7 @@ def look(connection: BlockingConnection, name: str) -> spec.Queue.DeclareOk | No
 
 
 def unavailable(urls: str, error: BaseException) -> BrokerUnavailable:
-    """Make an error of ours of one of pika's.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-        error: What pika raised.
-
-    Returns:
-        Why RabbitMQ cannot be used, what to do, and whether it refuses.
-    """
+    """Make an error of ours of one of pika's."""
     reason, remedy = explain(error)
     return BrokerUnavailable(f"RabbitMQ at {mask_urls(urls)}: {reason}; {remedy}", refuses=is_refusal(error))
 
@@ -174,12 +115,6 @@ def resolvable(nodes: Sequence[pika.URLParameters]) -> list[pika.URLParameters]:
     """Leave out the nodes of a cluster whose names nobody knows now, as of a container that is gone.
 
     Pika gives up at such a name, without a try at those that come after it.
-
-    Args:
-        nodes: Where each node is.
-
-    Returns:
-        Those that have an address; all of them if none has.
     """
     return [node for node in nodes if len(nodes) > 1 and _has_address(node)] or list(nodes)
 
@@ -196,12 +131,6 @@ def close_in_place(connection: BlockingConnection) -> None:
 
     Pika's own close sends basic.cancel first. RabbitMQ then goes on with the next consumer before the messages are
     back, and that one overtakes them.
-
-    Args:
-        connection: An open connection, with consumers.
-
-    Raises:
-        pika.exceptions.AMQPError: RabbitMQ is gone already.
     """
     for channel in connection._impl._channels.values():
         channel._get_cookie()._consumer_infos.clear()
@@ -210,13 +139,7 @@ def close_in_place(connection: BlockingConnection) -> None:
 
 
 def acknowledge(channel: BlockingChannel, done: set[int], in_hand: set[int]) -> None:
-    """Acknowledge deliveries, as many as can be in one word: many words a quorum queue forgets when the channel closes.
-
-    Args:
-        channel: The channel that they came on.
-        done: Their tags.
-        in_hand: Those of the deliveries that are not done. One acknowledgement takes all up to its tag.
-    """
+    """Acknowledge deliveries, in one word where it can be: many a quorum queue forgets when the channel closes."""
     oldest = min(in_hand, default=math.inf)
     together = {tag for tag in done if tag < oldest}
     if together:
@@ -254,38 +177,18 @@ class _Beginnings(ContentFrameAssembler):
 
 
 def keep_beginnings(channel: BlockingChannel, most: int) -> None:
-    """Have a channel keep no more than the beginning of each body that comes, however long it is.
-
-    Args:
-        channel: The channel, before anything has come on it.
-        most: How many bytes; of a longer body a `Beginning` comes.
-    """
+    """Have a channel keep no more than the beginning of each body that comes, however long it is."""
     channel._impl._content_assembler = _Beginnings(most)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether RabbitMQ is there and refuses, so that waiting does not help whoever starts.
-
-    Args:
-        error: What pika raised.
-
-    Returns:
-        Whether it refuses the user, the password, the virtual host or what was asked of it, or TLS is as good as
-        impossible.
-    """
+    """Tell whether RabbitMQ is there and refuses, so that waiting does not help whoever starts."""
     is_missing_right = getattr(error, "reply_code", None) == spec.ACCESS_REFUSED
     return isinstance(error, _REFUSALS) or is_missing_right or is_tls_refusal(_innermost(error))
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """Say why RabbitMQ cannot be used.
-
-    Args:
-        error: What pika raised.
-
-    Returns:
-        The reason, and what to do.
-    """
+    """Say why RabbitMQ cannot be used."""
     if isinstance(error, exceptions.ProbableAccessDeniedError):
         return _words(error), "create the virtual host or give the user its permissions, or change CARPARK_BROKER_URL"
     if isinstance(error, _REFUSALS):
@@ -309,14 +212,7 @@ def explain(error: BaseException) -> tuple[str, str]:
 
 
 def server_version(connection: BlockingConnection) -> str:
-    """Say which RabbitMQ this is.
-
-    Args:
-        connection: An open connection.
-
-    Returns:
-        The version as the server says it, or nothing.
-    """
+    """Say which RabbitMQ this is."""
     properties: dict[str, Any] = getattr(connection._impl, "server_properties", None) or {}
     version = properties.get("version", "")
     return version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)

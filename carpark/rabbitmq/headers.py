@@ -22,21 +22,13 @@ class LongTable(dict[Any, Any]):
 
 
 class PackedTable:
-    """Headers as they came, in the room that they had on the wire: a dead letter of a later time has them all.
-
-    Args:
-        encoded: The table as AMQP writes it.
-    """
+    """Headers as they came, in the room that they had on the wire: a dead letter of a later time has them all."""
 
     def __init__(self, encoded: bytes) -> None:
         self._encoded = encoded if len(encoded) <= _LONGEST else b""
 
     def unpacked(self) -> dict[Any, Any]:
-        """Decode them.
-
-        Returns:
-            The headers; of those that were too long to keep, one that says so.
-        """
+        """Decode them."""
         if not self._encoded:
             return {NOTE: f"dropped: more than {_LONGEST // 1024} KiB"}
         return dict(_decode_table(self._encoded, 0)[0])

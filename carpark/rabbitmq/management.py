@@ -34,16 +34,7 @@ _ENABLE = "turn it on (rabbitmq-plugins enable rabbitmq_management), or name it 
 
 @dataclass(frozen=True)
 class QueueTotals:
-    """A queue as the broker has it.
-
-    Args:
-        name: The queue, or one of its companions.
-        ready: Messages that wait, or None when the broker does not say.
-        unacked: Messages that consumers have in hand, or None when the broker does not say.
-        durable: Whether it survives a restart of the broker.
-        arguments: What it was declared with.
-        kind: ``classic``, ``quorum`` or ``stream``.
-    """
+    """A queue as the broker has it."""
 
     name: str
     ready: int | None
@@ -55,13 +46,7 @@ class QueueTotals:
 
 @dataclass(frozen=True)
 class Consumer:
-    """A consumer of a queue.
-
-    Args:
-        queue: The queue's name.
-        connection: The connection's name as RabbitMQ gives it, ``host:port -> host:port``.
-        prefetch: How many messages it takes in hand at most; 0 for no limit.
-    """
+    """A consumer of a queue."""
 
     queue: str
     connection: str
@@ -70,15 +55,7 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection of a client.
-
-    Args:
-        name: As RabbitMQ gives it, ``host:port -> host:port``.
-        title: What the client calls itself, or empty.
-        user: The user.
-        host: The client's address.
-        since: When it connected, if RabbitMQ says so.
-    """
+    """A connection of a client."""
 
     name: str
     title: str
@@ -89,16 +66,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy of the virtual host, or an operator policy, which applies beside it.
-
-    Args:
-        name: Its name.
-        pattern: A regular expression; what has it in its name is meant.
-        apply_to: ``queues``, ``exchanges``, ``all``, ``classic_queues``, ``quorum_queues`` or ``streams``.
-        priority: Of several that fit the highest one applies alone.
-        definition: Key to value, ``max-length`` for one.
-        is_operator: Whether it is an operator policy.
-    """
+    """A policy of the virtual host, or an operator policy, which applies beside it."""
 
     name: str
     pattern: str
@@ -108,14 +76,7 @@ class Policy:
     is_operator: bool
 
     def matches(self, name: str) -> bool:
-        """Tell whether a name is meant; one whose pattern only RabbitMQ understands counts as if it were.
-
-        Args:
-            name: That of a queue or an exchange.
-
-        Returns:
-            Whether the pattern is in it.
-        """
+        """Tell whether a name is meant; one whose pattern only RabbitMQ understands counts as if it were."""
         try:
             return re.search(self.pattern, name) is not None
         except re.error:
@@ -124,14 +85,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Peeked:
-    """A message of a queue, looked at.
-
-    Args:
-        body: Its beginning, perhaps all of it.
-        size: How many bytes the whole body has.
-        headers: Its AMQP headers.
-        properties: Its other AMQP properties.
-    """
+    """A message of a queue, looked at."""
 
     body: bytes
     size: int
@@ -140,13 +94,7 @@ class Peeked:
 
 
 class ManagementApi:
-    """A client of the management API, for one virtual host.
-
-    Args:
-        url: The API's URL, user and password included (``CARPARK_MANAGEMENT_URL``).
-        virtual_host: The virtual host's name, not encoded.
-        timeout: Seconds that an answer may take.
-    """
+    """A client of the management API, for one virtual host."""
 
     def __init__(self, url: str, virtual_host: str, timeout: float = TIMEOUT) -> None:
         split = urlsplit(url)
@@ -160,40 +108,18 @@ class ManagementApi:
 
     @classmethod
     def of(cls, settings: Settings, timeout: float = TIMEOUT) -> Self:
-        """Make one from settings.
-
-        Args:
-            settings: Of these, ``management_url`` and ``broker_url`` are used.
-            timeout: Seconds that an answer may take.
-
-        Returns:
-            The client for the broker URL's virtual host.
-        """
+        """Make one from settings."""
         return cls(settings.management_url, virtual_host_of(settings.broker_url), timeout)
 
     def version(self) -> str:
-        """Ask which RabbitMQ this is.
-
-        Returns:
-            Its version.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """Ask which RabbitMQ this is."""
         overview = self._get("overview")
         if not isinstance(overview, dict) or "rabbitmq_version" not in overview:
             raise self._foreign()
         return str(overview["rabbitmq_version"])
 
     def clock_ahead(self) -> float | None:
-        """Compare RabbitMQ's clock with this machine's.
-
-        Returns:
-            Seconds, to one or so, that it is ahead; None when the answer does not say when it was given.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """Compare RabbitMQ's clock with this machine's."""
         asked = time.time()
         self.version()
         here = (asked + time.time()) / 2
@@ -203,14 +129,7 @@ class ManagementApi:
             return None
 
     def queues(self) -> dict[str, QueueTotals]:
-        """Count the messages of all queues of the virtual host, in one request.
-
-        Returns:
-            Name to totals, as they are now.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """Count the messages of all queues of the virtual host, in one request."""
         # Without these two the numbers are those of the last statistics, some 5 s old and missing for new queues.
         answer = self._list(f"queues/{self._host}?disable_stats=true&enable_queue_totals=true", "name")
         return {
@@ -226,14 +145,7 @@ class ManagementApi:
         }
 
     def policies(self) -> list[Policy]:
-        """List the policies of the virtual host: what applies to a queue shows in its statistics seconds later only.
-
-        Returns:
-            The policies, then the operator policies.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """List the policies of the virtual host: what applies to a queue shows in its statistics seconds later only."""
         return [
             Policy(
                 str(each["name"]),
@@ -248,17 +160,7 @@ class ManagementApi:
         ]
 
     def bound(self, exchange: str) -> set[str]:
-        """List the queues that an exchange is bound to.
-
-        Args:
-            exchange: Its name.
-
-        Returns:
-            The queues, each bound with its own name; none when there is no such exchange.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """List the queues that an exchange is bound to."""
         return {
             each["destination"]
             for each in self._list(f"bindings/{self._host}", "source", "routing_key", "destination")
@@ -266,14 +168,7 @@ class ManagementApi:
         }
 
     def consumers(self) -> list[Consumer]:
-        """List the consumers of the virtual host.
-
-        Returns:
-            One per consumer; a worker process has several.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """List the consumers of the virtual host."""
         return [
             Consumer(
                 each["queue"]["name"],
@@ -284,25 +179,11 @@ class ManagementApi:
         ]
 
     def connections(self) -> list[Connection]:
-        """List the connections to the virtual host.
-
-        Returns:
-            One per connection, some seconds after it was made.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """List the connections to the virtual host."""
         return [_connection(each) for each in self._list(f"vhosts/{self._host}/connections")]
 
     def in_hand(self) -> dict[str, int]:
-        """Count the messages that each connection has in hand.
-
-        Returns:
-            A connection's name, as `Consumer` has it, to its number; some seconds old.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
-        """
+        """Count the messages that each connection has in hand."""
         counts: dict[str, int] = {}
         for each in self._list(f"vhosts/{self._host}/channels"):
             name = (each.get("connection_details") or {}).get("name", "")
@@ -313,17 +194,6 @@ class ManagementApi:
         """Look at the first messages of a queue. RabbitMQ takes them out and puts them back in their places.
 
         That leaves a classic queue as it was. A quorum queue counts it as a delivery, of which it allows few.
-
-        Args:
-            queue: The queue's name.
-            count: How many messages at most.
-            cut: How many bytes of each body at most.
-
-        Returns:
-            The messages in their order; none when there is no such queue.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used.
         """
         wanted = {"count": count, "ackmode": "ack_requeue_true", "encoding": "base64", "truncate": cut}
         path = f"queues/{self._host}/{quote(queue, safe='')}/get"
@@ -333,14 +203,7 @@ class ManagementApi:
         return [_peeked(each) for each in answer]
 
     def alarms(self) -> list[str]:
-        """Ask for the alarms during which RabbitMQ takes no messages.
-
-        Returns:
-            ``memory on rabbit@host`` and the like; none is well.
-
-        Raises:
-            BrokerUnavailable: The API cannot be used, or the user may not see the nodes.
-        """
+        """Ask for the alarms during which RabbitMQ takes no messages."""
         kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk space"}
         return [
             f"{word} on {node.get('name', '?')}"
@@ -396,14 +259,7 @@ class ManagementApi:
 
 
 def virtual_host_of(broker_url: str) -> str:
-    """Read the virtual host from a broker URL, as the AMQP client does.
-
-    Args:
-        broker_url: One or several AMQP URLs; the first one counts.
-
-    Returns:
-        Its name, ``/`` when the URL has none.
-    """
+    """Read the virtual host from a broker URL, as the AMQP client does."""
     return unquote(urlsplit(broker_url.split(";")[0].strip()).path[1:]) or "/"
 
 

@@ -11,12 +11,7 @@ from carpark.rabbitmq.topology import EXCHANGE
 
 
 class QueueMetrics:
-    """What ``/metrics`` shows under ``queue_configurator``.
-
-    Args:
-        registry: Where the metrics are registered.
-        queues: The queues, without companions.
-    """
+    """What ``/metrics`` shows under ``queue_configurator``."""
 
     def __init__(self, registry: CollectorRegistry, queues: Iterable[str]) -> None:
         self._declarations = Counter(
@@ -39,22 +34,11 @@ class QueueMetrics:
                 self._declarations.labels(queue, outcome)
 
     def declaration(self, queue: str, outcome: str) -> None:
-        """Count a declaration.
-
-        Args:
-            queue: The queue, or the exchange.
-            outcome: ``declared`` or ``failed``.
-        """
+        """Count a declaration."""
         self._declarations.labels(queue, outcome).inc()
 
     def counts(self, queue: str, messages: dict[str, int | None], consumers: int) -> None:
-        """Show how a queue is.
-
-        Args:
-            queue: The queue.
-            messages: State to number; a number that is not known is not shown.
-            consumers: How many consumers it has.
-        """
+        """Show how a queue is."""
         self._consumers.labels(queue).set(consumers)
         for state, count in messages.items():
             if count is not None:

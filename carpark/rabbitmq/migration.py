@@ -32,14 +32,7 @@ _LOCK = "carpark.migrating"
 
 
 def summaries_of(body: bytes) -> set[tuple[str, str]]:
-    """Read a message by which the backend tried a delivery again before.
-
-    Args:
-        body: A message's body.
-
-    Returns:
-        Sink and id of each summary that it carries; nothing for any other message.
-    """
+    """Read a message by which the backend tried a delivery again before."""
     try:
         fields = load_json(body, MAX_MESSAGE_BYTES)
         kwargs = fields["kwargs"]
@@ -51,12 +44,7 @@ def summaries_of(body: bytes) -> set[tuple[str, str]]:
 
 
 class Migration:
-    """Replaces the queues of events that exist with other arguments.
-
-    Args:
-        settings: Of these, those of RabbitMQ and its queues, and ``redis_url``, are used.
-        say: Prints a line.
-    """
+    """Replaces the queues of events that exist with other arguments."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._url, self._queue_type, self._say = settings.broker_url, settings.queue_type, say
@@ -65,13 +53,7 @@ class Migration:
         self._mover = Mover(settings.broker_url, "carpark queues")
 
     def run(self) -> None:
-        """Replace what has to be replaced, and send delayed events to their queue again.
-
-        Raises:
-            QueueInUse: Somebody consumes from a queue, publishes to a quorum queue, or migrates already.
-            BrokerUnavailable: RabbitMQ cannot be used. What was done stays done: run it again.
-            RecordsUnavailable: Redis cannot be used; likewise.
-        """
+        """Replace what has to be replaced, and send delayed events to their queue again."""
         with contextlib.closing(self._management), self._connected() as connection:
             self._migrate(connection)
 

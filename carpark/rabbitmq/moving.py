@@ -49,14 +49,7 @@ _FIRST_WINDOW = 20
 
 @dataclass(frozen=True)
 class Taken:
-    """A message that was taken out of its queue, for now.
-
-    Args:
-        queue_name: The queue.
-        tag: RabbitMQ's delivery tag.
-        body: The bytes as they came.
-        properties: As they came.
-    """
+    """A message that was taken out of its queue, for now."""
 
     queue_name: str
     tag: int
@@ -72,62 +65,23 @@ class Mover:
 
     Dead letters are only touched in a queue that is really a classic one: any other would count each look as a
     delivery, and throw them away in the end.
-
-    Args:
-        urls: AMQP URLs separated by ``;``.
-        name: What the connection is called in RabbitMQ.
-        management: Who knows of what type a queue is, if anybody is asked beside RabbitMQ itself.
     """
 
     def __init__(self, urls: str, name: str = "carpark dashboard", management: ManagementApi | None = None) -> None:
         self._urls, self._name, self._management = urls, name, management
 
     def count(self, queue_name: str) -> int:
-        """Count the messages that are ready in a queue.
-
-        Args:
-            queue_name: A queue or a companion.
-
-        Returns:
-            How many; none when there is no such queue.
-
-        Raises:
-            BrokerUnavailable: RabbitMQ cannot be used.
-        """
+        """Count the messages that are ready in a queue."""
         with connected(self._urls, self._name) as connection:
             return _count(connection, queue_name)
 
     def walk(self, queue_name: str, keep: int | None = None) -> Generator[Taken, None, None]:
-        """Read a queue from its beginning. All is back in its place when the iterator has ended or is closed.
-
-        Args:
-            queue_name: A queue or a companion.
-            keep: How many bytes of each body are kept; of a longer one comes a
-                `carpark.rabbitmq.connection.Beginning`. By default all.
-
-        Yields:
-            The messages that were there at the start, in their order.
-
-        Raises:
-            QueueMismatch: They are dead letters, and their queue is not a classic one.
-            BrokerUnavailable: RabbitMQ cannot be used.
-        """
+        """Read a queue from its beginning. All is back in its place when the iterator has ended or is closed."""
         with self._opened(queue_name) as connection, _Reader(connection, queue_name, keep) as reader:
             yield from reader
 
     def transfer(self, queue_name: str, target: str) -> int:
-        """Move all messages to another queue, in their order and as they are. Nobody else may take from it meanwhile.
-
-        Args:
-            queue_name: Where they are.
-            target: Where they go.
-
-        Returns:
-            How many were moved.
-
-        Raises:
-            BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
-        """
+        """Move all messages to another queue, in their order and as they are. Nobody else may take from it then."""
         with connected(self._urls, self._name) as connection, self._publishing() as publish:
             channel, count = connection.channel(), self.count(queue_name)
             left = count
@@ -153,19 +107,6 @@ class Mover:
         """Send messages to their queue again, in their order; a crash may leave some of them in both places.
 
         One that is longer than `MAX_MESSAGE_BYTES` is left where it is, unless another body goes in its place.
-
-        Args:
-            queue_name: A ``.DQ`` or ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-            body: What is sent instead of their own bodies.
-
-        Returns:
-            How many were sent.
-
-        Raises:
-            QueueMismatch: They are dead letters, and their queue is not a classic one.
-            BrokerUnavailable: RabbitMQ cannot be used, or did not take a copy: that and what is behind it stays.
         """
         with self._opened(queue_name) as connection, self._publishing() as publish:
             reader = _Reader(connection, queue_name, MAX_MESSAGE_BYTES)
@@ -179,20 +120,7 @@ class Mover:
             return self._work(reader, can_be_sent, limit, send)
 
     def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
-        """Take messages away for good.
-
-        Args:
-            queue_name: A ``.DQ`` or ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-
-        Returns:
-            How many were taken away.
-
-        Raises:
-            QueueMismatch: They are dead letters, and their queue is not a classic one.
-            BrokerUnavailable: RabbitMQ cannot be used.
-        """
+        """Take messages away for good."""
         with self._opened(queue_name) as connection:
             return self._work(_Reader(connection, queue_name, MAX_MESSAGE_BYTES), wanted, limit, lambda chunk: None)
 

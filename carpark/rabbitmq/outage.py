@@ -14,25 +14,13 @@ RABBITMQ = "RabbitMQ"
 
 
 def backoff(*pauses: float) -> Iterator[float]:
-    """Give the pauses between attempts, without end.
-
-    Args:
-        pauses: Seconds; by default `BACKOFF_SECONDS`.
-
-    Yields:
-        Each, and the last one again and again.
-    """
+    """Give the pauses between attempts, without end."""
     pauses = pauses or BACKOFF_SECONDS
     yield from chain(pauses, repeat(pauses[-1]))
 
 
 class Outage:
-    """Says in a line that RabbitMQ cannot be used, and in another that it can again, whichever threads notice it.
-
-    Args:
-        say: Prints a line.
-        was_there: Whether RabbitMQ is taken to have been there before.
-    """
+    """Says in a line that RabbitMQ cannot be used, and in another that it can again, whichever threads notice it."""
 
     def __init__(self, say: Callable[[str], None], *, was_there: bool = False) -> None:
         self._say, self._lock = say, threading.Lock()
@@ -41,14 +29,7 @@ class Outage:
         self._since, self._what, self._was_there = 0.0, RABBITMQ, was_there
 
     def begin(self, line: str, news: str = "", what: str = RABBITMQ, who: str = "") -> None:
-        """Hear that something cannot be done for now.
-
-        Args:
-            line: What to say.
-            news: What is new about it: of one outage each thread hears something else, and the same is said once.
-            what: What is waited for.
-            who: What waits.
-        """
+        """Hear that something cannot be done for now."""
         with self._lock:
             if not self._waiting:
                 self._since, self._said = time.monotonic(), set()
@@ -60,11 +41,7 @@ class Outage:
                 self._say(line)
 
     def end(self, who: str = "") -> None:
-        """Hear that it can be done.
-
-        Args:
-            who: What does not wait, or not any more.
-        """
+        """Hear that it can be done."""
         with self._lock:
             if self._waiting == {who}:
                 now = "back" if self._was_there and self._what == RABBITMQ else "there"

@@ -23,54 +23,24 @@ _KEPT = (
 
 
 def dead_properties(came: pika.BasicProperties, reasons: Mapping[str, Any]) -> pika.BasicProperties:
-    """Make the properties of a dead letter.
-
-    Args:
-        came: The message's own, as they came.
-        reasons: The headers that say why it is dead; older ones are replaced.
-
-    Returns:
-        Both. Headers that cannot be sent again are left out, which a header says.
-    """
+    """Make the properties of a dead letter."""
     return _sendable(_harmless(came, {**without_reason(came.headers), **reasons}), reasons)
 
 
 def requeued_properties(came: pika.BasicProperties) -> pika.BasicProperties:
-    """Make the properties of a dead letter that goes back to its queue.
-
-    Args:
-        came: The dead letter's.
-
-    Returns:
-        The same without the reason. Headers that cannot be sent again are left out, which a header says.
-    """
+    """Make the properties of a dead letter that goes back to its queue."""
     return moved_properties(came, without_reason(came.headers))
 
 
 def moved_properties(came: pika.BasicProperties, headers: Mapping[str, Any] | None = None) -> pika.BasicProperties:
-    """Make the properties of a message that goes to another queue, a dead letter with its reason.
-
-    Args:
-        came: Its own.
-        headers: Its headers, if not all of them shall go along.
-
-    Returns:
-        The same. Headers that cannot be sent again are left out, which a header says.
-    """
+    """Make the properties of a message that goes to another queue, a dead letter with its reason."""
     kept = dict((came.headers if headers is None else headers) or {})
     kept.pop("x-delivery-count", None)  # a quorum queue adds it
     return _sendable(_harmless(came, kept), {})
 
 
 def without_reason(headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Take the reason off a dead letter's headers.
-
-    Args:
-        headers: The dead letter's headers.
-
-    Returns:
-        What the message came with.
-    """
+    """Take the reason off a dead letter's headers."""
     reasons = (ERROR_HEADER, DEAD_AT_HEADER, TRACEBACK_HEADER)
     return {name: value for name, value in (headers or {}).items() if name not in reasons}
 

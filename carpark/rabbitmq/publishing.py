@@ -20,14 +20,7 @@ PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode
 
 
 class Outgoing(NamedTuple):
-    """A message to be published.
-
-    Args:
-        queue: The queue's name, which is the routing key.
-        body: The bytes.
-        properties: As they shall arrive.
-        exchange: Which way; nothing for the default exchange.
-    """
+    """A message to be published."""
 
     queue: str
     body: bytes
@@ -36,11 +29,7 @@ class Outgoing(NamedTuple):
 
 
 class ConfirmingPublisher:
-    """A connection with one channel in confirm mode (publisher confirms); once it is closed it stays closed.
-
-    Args:
-        parameters: Where to connect; the first that answers is used.
-    """
+    """A connection with one channel in confirm mode (publisher confirms); once it is closed it stays closed."""
 
     def __init__(self, parameters: Sequence[pika.URLParameters]) -> None:
         self.reason: BaseException | None = None
@@ -62,31 +51,16 @@ class ConfirmingPublisher:
         self._thread.start()
 
     def is_closed(self) -> bool:
-        """Tell whether the connection was lost or closed; `reason` says why.
-
-        Returns:
-            True for good.
-        """
+        """Tell whether the connection was lost or closed; `reason` says why."""
         return self._closed
 
     def wait_open(self, timeout: float) -> bool:
-        """Wait until the connection is there, or has failed.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether it is open or closed by now.
-        """
+        """Wait until the connection is there, or has failed."""
         with self._changed:
             return self._changed.wait_for(lambda: self._open or self._closed, timeout)
 
     def send(self, messages: Sequence[Outgoing]) -> None:
-        """Begin to send messages; `wait` and `outcome` say what became of them.
-
-        Args:
-            messages: What to send; the ones before must have been settled.
-        """
+        """Begin to send messages; `wait` and `outcome` say what became of them."""
         with self._changed:
             self._confirmed.clear()
             self._returned.clear()
@@ -98,23 +72,12 @@ class ConfirmingPublisher:
             self._loop.add_callback_threadsafe(partial(self._publish, messages))
 
     def wait(self, timeout: float) -> bool:
-        """Wait until every message is settled or the connection is closed.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether there is nothing more to wait for.
-        """
+        """Wait until every message is settled or the connection is closed."""
         with self._changed:
             return self._changed.wait_for(lambda: self._closed or not self._outstanding, timeout)
 
     def outcome(self) -> tuple[set[int], set[str]]:
-        """Tell what became of the messages.
-
-        Returns:
-            The places of the confirmed ones in what was given to `send`, and the queues that cannot be reached.
-        """
+        """Tell what became of the messages."""
         with self._changed:
             lost = {place for place in self._confirmed if self._keys[place] in self._returned}
             return self._confirmed - lost, set(self._returned)

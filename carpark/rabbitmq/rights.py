@@ -34,12 +34,7 @@ CAMERAS, WORKER, DASHBOARD, VERIFY = "cameras", "worker and queues", "dashboard"
 
 
 class Right(NamedTuple):
-    """What a user may do, and with what.
-
-    Args:
-        kind: Configure, write or read.
-        name: A queue, or an exchange.
-    """
+    """What a user may do, and with what."""
 
     kind: str
     name: str
@@ -49,14 +44,7 @@ class Right(NamedTuple):
 
 
 def rights_of(partitions: int) -> Mapping[str, Sequence[Right]]:
-    """Say who needs which rights; docs/reference/rights.md says why.
-
-    Args:
-        partitions: How many there are.
-
-    Returns:
-        Service to rights.
-    """
+    """Say who needs which rights; docs/reference/rights.md says why."""
     queues = [name for queue in all_queues(partitions) for name in with_companions(queue)]
     return {
         CAMERAS: [Right(WRITE, EXCHANGE)],
@@ -71,18 +59,7 @@ def rights_of(partitions: int) -> Mapping[str, Sequence[Right]]:
 
 
 def denied(connection: BlockingConnection, rights: Iterable[Right]) -> list[Right]:
-    """Try rights.
-
-    Args:
-        connection: An open connection of the user.
-        rights: The rights.
-
-    Returns:
-        Those that the user has not.
-
-    Raises:
-        pika.exceptions.AMQPError: RabbitMQ is gone.
-    """
+    """Try rights."""
     return [right for right in rights if not _is_there(connection, right)]
 
 
@@ -123,20 +100,7 @@ def _try(channel: BlockingChannel, kind: str, name: str, queue: str) -> None:
 def require(
     urls: str, name: str, rights: Iterable[Right] = (), queues: Collection[str] = (), queue_type: str = CLASSIC
 ) -> None:
-    """See at a service's start that RabbitMQ lets it in and grants what it needs, so that it need not wait in vain.
-
-    Args:
-        urls: AMQP URLs separated by ``;``. While none can be reached nothing is tried: RabbitMQ is waited for.
-        name: What the connection is called in RabbitMQ's management UI.
-        rights: What it needs.
-        queues: What it declares first. That shows each right to these but that to read, without a line in the log.
-        queue_type: Of which type.
-
-    Raises:
-        InvalidSetting: RabbitMQ refuses the user, the password or the virtual host, or a right is missing.
-        QueueMismatch: A queue exists with other arguments.
-        ExchangeMismatch: The exchange does.
-    """
+    """See at a service's start that RabbitMQ lets it in and grants what it needs, so that it need not wait in vain."""
     try:
         with connected(urls, name) as connection:
             shown, refusal = {*queues, *([EXCHANGE] if queues else [])}, None
@@ -162,12 +126,6 @@ def require_worker(settings: Settings) -> None:
     """See at a worker's start to its user and its queues.
 
     Rights are patterns over names: what is not shown by declaring is tried on the names of one partition, the last.
-
-    Args:
-        settings: Of these, ``broker_url``, ``queue_type`` and ``partitions`` are used.
-
-    Raises:
-        ConfigurationError: RabbitMQ refuses; or a right is missing; or a queue or the exchange is another.
     """
     last = settings.partitions - 1
     earlier = {name for queue in event_queues(last) for name in with_companions(queue)}

@@ -53,14 +53,7 @@ _QUORUM = {
 
 
 def all_queues(partitions: int) -> tuple[str, ...]:
-    """Name all queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``).
-
-    Args:
-        partitions: How many partitions there are.
-
-    Returns:
-        The queues of events, then the one for what the backend sends itself.
-    """
+    """Name all queues; each has a companion for delayed messages (``.DQ``) and one for dead ones (``.XQ``)."""
     return (*event_queues(partitions), WORK)
 
 
@@ -72,13 +65,6 @@ def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
 
     Dead letters are always in a classic queue: looking at a message of a quorum queue counts as a delivery, and after
     some of these the message would be gone. The type is always said, because a virtual host may have another default.
-
-    Args:
-        name: A queue or one of its companions.
-        queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
-
-    Returns:
-        The AMQP arguments. RabbitMQ refuses to declare an existing queue with any others.
     """
     if name == xq_name(name):
         return {TYPE: CLASSIC, "x-message-ttl": DEAD_MESSAGE_TTL}
@@ -93,14 +79,7 @@ def queue_arguments(name: str, queue_type: str = CLASSIC) -> dict[str, Any]:
 
 
 def with_companions(name: str) -> tuple[str, str, str]:
-    """Name the three queues that belong together.
-
-    Args:
-        name: A queue or one of its companions.
-
-    Returns:
-        The queue, its delay queue, its dead letters.
-    """
+    """Name the three queues that belong together."""
     return q_name(name), dq_name(name), xq_name(name)
 
 
@@ -111,20 +90,6 @@ def declare_queue(
 
     Dead letters are in a classic queue, which lives on one node of a cluster. While that node is away RabbitMQ refuses
     it and closes the channel; the other queues work on, and so shall who uses them: it has a channel of its own.
-
-    Args:
-        channel: An open channel; RabbitMQ closes it when it refuses.
-        name: A queue or one of its companions.
-        queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
-        bind: Whether the exchange is declared and bound, too.
-
-    Returns:
-        How many messages are ready in it, and its consumers; None for dead letters whose node of a cluster is away.
-
-    Raises:
-        QueueMismatch: It exists with other arguments.
-        ExchangeMismatch: The exchange does.
-        pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
     """
     is_dead = name == xq_name(name)
     with channel.connection.channel() if is_dead else contextlib.nullcontext(channel) as used:
@@ -145,15 +110,7 @@ def declare_queue(
 
 
 def declare_exchange(channel: BlockingChannel) -> None:
-    """Declare the exchange that events are published through, durable.
-
-    Args:
-        channel: An open channel; RabbitMQ closes it when it refuses.
-
-    Raises:
-        ExchangeMismatch: It exists with other arguments.
-        pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
-    """
+    """Declare the exchange that events are published through, durable."""
     try:
         channel.exchange_declare(EXCHANGE, "direct", durable=True)
     except ChannelClosedByBroker as error:
@@ -163,18 +120,7 @@ def declare_exchange(channel: BlockingChannel) -> None:
 
 
 def declare_queues(channel: BlockingChannel, names: Iterable[str] = all_queues(1), queue_type: str = CLASSIC) -> None:
-    """Declare queues with their companions.
-
-    Args:
-        channel: An open channel.
-        names: The queues, without companions.
-        queue_type: ``CARPARK_QUEUE_TYPE``, classic or quorum.
-
-    Raises:
-        QueueMismatch: One exists with other arguments.
-        ExchangeMismatch: The exchange does.
-        pika.exceptions.AMQPError: RabbitMQ refused, or is gone.
-    """
+    """Declare queues with their companions."""
     for name in names:
         for each in with_companions(name):
             declare_queue(channel, each, queue_type)
@@ -185,18 +131,6 @@ def why_not_to_look(connection: BlockingConnection, name: str, management: Manag
 
     Who looks takes messages out and puts them back. All but classic queues count that as a delivery, of which they
     allow few (a quorum queue of RabbitMQ 4 by default 20); then the message is gone, or a dead letter.
-
-    Args:
-        connection: An open connection.
-        name: A queue or one of its companions.
-        management: Who knows its type. Where it does not answer, the queue is declared once more, as a classic one.
-
-    Returns:
-        What it is instead; nothing if it can be looked at, or is not there.
-
-    Raises:
-        BrokerUnavailable: Nobody says of what type it is.
-        pika.exceptions.AMQPError: RabbitMQ is gone.
     """
     if look(connection, name) is None:
         return ""

@@ -38,15 +38,7 @@ class Settled(StrEnum):
 
 @dataclass(frozen=True)
 class Recorded:
-    """The effect of one event.
-
-    Args:
-        key: ``kind/id`` of the event.
-        outcome: What became of it.
-        stay: The stay that it finished, if it did; as JSON, it is read when somebody asks for the summary.
-        error: Why the step failed for this event alone; then nothing was recorded.
-        abandoned: Whether an entry is superseded by this one, or this one by a later one that is known already.
-    """
+    """The effect of one event."""
 
     key: str
     outcome: Outcome | None
@@ -69,11 +61,7 @@ def read_stay(stay: str) -> StaySummary:
 
 
 class ExitsHeld(Exception):
-    """Exits have to wait, because entries do.
-
-    Args:
-        lists: How many lists of entries were recorded: it tells whether they come on.
-    """
+    """Exits have to wait, because entries do."""
 
     def __init__(self, lists: int) -> None:
         super().__init__("entries wait that may be earlier")
@@ -82,15 +70,7 @@ class ExitsHeld(Exception):
 
 @dataclass(frozen=True)
 class Batch:
-    """Summaries that are offered together, under one number however often, and by one relay at a time.
-
-    Args:
-        number: Counts the sink's batches.
-        attempt: Which attempt at this batch it is, from 1.
-        failures: How many attempts at the sink have failed in a row.
-        alone: Whether it is one summary that waited alone, because it failed while others were taken.
-        summaries: Its members.
-    """
+    """Summaries that are offered together, under one number however often, and by one relay at a time."""
 
     number: int
     attempt: int
@@ -101,16 +81,7 @@ class Batch:
 
 @dataclass
 class Settlement:
-    """What became of the members of a batch.
-
-    Args:
-        delivered: Ids of those that the sink has; None for all of them.
-        dead: Ids of those that are given up.
-        alone: Id to seconds, of those that are offered alone from now on, and after how long.
-        last: Ids of those that go to the end of the batch.
-        error: What the sink said last, if it failed.
-        delay: Seconds until the sink is tried again, if it is to blame.
-    """
+    """What became of the members of a batch."""
 
     delivered: list[str] | None = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
@@ -122,20 +93,7 @@ class Settlement:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What a sink has not taken, and how it is.
-
-    Args:
-        sink: Its name.
-        waiting: Summaries that wait, those in a batch and those that wait alone included.
-        alone: Of these, those that wait alone.
-        dead: Summaries that were given up.
-        age: Seconds since the oldest of those that wait was recorded.
-        attempt: Which attempt at the present batch was the last one; 0 without a batch.
-        failing: Seconds since it began to fail; None while it is well.
-        next_attempt: Seconds until something is offered to it again; 0 for at once.
-        error: What it said last, since it took the last batch without one.
-        asked: Seconds since a relay last asked for its summaries, or had some in hand; None if none ever did.
-    """
+    """What a sink has not taken, and how it is."""
 
     sink: str
     waiting: int
@@ -166,15 +124,7 @@ class Backlog:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The records in numbers; those of Redis are read one after another, so they may be a few events apart.
-
-    Args:
-        at: Seconds since the epoch, by the records' clock.
-        counts: ``entry/recorded``, ``exit/matched``, ``summaries``, ``summaries/<sink>/delivered`` and so on; one that
-            is still zero may be missing.
-        inside: Vehicles inside.
-        backlogs: What each sink has not taken, also one that no worker has any more.
-    """
+    """The records in numbers; those of Redis are read one after another, so they may be a few events apart."""
 
     at: float
     counts: Mapping[str, int]
@@ -189,12 +139,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class ForgottenPlates:
-    """The plates that were forgotten, as far as they are still known: by digests with a key of this car park's.
-
-    Args:
-        key: The digests' key, in hexadecimal; empty while no plate was forgotten.
-        times: Digest to the canonical times up to which the plate was forgotten, separated by spaces.
-    """
+    """The plates that were forgotten, as far as they are still known: by digests with a key of this car park's."""
 
     key: str
     times: Mapping[str, str]
@@ -210,13 +155,7 @@ class ForgottenPlates:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was removed of a plate.
-
-    Args:
-        inside: When the vehicle entered, if it was inside.
-        known: Whether anything was known of it.
-        summaries: Summaries that sinks had not taken, once for each such sink.
-    """
+    """What was removed of a plate."""
 
     inside: str
     known: bool
@@ -225,16 +164,7 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class Server:
-    """What a server that keeps the records says of itself.
-
-    Args:
-        database: The number of the records' database.
-        info: What it answers to INFO; None where this user may not ask.
-        fsync: When it writes its append-only file through, as far as that is known.
-        ahead: Seconds that its clock is ahead of this machine's; None where this user may not ask for that, or for
-            `exits`.
-        exits: How many exits were recorded in the time that was asked for.
-    """
+    """What a server that keeps the records says of itself."""
 
     database: int
     info: Mapping[str, Any] | None

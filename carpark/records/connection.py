@@ -23,19 +23,7 @@ SENTINEL_TIMEOUT = 1.0
 
 
 def connect(url: str, *, database: int | None = None, attempts: int = 3, timeout: float = TIMEOUT) -> redis.Redis:
-    """Make a client; it connects when it is first used.
-
-    Args:
-        url: ``redis://host:port/0``, ``rediss://…``, ``unix://…``; ``redis+sentinel://host:port,host:port/name/0``
-            for the primary that Sentinels name, asked anew for each connection.
-        database: Which database, where it is not the URL's own.
-        attempts: How often a command is tried again after a lost connection, with 0.05 s to 1 s between. After
-            `timeout` it is not: a Redis that hangs has the command already and does it when it goes on.
-        timeout: Seconds that connecting, and each answer, may take.
-
-    Returns:
-        A client that gives text, not bytes, safe to use from several threads.
-    """
+    """Make a client; it connects when it is first used."""
     # Imported here: redis takes 0.25 s to import, which a command that only checks its settings need not wait for.
     import redis
     from redis.backoff import ExponentialBackoff

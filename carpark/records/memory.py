@@ -48,12 +48,7 @@ MOST_OPEN = MOST_WAITING = 8
 
 @dataclass
 class OpenEntry:
-    """An entry that no exit has closed.
-
-    Args:
-        entry: The event.
-        next_entry: Canonical time of the plate's next entry: only an earlier exit closes this one.
-    """
+    """An entry that no exit has closed."""
 
     entry: Event
     next_entry: str = NO_NEXT
@@ -65,14 +60,7 @@ class OpenEntry:
 
 @dataclass
 class Plate:
-    """What is known of a plate.
-
-    Args:
-        open: Entries that no exit has closed; that of a vehicle inside is the last one.
-        waiting: Exits whose entry has not come.
-        newest: The entry of the newest stay, finished or not.
-        left: The exit of that stay, if it is finished; or an exit that waits, where no stay is known.
-    """
+    """What is known of a plate."""
 
     open: list[OpenEntry] = field(default_factory=list)
     waiting: list[Event] = field(default_factory=list)
@@ -148,14 +136,7 @@ class Expiring:
 
 @dataclass
 class Progress:
-    """How far a queue of entries has come.
-
-    Args:
-        last: Canonical time of the entry recorded last.
-        wanted: The marker that exits wait for.
-        reached: The marker that was reached last.
-        lists: How many lists of entries were recorded.
-    """
+    """How far a queue of entries has come."""
 
     last: str = ""
     wanted: str = ""
@@ -181,13 +162,7 @@ class Store:
 
 
 class MemoryRecords(Records):
-    """The records in this process.
-
-    Args:
-        store: What they hold.
-        retention: Seconds that a finished stay's record, and the memory of an event's id, last.
-        sinks: The names of the sinks that every summary goes to.
-    """
+    """The records in this process."""
 
     def __init__(self, store: Store, retention: float, sinks: Sequence[str] = ()) -> None:
         self._store, self._retention, self._sinks = store, retention, tuple(sinks)

@@ -14,14 +14,7 @@ from carpark.records.base import MOST, Backlog, Batch, Outbox, Settlement
 
 @dataclass
 class Stay:
-    """A finished stay that a sink has not taken.
-
-    Args:
-        summary: The stay.
-        recorded_at: When it was finished, by the records' clock.
-        attempts: How often it was offered before it waits alone.
-        due: Not offered before that, if it waits alone.
-    """
+    """A finished stay that a sink has not taken."""
 
     summary: StaySummary
     recorded_at: float
@@ -30,14 +23,7 @@ class Stay:
 
 
 class MemoryOutbox(Outbox):
-    """The outbox of one sink.
-
-    Args:
-        sink: The sink's name.
-        lock: The records' lock.
-        clock: The records' clock.
-        counts: The records' counts.
-    """
+    """The outbox of one sink."""
 
     def __init__(self, sink: str, lock: threading.RLock, clock: Callable[[], float], counts: Counter[str]) -> None:
         self._sink, self._lock, self._clock, self._counts = sink, lock, clock, counts

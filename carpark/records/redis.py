@@ -59,14 +59,7 @@ return 1
 
 
 class RedisRecords(Records):
-    """The records of one car park in Redis.
-
-    Args:
-        client: A client of database 0 that gives text (`carpark.records.connection.connect`).
-        retention: Seconds that a finished stay's record, and the memory of an event's id, last.
-        sinks: The names of the sinks that every summary goes to.
-        clock: Seconds since the epoch; by default the clock of Redis, which is one for all workers.
-    """
+    """The records of one car park in Redis."""
 
     def __init__(
         self,
@@ -249,14 +242,7 @@ def _recorded(event: Event, result: list[str]) -> Recorded:
 
 
 class RedisOutbox(Outbox):
-    """The outbox of one sink in Redis.
-
-    Args:
-        client: A client of the records' database.
-        sink: The sink's name.
-        script: What does the steps, as `script` registers it.
-        clock: Seconds since the epoch, where it is not the records' own clock.
-    """
+    """The outbox of one sink in Redis."""
 
     def __init__(self, client: redis.Redis, sink: str, script: Any, clock: Callable[[], float] | None) -> None:
         self._client, self._sink, self._script, self._clock = client, sink, script, clock

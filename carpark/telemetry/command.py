@@ -23,14 +23,7 @@ _TIMEOUT = 2.0
 
 @dataclass(frozen=True)
 class Answer:
-    """A page, and whether it answers.
-
-    Args:
-        service: Whose it is.
-        url: Where it is.
-        answers: Whether it answered.
-        said: How many series in how many milliseconds, or why there is no answer.
-    """
+    """A page, and whether it answers."""
 
     service: str
     url: str
@@ -39,14 +32,7 @@ class Answer:
 
 
 def look(settings: Settings) -> list[Answer]:
-    """Ask every page once.
-
-    Args:
-        settings: Of these, ``bind``, ``metrics_port`` and ``writer_url`` are used.
-
-    Returns:
-        The services' pages, then what draws them.
-    """
+    """Ask every page once."""
     host = in_url(ANY_ADDRESS.get(settings.bind, settings.bind))
     pages = {
         service.title: f"http://{host}:{service.port_or(settings.metrics_port)}/metrics" for service in ON_METRICS_PORT

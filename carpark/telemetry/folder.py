@@ -34,24 +34,13 @@ _held: dict[Path, tuple[int, bool]] = {}
 
 
 def master_pid() -> int | None:
-    """Find the process that started this one as a part of itself.
-
-    Returns:
-        The process id of Dramatiq's master in its worker processes and forks; None where there is no such process.
-    """
+    """Find the process that started this one as a part of itself."""
     parent = multiprocessing.parent_process()
     return None if parent is None else parent.pid
 
 
 def join_master() -> bool:
-    """Have prometheus_client keep its numbers in the master's folder, whoever imports it first; no-op without a master.
-
-    Returns:
-        Whether this process is the master's first, or has no master.
-
-    Raises:
-        InvalidSetting: The system's temporary folder cannot be used.
-    """
+    """Have prometheus_client keep its numbers in the master's folder, if there is a master; tell if it is the first."""
     master = master_pid()
     if master is None:
         return True
@@ -64,15 +53,6 @@ def enter(master: int) -> tuple[Path, bool]:
     """Use a master's folder from now on until this process ends. May be called again.
 
     The folders of dead masters are removed.
-
-    Args:
-        master: The master's process id.
-
-    Returns:
-        The folder, and whether this is the first process in it.
-
-    Raises:
-        InvalidSetting: The system's temporary folder cannot be used.
     """
     try:
         base = _base()
@@ -91,14 +71,7 @@ def enter(master: int) -> tuple[Path, bool]:
 
 
 def keep(master: int) -> None:
-    """Make the folder, and this process' files in it, again if they are gone or others are in their place.
-
-    Args:
-        master: The master's process id.
-
-    Raises:
-        InvalidSetting: The system's temporary folder cannot be used.
-    """
+    """Make the folder, and this process' files in it, again if they are gone or others are in their place."""
     from prometheus_client import values
     from prometheus_client.mmap_dict import MmapedDict
 
@@ -152,14 +125,7 @@ def _hold(folder: Path) -> tuple[int, bool]:
 
 
 def hold_page(folder: Path) -> IO[str] | None:
-    """Become the process that shows the page.
-
-    Args:
-        folder: The master's folder.
-
-    Returns:
-        A lock, held until it is closed or the process ends; None while another process has it.
-    """
+    """Become the process that shows the page."""
     lock = (folder / PAGE).open("a", encoding="ascii")
     for _ in range(_TRIES):
         if _is_alone(lock):
@@ -170,14 +136,7 @@ def hold_page(folder: Path) -> IO[str] | None:
 
 
 def is_held(page: IO[str]) -> bool:
-    """Tell whether a process shows the page.
-
-    Args:
-        page: The file `PAGE`, open.
-
-    Returns:
-        Whether one holds its lock: as long as it lives, and no longer.
-    """
+    """Tell whether a process shows the page."""
     try:
         fcntl.flock(page, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

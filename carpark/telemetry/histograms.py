@@ -8,13 +8,7 @@ from typing import Any
 
 
 def observe(child: Any, values: Sequence[float], weight: int = 1) -> None:
-    """Put many values into a histogram at the price of the buckets that they fall into, not of each value.
-
-    Args:
-        child: A histogram, with its labels' values.
-        values: What is observed.
-        weight: How often each of them.
-    """
+    """Put many values into a histogram at the price of the buckets that they fall into, not of each value."""
     if values:
         bounds = child._upper_bounds
         child._sum.inc(sum(values) * weight)

@@ -17,17 +17,7 @@ if TYPE_CHECKING:
 
 
 class MetricsPage(HttpServer):
-    """The page ``/metrics`` of a service, 503 while it would not be right. Making one opens the port.
-
-    Args:
-        registry: What the page shows.
-        host: The address to bind to.
-        port: The port; 0 for a free one, which `url` then says.
-
-    Raises:
-        PortTaken: The port is in use.
-        InvalidSetting: The address is not one of this machine, or this user may not open the port.
-    """
+    """The page ``/metrics`` of a service, 503 while it would not be right. Making one opens the port."""
 
     drain_seconds = 2.0  # a scrape that takes longer is not worth waiting for
 

@@ -29,21 +29,7 @@ _LOCAL_NAMES = {"localhost"}
 
 
 def listen(host: str, port: int, setting: str, backlog: int = _BACKLOG) -> socket.socket:
-    """Open a port.
-
-    Args:
-        host: The address to bind to (``CARPARK_BIND``).
-        port: The TCP port; 0 for a free one, which ``getsockname()[1]`` then says.
-        setting: The variable that names the port, for errors.
-        backlog: How many connections may wait to be accepted.
-
-    Returns:
-        The listening socket.
-
-    Raises:
-        PortTaken: The port is in use.
-        InvalidSetting: The address is not one of this machine, or this user may not open the port.
-    """
+    """Open a port."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
@@ -61,26 +47,12 @@ def listen(host: str, port: int, setting: str, backlog: int = _BACKLOG) -> socke
 
 
 def in_url(host: str) -> str:
-    """Write an address as it stands in a URL.
-
-    Args:
-        host: A name or an address.
-
-    Returns:
-        The same, an IPv6 address in brackets.
-    """
+    """Write an address as it stands in a URL."""
     return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address is that of this machine for itself.
-
-    Args:
-        host: A name or an address.
-
-    Returns:
-        Whether only programs on this machine reach it.
-    """
+    """Tell whether an address is that of this machine for itself."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -88,14 +60,7 @@ def is_loopback(host: str) -> bool:
 
 
 def names_loopback(header: str) -> bool:
-    """Tell whether a request was made to this machine's name for itself, not to another name that leads here.
-
-    Args:
-        header: The request's header ``Host``: a name or an address, perhaps with a port.
-
-    Returns:
-        Whether that is a name or an address of the loopback.
-    """
+    """Tell whether a request was made to this machine's name for itself, not to another name that leads here."""
     try:
         return is_loopback(urlsplit(f"//{header}").hostname or "")
     except ValueError:
@@ -103,15 +68,7 @@ def names_loopback(header: str) -> bool:
 
 
 def is_login(header: str, login: str) -> bool:
-    """Tell whether a request has a user's name and password.
-
-    Args:
-        header: The request's header ``Authorization``.
-        login: ``user:password``.
-
-    Returns:
-        Whether it is the basic authentication of that user.
-    """
+    """Tell whether a request has a user's name and password."""
     scheme, _, encoded = header.partition(" ")
     try:
         decoded = base64.b64decode(encoded.strip(), validate=True)
@@ -121,27 +78,13 @@ def is_login(header: str, login: str) -> bool:
 
 
 def is_same_site(origin: str | None, host: str) -> bool:
-    """Tell whether what changes something was not sent by a page of another site.
-
-    Args:
-        origin: The request's header ``Origin``. Only browsers send it, and with a POST always; of a page without an
-            address it is the word null.
-        host: The request's header ``Host``.
-
-    Returns:
-        Whether no page sent it, or one from the same place.
-    """
+    """Tell whether what changes something was not sent by a page of another site."""
     _, found, place = (origin or "").partition("://")
     return origin is None or (bool(found) and place.lower() == host.lower())
 
 
 def client() -> requests.Session:
-    """Make a client for the HTTP servers that settings name.
-
-    Returns:
-        A session that takes of the environment the certificates alone (``REQUESTS_CA_BUNDLE``): a proxy is not meant
-        for our own servers, and a password in ``~/.netrc`` was not given to us.
-    """
+    """Make a client for the HTTP servers that settings name."""
     import requests  # takes a tenth of a second, which who asks nothing need not wait for
 
     session = requests.Session()
@@ -151,14 +94,7 @@ def client() -> requests.Session:
 
 
 def cause_of(error: BaseException) -> str:
-    """Say in a few words why a server cannot be reached, whatever layers of libraries the error came through.
-
-    Args:
-        error: What was raised.
-
-    Returns:
-        ``connection refused``, ``no answer in time``, or the words of the innermost error.
-    """
+    """Say in a few words why a server cannot be reached, whatever layers of libraries the error came through."""
     chain = _chain(error)
     for each in reversed(chain):
         if isinstance(each, TimeoutError):
@@ -174,14 +110,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def is_tls_refusal(error: BaseException) -> bool:
-    """Tell whether a server is there, and TLS with it is as good as impossible with these settings.
-
-    Args:
-        error: What was raised, by whatever layers of libraries.
-
-    Returns:
-        Whether its certificate is not believed, or it does not speak TLS at all.
-    """
+    """Tell whether a server is there, and TLS with it is as good as impossible with these settings."""
     return any(
         isinstance(each, ssl.SSLCertVerificationError) or getattr(each, "reason", None) == "WRONG_VERSION_NUMBER"
         for each in _chain(error)

@@ -56,17 +56,7 @@ _OTHER_FILES = 192
 
 @dataclass(frozen=True)
 class Limits:
-    """What the clients of a server may take of it.
-
-    Args:
-        head: Seconds until the head of a request is complete, from the opening of the connection or the first byte.
-        request: Seconds until the whole request is.
-        answer: Seconds in which some more of an answer has to be taken.
-        idle: Seconds between two requests.
-        body: The longest body that is read, in bytes.
-        held: Bytes of bodies and answers that are held for all clients together, in memory or in temporary files.
-        connections: How many connections.
-    """
+    """What the clients of a server may take of it."""
 
     head: float = 10.0
     request: float = 30.0
@@ -120,15 +110,7 @@ class _Request(HTTPRequestParser):
 
 
 class Channel(HTTPChannel):
-    """A connection. Knows since when it waits for its client, and how much it holds for it.
-
-    Args:
-        server: Of waitress.
-        sock: The connection.
-        addr: The client's address.
-        adj: The settings of waitress.
-        map: All connections.
-    """
+    """A connection. Knows since when it waits for its client, and how much it holds for it."""
 
     parser_class: Any
     socket: Any
@@ -225,21 +207,7 @@ class Channel(HTTPChannel):
 
 
 class HttpServer:
-    """An HTTP server on a port that is open already. `start` or `run` it, then `stop` it.
-
-    Args:
-        app: What answers.
-        listener: The open port; it is this object's from now on.
-        host: The address that the port is bound to.
-        name: What its thread is called.
-        wants_body: Says of a request's method and headers (names in upper case with underscores) whether the
-            application would read the body. It has to answer by itself what is refused here.
-        options: Further options of waitress.
-
-    Attributes:
-        port: The port.
-        url: Where it is.
-    """
+    """An HTTP server on a port that is open already. `start` or `run` it, then `stop` it."""
 
     limits: ClassVar[Limits] = Limits()
     """What clients may take."""
@@ -295,11 +263,7 @@ class HttpServer:
         )
 
     def start(self) -> Self:
-        """Serve in a thread of its own until `stop`.
-
-        Returns:
-            Itself.
-        """
+        """Serve in a thread of its own until `stop`."""
         self._thread = threading.Thread(target=self.run, name=self._name, daemon=True)
         self._thread.start()
         return self
@@ -316,11 +280,7 @@ class HttpServer:
             self._finish()
 
     def run_until_signal(self, line: str) -> None:
-        """Serve until SIGTERM or SIGINT, then finish the requests in hand. A second signal ends the process at once.
-
-        Args:
-            line: Says where the server is; printed when a signal would be heeded.
-        """
+        """Serve until SIGTERM or SIGINT, then finish the requests in hand. A second signal ends the process at once."""
         gc.freeze()  # what is imported stays; to look through it again and again stops all requests for 20 ms each time
         with on_signal(self.ask_to_stop):
             try:

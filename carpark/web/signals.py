@@ -13,15 +13,7 @@ def on_signal(
     first: Callable[[], object],
     further: Callable[[int, FrameType | None], object] | signal.Handlers = signal.SIG_DFL,
 ) -> Iterator[None]:
-    """Heed SIGTERM and SIGINT while the block lasts; then the handlers of before are back.
-
-    Args:
-        first: Called by the first signal, in the main thread: what it raises ends the block.
-        further: The handler of all later ones. By default they end the process at once, whatever it is doing.
-
-    Yields:
-        When a signal is heeded.
-    """
+    """Heed SIGTERM and SIGINT while the block lasts; then the handlers of before are back."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         for each in before:

@@ -27,20 +27,7 @@ _TYPICAL_ROW = 110
 
 @dataclass(frozen=True)
 class Sources:
-    """What the audit looks at.
-
-    Args:
-        journals: Journals of the generators, or files with an event per line: all that was published.
-        sinks: Name of a sink to what it keeps.
-        since: Stays that ended, and vehicles that entered, before this canonical time are not looked for.
-        redis_url: The records, if they are to be looked at.
-        retention: Seconds for which the records remember ids.
-        broker_url: The RabbitMQ whose queues are to be looked at, if any.
-        management_url: That RabbitMQ's management API, if it is not beside it.
-        partitions: How many of them there are for the events of a kind.
-        messages: What is in the queues of an in-process broker, if that was the broker.
-        counts: The counts of records that are gone themselves (`carpark.domain.report.Report` has the names).
-    """
+    """What the audit looks at."""
 
     journals: Sequence[Path]
     sinks: Mapping[str, ReadBack] = field(default_factory=dict)
@@ -55,22 +42,7 @@ class Sources:
 
 
 def audit(sources: Sources, *, show: int = 0, progress: Progress | None = None, each: Each | None = None) -> Verdict:
-    """Hold what there is against what the journals' events must come to. It should be at rest meanwhile.
-
-    Args:
-        sources: What to look at.
-        show: How many findings of each kind the verdict has at most.
-        progress: Hears how far it is.
-        each: Hears of every event and what became of it.
-
-    Returns:
-        The verdict.
-
-    Raises:
-        InvalidSetting: A file cannot be read.
-        RecordsUnavailable: Redis is not there.
-        BrokerUnavailable: RabbitMQ is not there.
-    """
+    """Hold what there is against what the journals' events must come to. It should be at rest meanwhile."""
     verdict = Verdict(sinks=[SinkVerdict(name, kept_there.place) for name, kept_there in sources.sinks.items()])
     records = open_records(sources.redis_url, sources.retention) if sources.redis_url else None
     try:

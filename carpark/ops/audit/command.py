@@ -129,14 +129,7 @@ def verify(
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Hears]:
-    """Show a progress bar in a terminal, once the work has taken longer than `PATIENCE`.
-
-    Args:
-        console: Where to.
-
-    Yields:
-        What the audit tells how far it is.
-    """
+    """Show a progress bar in a terminal, once the work has taken longer than `PATIENCE`."""
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
         console=console, transient=True,

@@ -38,40 +38,17 @@ _CACHE_KIB = 64 * 1024
 
 
 def row_of(sink: int) -> int:
-    """Name the fact that a sink has a row.
-
-    Args:
-        sink: The sink's number.
-
-    Returns:
-        What the fact is.
-    """
+    """Name the fact that a sink has a row."""
     return _FIRST_SINK + 2 * sink
 
 
 def under_way_to(sink: int) -> int:
-    """Name the fact that the backend still has a summary for a sink.
-
-    Args:
-        sink: The sink's number.
-
-    Returns:
-        What the fact is.
-    """
+    """Name the fact that the backend still has a summary for a sink."""
     return row_of(sink) + 1
 
 
 def under_way(sink: int, summary: StaySummary, state: str) -> Fact:
-    """Make the fact that the backend still has a summary for a sink.
-
-    Args:
-        sink: The sink's number.
-        summary: The summary.
-        state: Where it is: ``waiting``, ``queued`` or ``dead``.
-
-    Returns:
-        The fact.
-    """
+    """Make the fact that the backend still has a summary for a sink."""
     times = summary.entry_date_time, summary.exit_date_time
     return summary.vehicle_plate, under_way_to(sink), summary.id, *times, state
 
@@ -94,19 +71,11 @@ class Facts:
         self._database.close()
 
     def add(self, facts: Iterable[Fact]) -> None:
-        """Take facts.
-
-        Args:
-            facts: Any number.
-        """
+        """Take facts."""
         self.count += self._database.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)", facts).rowcount
 
     def once(self) -> int:
-        """Keep each event once: of several with one id the first; it is sure if any of them is.
-
-        Returns:
-            How many were repeats.
-        """
+        """Keep each event once: of several with one id the first; it is sure if any of them is."""
         self._database.execute("CREATE INDEX events ON facts (id, what) WHERE what < 2")
         repeats = self._database.execute(
             "SELECT 1 FROM facts WHERE what < 2 GROUP BY id, what HAVING count(*) > 1 LIMIT 1"
@@ -119,27 +88,15 @@ class Facts:
         return count
 
     def doubt(self, events: Iterable[tuple[int, str]]) -> None:
-        """Mark events as perhaps processed and perhaps not; call it after `once`.
-
-        Args:
-            events: Kind and id of each.
-        """
+        """Mark events as perhaps processed and perhaps not; call it after `once`."""
         self._mark(DOUBTFUL, events)
 
     def doubtful(self) -> list[tuple[int, str]]:
-        """List the events in doubt.
-
-        Returns:
-            Kind and id of each.
-        """
+        """List the events in doubt."""
         return list(self._database.execute("SELECT what, id FROM facts WHERE what < 2 AND more <> ''"))
 
     def settle(self, events: Iterable[tuple[int, str]]) -> None:
-        """Take away the doubt from events.
-
-        Args:
-            events: Kind and id of each.
-        """
+        """Take away the doubt from events."""
         self._mark(SURE, events)
 
     def _mark(self, doubt: str, events: Iterable[tuple[int, str]]) -> None:
@@ -147,11 +104,7 @@ class Facts:
         self._database.executemany(statement, ((doubt, *event) for event in events))
 
     def by_plate(self) -> Iterator[tuple[str, list[Fact]]]:
-        """Go through all facts.
-
-        Yields:
-            Each plate with its facts: events first, in the order of their times.
-        """
+        """Go through all facts."""
         ordered = self._database.execute("SELECT * FROM facts ORDER BY plate, what, time")
         ordered.arraysize = 1000
         for plate, facts in groupby(ordered, key=itemgetter(0)):

@@ -30,14 +30,7 @@ _LONGEST_TAIL = 10_000
 
 @dataclass
 class Published:
-    """What the files say.
-
-    Args:
-        events: Lines that are events.
-        rejected: Lines that are not.
-        damaged: Of these, the ones in journals, to which only events were written.
-        examples: The first of these, with file, number and reason.
-    """
+    """What the files say."""
 
     events: int = 0
     rejected: int = 0
@@ -50,16 +43,6 @@ def read_journal(path: Path, facts: Facts, published: Published, most: int, adva
 
     In a journal the events after the last confirm are in doubt, and a last line without its end was never sent. In a
     file without any confirm every event was published.
-
-    Args:
-        path: The file.
-        facts: Takes the events.
-        published: Takes the numbers.
-        most: How many examples of rejected lines there are to be at most.
-        advance: Hears how many bytes have been read.
-
-    Raises:
-        InvalidSetting: The file cannot be read.
     """
     tail: deque[Fact] = deque()
     confirmed, is_journal, unsaid, rejected = 0, False, 0, published.rejected

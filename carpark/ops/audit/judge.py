@@ -22,16 +22,7 @@ _LESS_THAN_A_MICROSECOND = 5e-7
 
 @dataclass
 class Judge:
-    """Judges plates one after another.
-
-    Args:
-        verdict: Takes the numbers; it has a part for each sink.
-        since: Stays that ended before this canonical time are not looked for.
-        show: How many findings of each kind are written down.
-        records: The records, if they are looked at.
-        retention: Seconds for which they remember ids.
-        each: Hears of every event, if anybody wants to.
-    """
+    """Judges plates one after another."""
 
     verdict: Verdict
     since: str
@@ -47,12 +38,7 @@ class Judge:
         self._lookups: list[tuple[str, Seen]] = []
 
     def judge(self, plate: str, facts: Sequence[Fact]) -> None:
-        """Judge a plate.
-
-        Args:
-            plate: The plate.
-            facts: All that is known of it.
-        """
+        """Judge a plate."""
         by_kind: dict[int, list[Fact]] = {}
         for fact in facts:
             by_kind.setdefault(fact[1], []).append(fact)
@@ -182,15 +168,7 @@ class Judge:
 
 
 def processed(records: Records, events: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
-    """Pick the events that the records have processed.
-
-    Args:
-        records: The records.
-        events: Kind and id of each.
-
-    Returns:
-        Those whose ids are remembered.
-    """
+    """Pick the events that the records have processed."""
     known = records.known((KINDS[kind], id_) for kind, id_ in events)
     return {(KINDS.index(kind), id_) for kind, id_ in known}
 

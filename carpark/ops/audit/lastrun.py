@@ -32,14 +32,7 @@ _SINKS, _CSV = f"{PREFIX}SINKS", f"{PREFIX}CSV"
 
 @dataclass(frozen=True)
 class LastRun:
-    """A run of the whole car park in one process.
-
-    Args:
-        folder: Where its journals and its note are.
-        since: The canonical time at which it began; rows of earlier runs are in the same file.
-        environ: Variables that name the sinks that can be read back, and their places.
-        counts: What its records said at the end; empty while it runs, and for ever if it was killed.
-    """
+    """A run of the whole car park in one process."""
 
     folder: Path
     since: str
@@ -53,17 +46,6 @@ class LastRun:
 
     @classmethod
     def begin(cls, folder: Path, since: str, settings: Settings, plugins: Plugins) -> LastRun:
-        """Note a run that begins.
-
-        Args:
-            folder: Where its journals and its note are.
-            since: The canonical time.
-            settings: Its settings.
-            plugins: Its plugins.
-
-        Returns:
-            The run. No secret is in it.
-        """
         used = plugins.in_use(settings, ("sinks",))
         readable = tuple(found.offer.name for found in used if found.offer.read_back)
         noted = settings.model_copy(update={"sinks": readable, "csv": settings.csv.absolute()})
@@ -84,17 +66,7 @@ class LastRun:
 
     @classmethod
     def load(cls, csv: Path) -> LastRun:
-        """Find the last run with this CSV.
-
-        Args:
-            csv: The file of summaries (``CARPARK_CSV``); that of a copy of the run's folder, if that is to be audited.
-
-        Returns:
-            The run. All its files that were in the folder of its CSV are in this one's.
-
-        Raises:
-            InvalidSetting: There is none, or what there is cannot be read.
-        """
+        """Find the last run with this CSV."""
         folder = run_folder_of(csv)
         try:
             note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
@@ -111,17 +83,7 @@ class LastRun:
         raise InvalidSetting("CARPARK_CSV", str(csv), wanted)
 
     def keep(self, letters: Iterable[tuple[str, StoredMessage]]) -> int:
-        """Write down dead letters, which the broker of a run takes with it.
-
-        Args:
-            letters: Each with its queue.
-
-        Returns:
-            How many there are.
-
-        Raises:
-            OSError: They cannot be written.
-        """
+        """Write down dead letters, which the broker of a run takes with it."""
         path, count = self.folder / _LETTERS, 0
         path.touch(PRIVATE)
         with path.open("w", encoding="ascii") as lines:
@@ -137,14 +99,7 @@ class LastRun:
         return (self.folder / _LETTERS).exists()
 
     def letters(self) -> list[tuple[str, StoredMessage]]:
-        """Read the dead letters that were written down.
-
-        Returns:
-            Each with its queue.
-
-        Raises:
-            InvalidSetting: There are none, or they cannot be read.
-        """
+        """Read the dead letters that were written down."""
         path = self.folder / _LETTERS
         try:
             with path.open(encoding="ascii") as lines:
@@ -159,17 +114,7 @@ class LastRun:
         raise InvalidSetting("the file of dead letters", str(path), wanted)
 
     def sources(self, sinks: Mapping[str, ReadBack] | None = None) -> Sources:
-        """Say what an audit of the run looks at.
-
-        Args:
-            sinks: What its sinks keep; by default what the note says of them.
-
-        Returns:
-            Its journals, what its sinks keep, what its records said, and what it left undone.
-
-        Raises:
-            ConfigurationError: A plugin of the run is not there any more.
-        """
+        """Say what an audit of the run looks at."""
         return Sources(
             journals=list(self.journals.values()),
             sinks=self._sinks() if sinks is None else sinks,
@@ -193,12 +138,6 @@ def run_folder(csv: Path) -> Iterator[Path]:
     """Make room for a run's journals beside its CSV; those of the run before go.
 
     Where there is no room, or another run is using it, a temporary folder does for the time being.
-
-    Args:
-        csv: The file of summaries (``CARPARK_CSV``).
-
-    Yields:
-        The folder, without journals.
     """
     folder = run_folder_of(csv)
     with ExitStack() as stack:
@@ -218,12 +157,5 @@ def _moved(text: str, before: Path, here: Path) -> str:
 
 
 def run_folder_of(csv: Path) -> Path:
-    """Say where a run keeps its journals, its note and its dead letters.
-
-    Args:
-        csv: The file of summaries (``CARPARK_CSV``).
-
-    Returns:
-        The folder beside it; it need not be there.
-    """
+    """Say where a run keeps its journals, its note and its dead letters."""
     return csv.with_name(f"{csv.name}.run")

@@ -31,17 +31,6 @@ Message = tuple[str, bytes]
 
 @dataclass
 class QueueContents:
-    """What is in the queues.
-
-    Args:
-        waiting: Messages that wait, delayed ones included.
-        dead: Dead letters.
-        unread: Of both, those that were only counted.
-        events: Kind and id of the events among them.
-        dead_events: Those of the dead letters, with their queue and plate: somebody else than a worker made them so.
-        summaries: Sink, summary and state of the summaries that wait for a sink or were given up.
-    """
-
     waiting: int = 0
     dead: int = 0
     unread: int = 0
@@ -50,11 +39,7 @@ class QueueContents:
     summaries: list[tuple[str, StaySummary, str]] = field(default_factory=list)
 
     def take(self, messages: Iterable[Message]) -> None:
-        """Take messages.
-
-        Args:
-            messages: Any number.
-        """
+        """Take messages."""
         for queue, body in messages:
             is_dead = queue == xq_name(queue)
             self.dead += is_dead
@@ -78,19 +63,6 @@ def read_queues(url: str, partitions: int = 1, most: int = MOST, management_url:
     What a worker has in hand is not seen: it should have nothing in hand when this is asked. From a queue that has a
     consumer nothing is taken, because its events would take effect out of their order: they are only counted. So are
     those of quorum queues, which count how often a message was delivered and make it a dead letter in the end.
-
-    Args:
-        url: The broker's URL, or several.
-        partitions: ``CARPARK_PARTITIONS``; the queues of further ones are looked into as far as there are any.
-        most: How many messages of a queue are read; the others are counted.
-        management_url: Who says of what type a queue is; by default it is beside the broker.
-
-    Returns:
-        What is in them.
-
-    Raises:
-        QueueMismatch: Dead letters are in a queue that would count each look, and lose them in the end.
-        BrokerUnavailable: RabbitMQ cannot be reached or refuses.
     """
     queued = QueueContents()
     management = ManagementApi(management_url or management_url_of(url), virtual_host_of(url), TYPE_TIMEOUT)

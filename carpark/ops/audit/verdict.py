@@ -21,8 +21,6 @@ def _counted(meaning: str, *, default: int | None = 0, wrong: bool = False, if_a
 
 @dataclass
 class SinkVerdict:
-    """What one sink has."""
-
     name: str
     where: str = ""
     rows: int = 0
@@ -36,21 +34,7 @@ class SinkVerdict:
 
 @dataclass
 class Verdict:
-    """What the audit found. If all is well the sums of `sums` hold, and what is in red in its table is 0.
-
-    Args:
-        entries: Entries in the journals, each id once.
-        exits: Exits in the journals, each id once.
-        queued: None when nobody asked, as for `dead`.
-        unread: Messages of both that were only counted.
-        unknown: Events, and vehicles inside, that the records must know and do not.
-        intruding: Vehicles that the records have inside and that must not be.
-        records: What the records say of themselves; empty when nobody asked.
-        sinks: One part per sink.
-        findings: What is wrong, one line each: as many as were asked for of each kind.
-        stranded: What waits for sinks that no worker has, as far as the records were looked at.
-        elsewhere: Summaries that are undelivered to sinks that are not read back.
-    """
+    """What the audit found. If all is well the sums of `sums` hold, and what is in red in its table is 0."""
 
     entries: int = 0
     exits: int = 0
@@ -109,11 +93,7 @@ class Verdict:
         return not wrong and all(right for _, right in self.sums())
 
     def sums(self) -> Iterator[tuple[str, bool]]:
-        """Say how the numbers add up.
-
-        Yields:
-            Each sum in words, and whether it is right.
-        """
+        """Say how the numbers add up."""
         yield _sum("published", self.published, recorded=self.recorded, matched=self.matched,
                    unmatched=self.unmatched, pending=self.pending)  # fmt: skip
         yield _sum("recorded", self.recorded, matched=self.matched, inside=self.inside, abandoned=self.abandoned,
@@ -138,11 +118,7 @@ class Verdict:
         return f"records = journals: {'; '.join(parts)}", all_right
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the numbers by name.
-
-        Returns:
-            What ``carpark verify --json`` prints.
-        """
+        """Give the numbers by name."""
         return {
             "ok": self.ok,
             "published": self.published,
@@ -162,11 +138,7 @@ class Verdict:
         }
 
     def table(self) -> RenderableType:
-        """Draw the numbers, the sums and the findings.
-
-        Returns:
-            What ``carpark verify`` shows.
-        """
+        """Draw the numbers, the sums and the findings."""
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
@@ -199,11 +171,6 @@ class Verdict:
         yield Text(f"\n{self.sentence()}", style="bold green" if self.ok else "bold red")
 
     def sentence(self) -> str:
-        """Say it in a sentence.
-
-        Returns:
-            One line.
-        """
         if self.ok:
             late = f"{summaries(self.undelivered)} not yet delivered, nothing else missing" if self.undelivered else ""
             others = f"; lines that are no events: {self.rejected:,}" if self.rejected else ""

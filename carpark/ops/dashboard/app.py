@@ -72,14 +72,7 @@ _NO_REDIS = SimpleNamespace(client=SimpleNamespace(register_script=lambda script
 
 
 class Dashboard(DashboardApp):  # type: ignore[misc]
-    """The dashboard as a WSGI application.
-
-    Args:
-        interface: The broker.
-        park: Looks at the car park.
-        links: Names and addresses of other pages.
-        prefix: The path that it is mounted under, ``/dashboard`` or nothing.
-    """
+    """The dashboard as a WSGI application."""
 
     iface: Any
     _dispatch_table: list[tuple[re.Pattern[str], Handler]]
@@ -225,14 +218,7 @@ class _BadRequest(Exception):
 
 
 def timeago(moment: datetime) -> str:
-    """Say how long ago something was, or in how long it will be.
-
-    Args:
-        moment: An aware datetime.
-
-    Returns:
-        ``3 min ago``, ``in 2 h``.
-    """
+    """Say how long ago something was, or in how long it will be."""
     seconds = (datetime.now(UTC) - moment).total_seconds()
     text = span(abs(seconds))
     return f"in {text}" if seconds < 0 else f"{text} ago"

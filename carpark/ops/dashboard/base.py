@@ -26,16 +26,7 @@ class QueueUnknown(CarparkError):
 
 @dataclass(frozen=True)
 class Queue:
-    """A queue with its companions.
-
-    Args:
-        name: The queue's name.
-        ready: Messages that wait.
-        unacked: Messages that a worker has in hand.
-        delayed: Messages of the delay queue, which nothing of ours uses.
-        dead: Dead letters.
-        is_declared: Whether all three are there.
-    """
+    """A queue with its companions."""
 
     name: str
     ready: int
@@ -47,15 +38,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that consumes from the queues.
-
-    Args:
-        name: What it calls itself.
-        host: The machine that it runs on.
-        process: Its id there, or what else tells it from others.
-        since: When it connected, if that is known.
-        in_hand: Messages that it has in hand.
-    """
+    """A process that consumes from the queues."""
 
     name: str
     host: str
@@ -65,15 +48,7 @@ class Worker:
 
 
 class Jobs(list[Job]):
-    """The messages of a page.
-
-    Args:
-        jobs: The messages, in their order in the queue.
-        start: The place of the first, from 0.
-        total: How many there are in all, listed or not; of those that were asked for, as far as pages go.
-        note: What people should know when some cannot be listed, or not be moved.
-        is_fixed: Whether there is nothing that could be moved.
-    """
+    """The messages of a page."""
 
     def __init__(
         self, jobs: Iterable[Job] = (), start: int = 0, total: int = 0, note: str = "", *, is_fixed: bool = False
@@ -103,17 +78,7 @@ class Interface(ABC):
         """All worker processes."""
 
     def get_queue(self, queue_name: str) -> Queue:
-        """Find a queue.
-
-        Args:
-            queue_name: Its name, without companions.
-
-        Returns:
-            The queue with its counts.
-
-        Raises:
-            QueueUnknown: It is not one of ours.
-        """
+        """Find a queue."""
         for queue in self.queues:
             if queue.name == queue_name:
                 return queue
@@ -121,81 +86,31 @@ class Interface(ABC):
 
     @abstractmethod
     def get_jobs(self, queue_name: str, cursor: int = 0, wanted: Wanted | None = None) -> tuple[int | None, Jobs]:
-        """List a page of messages; bodies may be cut to `carpark.ops.dashboard.jobs.CUT` bytes.
-
-        Args:
-            queue_name: A queue or a companion.
-            cursor: The place of the first, from 0, among those that are listed.
-            wanted: Tells which are listed; all by default.
-
-        Returns:
-            Where the next page starts, or None; and the messages.
-        """
+        """List a page of messages; bodies may be cut to `carpark.ops.dashboard.jobs.CUT` bytes."""
 
     @abstractmethod
     def get_job(self, queue_name: str, message_id: str) -> Job | None:
-        """Find a message.
-
-        Args:
-            queue_name: The queue or companion that it is in.
-            message_id: Its id here.
-
-        Returns:
-            The message with its whole body, or None when it is not there any more.
-        """
+        """Find a message."""
 
     @abstractmethod
     def requeue(self, queue_name: str, wanted: Wanted, limit: int, body: bytes | None = None) -> int:
         """Send dead or delayed messages to their queue again, in their order, to be worked on now.
 
         Each copy is safe before the message is taken away: a crash in between leaves both, never none.
-
-        Args:
-            queue_name: A queue's ``.DQ`` or ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-            body: What is sent instead of their own bodies.
-
-        Returns:
-            How many were sent.
         """
 
     @abstractmethod
     def delete(self, queue_name: str, wanted: Wanted, limit: int) -> int:
-        """Take dead or delayed messages away for good.
-
-        Args:
-            queue_name: A queue's ``.DQ`` or ``.XQ``.
-            wanted: Tells which.
-            limit: How many at most.
-
-        Returns:
-            How many were taken away.
-        """
+        """Take dead or delayed messages away for good."""
 
 
 def has_id(message_id: str) -> Wanted:
-    """Make what tells one message.
-
-    Args:
-        message_id: Its id here.
-
-    Returns:
-        Tells whether a message is that one.
-    """
+    """Make what tells one message."""
     return lambda job: job.message_id == message_id
 
 
 def matches(text: str) -> Wanted:
-    """Make what tells the messages that have a text in them.
-
-    Args:
-        text: Part of the reason, the actor or the beginning of the body, in any case; or a plate, in any spelling;
-            nothing for all.
-
-    Returns:
-        Tells whether a message is one of them.
-    """
+    """Make what tells the messages that have a text in them."""
     plate, text = _canonical(text), text.casefold()
 
     def wanted(job: Job) -> bool:
@@ -213,15 +128,7 @@ def _canonical(plate: str) -> str | None:
 
 
 def page_of(ready: int, cursor: int) -> tuple[int, int, int | None]:
-    """Say what a page lists.
-
-    Args:
-        ready: How many messages there are.
-        cursor: The place of the first, as somebody asked for it.
-
-    Returns:
-        The places of the first and behind the last, and where the next page starts, or None.
-    """
+    """Say what a page lists."""
     ready = min(ready, REACH)
     start = max(0, min(cursor, ready - 1))
     stop = min(start + PAGE, ready)

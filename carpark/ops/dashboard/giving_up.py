@@ -22,20 +22,7 @@ _GLANCE = 1.0
 
 
 def give_up(outbox: Outbox, sink: str, dead_letter: DeadLetter) -> Iterator[int]:
-    """Give up all that waits for a sink, in batches, until a worker has the sink.
-
-    Args:
-        outbox: What the sink has not taken.
-        sink: Its name.
-        dead_letter: Keeps a message as a dead letter for a reason.
-
-    Yields:
-        After each batch how many summaries were given up; 0 while it waits for the end of somebody's lease.
-
-    Raises:
-        RecordsUnavailable: Redis is not there.
-        ConnectionClosed: RabbitMQ is not there.
-    """
+    """Give up all that waits for a sink, in batches, until a worker has the sink."""
     while not outbox.backlog().has_worker:
         batch = outbox.take(LEASE, BATCH, whatever=True)
         if isinstance(batch, Batch):

@@ -36,20 +36,7 @@ _ROWS = 50
 
 @dataclass(frozen=True)
 class Job:
-    """A message, as far as it can be understood. Times are UTC.
-
-    Args:
-        message_id: What it is called here: made of its queue, its body and why and when it died, the same each time.
-        queue_name: The queue that it is in, ``vehicle_exit.XQ`` for one.
-        body: Its beginning, perhaps all of it.
-        size: How many bytes the whole body has.
-        headers: Its AMQP headers.
-        properties: Its other AMQP properties.
-        actor_name: The actor that it is for, or empty.
-        kwargs: What the actor gets, or None when the body is not understood.
-        own_id: The id that it gave itself, or empty.
-        timestamp: When it was sent, if it says so.
-    """
+    """A message, as far as it can be understood. Times are UTC."""
 
     message_id: str
     queue_name: str
@@ -166,14 +153,7 @@ class Job:
         return _rows({**without_reason(self.headers), **self.properties})
 
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
-        """Give it as JSON has it.
-
-        Args:
-            whole: With the body, the properties and the traceback.
-
-        Returns:
-            Names to values.
-        """
+        """Give it as JSON has it."""
         fields: dict[str, Any] = {
             "id": self.message_id,
             "queue": self.queue_name,
@@ -196,18 +176,7 @@ class Job:
 def read_job(
     queue_name: str, body: bytes, size: int, headers: Mapping[str, Any] | None, properties: Mapping[str, Any]
 ) -> Job:
-    """Understand a message as far as that goes.
-
-    Args:
-        queue_name: The queue that it is in.
-        body: Its beginning, `CUT` bytes at least, or all of it.
-        size: How many bytes the whole body has.
-        headers: Its AMQP headers.
-        properties: Its other AMQP properties.
-
-    Returns:
-        The message; nothing in it makes this fail.
-    """
+    """Understand a message as far as that goes."""
     headers = headers or {}
     said = (headers.get(ERROR_HEADER), headers.get(DEAD_AT_HEADER), properties.get("message_id"))
     # All of these, else one id may mean two, to be mended apart.
@@ -220,55 +189,25 @@ def read_job(
 
 
 def job_of(taken: Taken, cut: int | None = CUT) -> Job:
-    """Understand a message that was taken out of its queue.
-
-    Args:
-        taken: The message.
-        cut: How many bytes of its body are looked at, None for all.
-
-    Returns:
-        The message as people see it.
-    """
+    """Understand a message that was taken out of its queue."""
     others = {name: value for name, value in vars(taken.properties).items() if name != "headers" and value is not None}
     return read_job(taken.queue_name, taken.body[:cut], len(taken.body), taken.properties.headers, others)
 
 
 def of_job(wanted: Callable[[Job], bool]) -> Callable[[Taken], bool]:
-    """Make of a question about messages as people see them one about those that are taken out of a queue.
-
-    Args:
-        wanted: Tells which.
-
-    Returns:
-        The same for `carpark.rabbitmq.moving.Mover`.
-    """
+    """Make of a question about messages as people see them one about those that are taken out of a queue."""
     return lambda taken: wanted(job_of(taken))
 
 
 def check_mended(job: Job, body: bytes) -> None:
-    """See to it that a mended body will be processed.
-
-    Args:
-        job: The dead letter.
-        body: What shall be sent in its place.
-
-    Raises:
-        InvalidBody: It would only become a dead letter again.
-    """
+    """See to it that a mended body will be processed."""
     read = read_body(q_name(job.queue_name), body)
     if isinstance(read, RejectedMessage):
         raise InvalidBody(read.error)
 
 
 def printable(text: str) -> str:
-    """Make text harmless to look at.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The same with everything unprintable escaped, line breaks and tabs apart.
-    """
+    """Make text harmless to look at."""
     if text.isprintable():
         return text
     text = text.replace("\r\n", "\n")

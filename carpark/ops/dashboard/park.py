@@ -15,32 +15,13 @@ from carpark.records.connection import remedy
 
 @dataclass(frozen=True)
 class CarPark:
-    """How the car park is.
-
-    Args:
-        report: What happened to all events so far.
-        sinks: For each how many summaries it has taken, and what it has not.
-        problems: What is not well, a sentence each; none is well.
-    """
-
     report: Report
     sinks: Sequence[tuple[int, Backlog]]
     problems: Sequence[str]
 
 
 def look(records: Records, broker: Interface) -> CarPark:
-    """Look at the car park.
-
-    Args:
-        records: Where its counts are.
-        broker: Its queues and workers.
-
-    Returns:
-        How it is; a broker that cannot be asked is one of its problems.
-
-    Raises:
-        RecordsUnavailable: Redis is not there.
-    """
+    """Look at the car park."""
     try:
         there = records.snapshot()
     except RecordsUnavailable as error:

@@ -33,11 +33,7 @@ _CONSUMED = (
 
 
 class RabbitmqInterface(Interface):
-    """Queues, workers and messages of RabbitMQ.
-
-    Args:
-        settings: Of these, ``broker_url``, ``partitions`` and ``management_url`` are used.
-    """
+    """Queues, workers and messages of RabbitMQ."""
 
     title = "RabbitMQ"
 

@@ -30,31 +30,14 @@ _HEADERS = [
 
 
 def check_login(settings: Settings) -> None:
-    """Refuse to be open to other machines without a password.
-
-    Args:
-        settings: Of these, ``bind`` and ``dashboard_login`` are used.
-
-    Raises:
-        InvalidSetting: Other machines can reach the dashboard, and no password is asked for.
-    """
+    """Refuse to be open to other machines without a password."""
     if not settings.dashboard_login and not is_loopback(settings.bind):
         wanted = f"user:password, because CARPARK_BIND={settings.bind} lets other machines reach the dashboard"
         raise InvalidSetting("CARPARK_DASHBOARD_LOGIN", "", wanted)
 
 
 def guarded(app: WSGIApplication, login: str, *, local: bool) -> WSGIApplication:
-    """Put a guard before an application.
-
-    Args:
-        app: The application.
-        login: ``user:password`` that is asked for, or nothing.
-        local: Whether the application is for browsers on this machine alone: then a page of another site whose name
-            was made to lead here is turned away.
-
-    Returns:
-        The guarded application.
-    """
+    """Put a guard before an application."""
 
     def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         response = _refusal(environ, login, local) or Response.from_app(app, environ)

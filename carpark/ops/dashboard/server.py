@@ -36,22 +36,7 @@ def make_app(
     links: Sequence[Link] | None = None,
     prefix: str = "",
 ) -> WSGIApplication:
-    """Make the dashboard as a WSGI application, without a guard.
-
-    Args:
-        settings: The servers' URLs, the sinks in use, the links.
-        interface: The broker; by default the RabbitMQ of the settings.
-        records: Where the counts are; by default in the Redis of the settings.
-        links: Names and addresses of other pages; by default as the settings say.
-        prefix: The path that it is mounted under, ``/dashboard`` or nothing.
-
-    Returns:
-        The application.
-
-    Raises:
-        PackageMissing: dramatiq-dashboard is not installed.
-        InvalidSetting: The broker is the in-process one, of which only its own process knows.
-    """
+    """Make the dashboard as a WSGI application, without a guard."""
     try:
         from carpark.ops.dashboard.app import Dashboard
     except ModuleNotFoundError as error:
@@ -66,42 +51,14 @@ def make_app(
 def mount_dashboard(
     app: WSGIApplication, settings: Settings, prefix: str = "/dashboard", interface: Interface | None = None
 ) -> WSGIApplication:
-    """Mount the dashboard in another WSGI application.
-
-    Args:
-        app: The application that answers everything else.
-        settings: As for `make_app`; with ``dashboard_login`` the dashboard asks for it, otherwise who may see it is up
-            to the other application.
-        prefix: The path of the dashboard.
-        interface: The broker; by default the RabbitMQ of the settings.
-
-    Returns:
-        Both applications as one.
-
-    Raises:
-        PackageMissing: dramatiq-dashboard is not installed.
-        InvalidSetting: The broker is the in-process one, of which only its own process knows.
-    """
+    """Mount the dashboard in another WSGI application."""
     prefix = "/" + prefix.strip("/")
     dashboard = guarded(make_app(settings, interface, prefix=prefix), settings.dashboard_login, local=False)
     return DispatcherMiddleware(app, {prefix: dashboard})
 
 
 class DashboardServer(HttpServer):
-    """The dashboard on its port. Making one opens the port; then `start` or `run`, and `stop`.
-
-    Args:
-        settings: Of these, ``bind``, ``dashboard_port``, ``dashboard_login`` and those of `make_app` are used.
-        interface: The broker; by default the RabbitMQ of the settings.
-        records: Where the counts are; by default in the Redis of the settings.
-        links: Names and addresses of other pages; by default as the settings say.
-
-    Raises:
-        PackageMissing: dramatiq-dashboard is not installed.
-        PortTaken: The port is in use.
-        InvalidSetting: The address cannot be used, other machines could reach it and there is no password, or the
-            broker is one that only its own process knows.
-    """
+    """The dashboard on its port. Making one opens the port; then `start` or `run`, and `stop`."""
 
     limits = Limits(body=MAX_FORM)
 
@@ -125,15 +82,7 @@ class DashboardServer(HttpServer):
 
 
 def links_of(settings: Settings) -> list[Link]:
-    """Say where the dashboard links to.
-
-    Args:
-        settings: Of these, ``dashboard_links``, ``management_url`` and ``writer_url`` are used.
-
-    Returns:
-        The links of the settings; else RabbitMQ's management UI and the writer, where they are on this machine, because
-        from elsewhere a browser may know them by other names.
-    """
+    """Say where the dashboard links to."""
     if settings.dashboard_links:
         pairs = (link.partition("=") for link in settings.dashboard_links)
         return [(name, address) for name, _, address in pairs]

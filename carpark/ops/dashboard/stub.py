@@ -18,12 +18,7 @@ from carpark.rabbitmq.properties import without_reason
 
 
 class StubInterface(Interface):
-    """Queues, worker and messages of the in-process broker.
-
-    Args:
-        broker: The broker.
-        name: What the process is called.
-    """
+    """Queues, worker and messages of the in-process broker."""
 
     title = "in-process broker"
 
@@ -34,7 +29,6 @@ class StubInterface(Interface):
 
     @property
     def queues(self) -> list[Queue]:
-        """All queues."""
         return [Queue(name, **cast(Any, self._broker.counts(name))) for name in self._broker.names]
 
     @property

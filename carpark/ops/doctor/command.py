@@ -57,15 +57,7 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 
 def checks_of(plugins: Plugins, given: Given) -> list[Check]:
-    """List what is looked at.
-
-    Args:
-        plugins: The plugins.
-        given: The settings.
-
-    Returns:
-        The checks of the core, of the plugins, and of the offers in use.
-    """
+    """List what is looked at."""
 
     needs = tuple(sorted(given.unusable))
     used = [

@@ -27,14 +27,7 @@ _USERINFO = re.compile(r"//[^/@\s]*@")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look at.
-
-    Args:
-        name: What it is called when it cannot be done.
-        needs: Names of the settings without which it makes no sense.
-        look: Looks, and gives one finding or several.
-        remedy: What to do when there is no result in time.
-    """
+    """One thing to look at."""
 
     name: str
     needs: tuple[str, ...]
@@ -43,14 +36,7 @@ class Check:
 
 
 def split_error(error: BaseException) -> tuple[str, str]:
-    """Take the message of one of our errors apart.
-
-    Args:
-        error: The error; its message is ``what is wrong; what to do``.
-
-    Returns:
-        What is wrong, and what to do, which may be nothing.
-    """
+    """Take the message of one of our errors apart."""
     if isinstance(error, InvalidSetting):
         return f"{error.name}={error.value!r}", f"wanted {error.wanted}"
     found, mark, advice = str(error).rpartition("; ")
@@ -58,14 +44,7 @@ def split_error(error: BaseException) -> tuple[str, str]:
 
 
 def status_of(findings: Sequence[Finding]) -> int:
-    """Say how a command that found this ends.
-
-    Args:
-        findings: What was found.
-
-    Returns:
-        2 if a setting is wrong, else 1 if there is a problem, else 0.
-    """
+    """Say how a command that found this ends."""
     problems = [finding for finding in findings if finding.level is Level.PROBLEM]
     if any(finding.setting for finding in problems):
         return EXIT_USAGE
@@ -73,15 +52,7 @@ def status_of(findings: Sequence[Finding]) -> int:
 
 
 def in_background(work: Callable[[], T], name: str) -> Future[T]:
-    """Do something in a thread that nothing waits for at the end of the process.
-
-    Args:
-        work: What to do.
-        name: The thread's name.
-
-    Returns:
-        What becomes of it.
-    """
+    """Do something in a thread that nothing waits for at the end of the process."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -95,17 +66,7 @@ def in_background(work: Callable[[], T], name: str) -> Future[T]:
 
 
 def run_checks(checks: Sequence[Check], settings: Settings, unusable: set[str], seconds: float) -> list[Finding]:
-    """Run checks at once; one that fails or hangs is a finding itself and holds up no other.
-
-    Args:
-        checks: What to look at.
-        settings: The settings.
-        unusable: Names of the settings that are wrong; checks that need them are left out, and say so.
-        seconds: How long all of it may take.
-
-    Returns:
-        The findings, in the order of the checks.
-    """
+    """Run checks at once; one that fails or hangs is a finding itself and holds up no other."""
     deadline = time.monotonic() + seconds
     futures = {
         check: in_background(lambda look=check.look: look(settings), check.name)  # type: ignore[misc]

@@ -19,13 +19,7 @@ _CHECK = "settings"
 
 @dataclass(frozen=True)
 class Given:
-    """The settings as far as they can be read.
-
-    Args:
-        settings: The values; the default where the given one is wrong.
-        unusable: Names of the settings that are wrong, and of those made from them.
-        findings: What there is to say about them.
-    """
+    """The settings as far as they can be read."""
 
     settings: Settings
     unusable: set[str]
@@ -33,16 +27,7 @@ class Given:
 
 
 def read_given(environ: Mapping[str, str], flags: Mapping[str, str], plugins: Plugins) -> Given:
-    """Read every setting and note each that is wrong.
-
-    Args:
-        environ: The variables.
-        flags: Argument, an offer's included, to the text given on the command line.
-        plugins: The plugins, whose variables these become.
-
-    Returns:
-        The settings and what is wrong with them.
-    """
+    """Read every setting and note each that is wrong."""
     found = read_all(plugins, environ, flags)
     unusable = set(found.wrong)
     if "broker_url" in unusable and "management_url" not in given_texts(Settings, plugins.environ):

@@ -28,40 +28,18 @@ _PACKAGES = ("dramatiq", "pika", "redis")
 
 
 def check_python(settings: Settings) -> list[Finding]:
-    """Say what this runs on.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        One finding.
-    """
+    """Say what this runs on."""
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     return [ok("python", f"Python {platform.python_version()}, carpark {__version__}, {packages}")]
 
 
 def check_files(settings: Settings) -> list[Finding]:
-    """Look whether the writer's file can be appended to.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        One finding.
-    """
+    """Look whether the writer's file can be appended to."""
     return [check_ledger(options_of(Settings)["csv"].variable, settings.csv)]
 
 
 def check_plugins(settings: Settings, plugins: Plugins) -> list[Finding]:
-    """Look whether the plugins load and offer what the settings name.
-
-    Args:
-        settings: The settings.
-        plugins: The plugins, without those that are broken.
-
-    Returns:
-        The findings.
-    """
+    """Look whether the plugins load and offer what the settings name."""
     count = len({each.plugin for each in plugins.sinks.values()} | {each.plugin for each in plugins.plates.values()})
     said = f"{count} offer {len(plugins.sinks)} sinks and {len(plugins.plates)} plate generators"
     findings = [wrong("plugins", *split_error(error)) for error in plugins.broken] or [ok("plugins", said)]
@@ -84,16 +62,7 @@ def _check_plates(plugins: Plugins, settings: Settings) -> Finding:
 
 
 def check_offer(offer: Offer, settings: Settings, plugins: Plugins) -> list[Finding]:
-    """Have an offer look for itself.
-
-    Args:
-        offer: An offer that is in use and can be checked.
-        settings: The settings.
-        plugins: The plugins.
-
-    Returns:
-        What it found. Its own settings are wrong: that is said with the others.
-    """
+    """Have an offer look for itself."""
     try:
         context = with_own(offer, plugins.context(settings))
     except ConfigurationError:
@@ -105,14 +74,7 @@ def check_offer(offer: Offer, settings: Settings, plugins: Plugins) -> list[Find
 
 
 def check_ports(settings: Settings) -> list[Finding]:
-    """Look whether each port is free, or held by the service that it is meant for.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        A finding per port.
-    """
+    """Look whether each port is free, or held by the service that it is meant for."""
     listen(settings.bind, 0, "CARPARK_BIND").close()  # raises what is wrong with the address
     return [_check_port(settings.bind, service) for service in _ports(settings)]
 

@@ -39,14 +39,7 @@ Effect = tuple[Level, str]
 
 
 def check_policies(settings: Settings) -> list[Finding]:
-    """Say what the policies that apply to our queues would do.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        A finding for each effect, with all queues that it is about.
-    """
+    """Say what the policies that apply to our queues would do."""
     if not settings.management_url:
         return []
     with contextlib.closing(ManagementApi.of(settings, TIMEOUT)) as management:
@@ -75,30 +68,14 @@ def check_policies(settings: Settings) -> list[Finding]:
 
 
 def applied_to(name: str, policies: Sequence[Policy], kinds: set[str]) -> list[Policy]:
-    """Pick what applies to a queue or an exchange: one policy and one operator policy at most.
-
-    Args:
-        name: Its name.
-        policies: All of the virtual host.
-        kinds: The values of ``apply-to`` that mean it.
-
-    Returns:
-        The policy, then the operator policy, as far as there is one.
-    """
+    """Pick what applies to a queue or an exchange: one policy and one operator policy at most."""
     fitting = [each for each in reversed(policies) if each.apply_to in kinds and each.matches(name)]
     best = {each.is_operator: each for each in sorted(fitting, key=lambda each: each.priority)}
     return [best[is_operator] for is_operator in sorted(best)]
 
 
 def merged(applied: Sequence[Policy]) -> dict[str, Any]:
-    """Put a policy and an operator policy together as RabbitMQ does: of two numbers the lower one counts.
-
-    Args:
-        applied: What `applied_to` gave.
-
-    Returns:
-        Key to value.
-    """
+    """Put a policy and an operator policy together as RabbitMQ does: of two numbers the lower one counts."""
     together: dict[str, Any] = {}
     for key, value in (item for each in applied for item in each.definition.items()):
         is_number = isinstance(value, int) and isinstance(together.get(key), int)
@@ -107,17 +84,7 @@ def merged(applied: Sequence[Policy]) -> dict[str, Any]:
 
 
 def effects_on(name: str, kind: str, arguments: Mapping[str, Any], policy: Mapping[str, Any]) -> Iterator[Effect]:
-    """Say what a policy does to the messages of a queue of ours.
-
-    Args:
-        name: The queue, or one of its companions.
-        kind: Its type.
-        arguments: What it was declared with, which wins but for numbers.
-        policy: What applies to it, put together.
-
-    Yields:
-        How bad it is, and what it does.
-    """
+    """Say what a policy does to the messages of a queue of ours."""
     if name == dq_name(name):
         return  # nothing of ours is in it
     is_dead = name == xq_name(name)

@@ -31,14 +31,7 @@ _ADVICE = "docs/reference/rights.md has what each service needs"
 
 
 def check_broker_rights(settings: Settings) -> list[Finding]:
-    """Try the rights that RabbitMQ gives.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        One finding, or none where RabbitMQ cannot be asked, which another check says.
-    """
+    """Try the rights that RabbitMQ gives."""
     check = "rabbitmq rights"
     if settings.broker_url.startswith("stub:"):
         return []
@@ -55,14 +48,7 @@ def check_broker_rights(settings: Settings) -> list[Finding]:
 
 
 def check_redis_rights(settings: Settings) -> list[Finding]:
-    """Try the rights that Redis gives.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        One finding, or none where Redis cannot be asked, which another check says.
-    """
+    """Try the rights that Redis gives."""
     check = "redis rights"
     if settings.redis_url.startswith("memory:"):
         return []

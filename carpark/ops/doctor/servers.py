@@ -44,14 +44,7 @@ _CLAIMS_DATABASE = 1
 
 
 def check_broker(settings: Settings) -> list[Finding]:
-    """Look at RabbitMQ and our queues.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        The findings.
-    """
+    """Look at RabbitMQ and our queues."""
     if settings.broker_url.startswith("stub:"):
         return [ok("rabbitmq", _IN_PROCESS)]
     totals = in_background(lambda: _totals(settings), "totals")
@@ -66,14 +59,7 @@ def check_broker(settings: Settings) -> list[Finding]:
 
 
 def check_message_size(settings: Settings) -> list[Finding]:
-    """Look how long a message may be. No API says it, so one that is too long is sent to a queue that is not there.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        One finding; none where there is no RabbitMQ, which another check says.
-    """
+    """Look how long a message may be. No API says it, so one that is too long is sent to a queue that is not there."""
     if settings.broker_url.startswith("stub:"):
         return []
     try:
@@ -204,14 +190,7 @@ def _difference(queue: QueueTotals, queue_type: str) -> str:
 
 
 def check_management(settings: Settings) -> list[Finding]:
-    """Look at RabbitMQ's management API.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        The findings.
-    """
+    """Look at RabbitMQ's management API."""
     if not settings.management_url:
         return [ok("management api", "not needed by the in-process broker")]
     where = mask_url(settings.management_url)
@@ -233,14 +212,7 @@ def check_management(settings: Settings) -> list[Finding]:
 
 
 def check_redis(settings: Settings) -> list[Finding]:
-    """Look at Redis: whether it is there, and whether it keeps what it is given.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        The findings.
-    """
+    """Look at Redis: whether it is there, and whether it keeps what it is given."""
     where = mask_url(settings.redis_url)
     records = open_records(settings.redis_url, settings.retention, settings.sinks, attempts=0)
     with contextlib.closing(records):
