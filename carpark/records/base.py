@@ -283,7 +283,7 @@ class Records(ABC):
 
     def undelivered(self) -> int:
         """Count the summaries that a sink has not taken yet, once for each such sink."""
-        return self.snapshot().undelivered
+        return sum(backlog.undelivered for backlog in self.backlogs())
 
     @abstractmethod
     def vehicles(self) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 
 from carpark.domain.events import StaySummary
-from carpark.records.base import MOST, Backlog, Batch, Outbox, Settlement
+from carpark.records.base import MOST, Backlog, Batch, Outbox, Settled, Settlement
 
 
 @dataclass
@@ -98,7 +98,7 @@ class MemoryOutbox(Outbox):
             # Each counts as retried once, however often it is tried again.
             retried = len(self._batch) + len(stays["alone"]) if holds and batch.attempt == 1 else 0
             counted = len(stays["delivered"]), retried, len(stays["dead"])
-            for outcome, count in zip(("delivered", "retried", "failed"), counted, strict=True):
+            for outcome, count in zip(Settled, counted, strict=True):
                 self._counts[f"summaries/{self._sink}/{outcome}"] += count
             return counted
 
